@@ -1,0 +1,53 @@
+# Each target does its own set-up into .venv. Needs Python 3.11 or newer, make, gcc and a Python package index.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CORES ?= all
+CONFIG ?= config/config.yaml
+
+.PHONY: demo test test-fast lint format docs clean help
+
+help:
+	@echo "make demo       run the embedded study: pictures to causal figures, about 5 minutes on 2 cores"
+	@echo "make test       all tests        make test-fast  those under 3 minutes"
+	@echo "make lint       ruff, snakefmt, snakemake --lint, mypy"
+	@echo "make format     format the code  make docs       write docs/config.md"
+
+$(VENV)/.ready: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	touch $@
+
+demo: $(VENV)/.ready
+	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG) --quiet rules host --rerun-incomplete
+	@$(BIN)/python -m visae headline --configfile $(CONFIG)
+
+test: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint --configfile $(CONFIG)
+	$(BIN)/mypy
+
+format: $(VENV)/.ready-dev
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile rules
+
+docs: $(VENV)/.ready
+	$(BIN)/python -m visae config docs > docs/config.md
+
+clean:
+	rm -rf results/* logs benchmarks .snakemake
+	git checkout -- results/README.md
