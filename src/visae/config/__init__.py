@@ -1,0 +1,1 @@
+"""Settings: parsed once, frozen, documented from one source."""

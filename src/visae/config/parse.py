@@ -1,0 +1,180 @@
+"""Reading a configuration: YAML to frozen settings, every mistake named by its key."""
+
+from __future__ import annotations
+
+import os
+import re
+import types
+from collections.abc import Iterator
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import jsonschema
+import yaml
+
+from visae.config.schema import json_schema
+from visae.config.settings import ImageFolderSettings, Settings
+from visae.errors import ConfigError
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+def load_config(path: str | Path) -> Settings:
+    """Read and check a YAML file."""
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such configuration file")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    return parse_config(values or {}, where=str(path))
+
+
+def parse_config(values: dict[str, Any], where: str = "config") -> Settings:
+    """Check nested settings against the schema, fill in defaults, and freeze them.
+
+    Parameters
+    ----------
+    values
+        What the YAML says; `${NAME}` in a text is replaced by the environment variable.
+    where
+        Named in errors.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown key, a value out of range, or a name that is not defined; all mistakes are listed.
+    """
+    expanded = _expanded(values)
+    validator = jsonschema.Draft202012Validator(json_schema())
+    problems = [line for error in validator.iter_errors(expanded) for line in _explained(error)]
+    if problems:
+        raise ConfigError("\n".join(f"{where}: {problem}" for problem in dict.fromkeys(problems)))
+    settings = from_plain(Settings, expanded)
+    problems = list(_unresolved(settings))
+    if problems:
+        raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems))
+    return settings
+
+
+def from_plain(kind: Any, value: Any) -> Any:
+    """Build settings from plain dicts and lists, such as a job's JSON spec."""
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        members = [member for member in get_args(kind) if member is not type(None)]
+        if len(members) == 1:
+            return from_plain(members[0], value)
+        return from_plain(next(m for m in members if _tag(m) in value.items()), value)
+    if origin is dict:
+        return {key: from_plain(get_args(kind)[1], item) for key, item in value.items()}
+    if origin is list:
+        return [from_plain(get_args(kind)[0], item) for item in value]
+    if isinstance(kind, type) and is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{name: from_plain(hints[name], item) for name, item in value.items()})
+    return float(value) if kind is float else value
+
+
+def to_plain(settings: Any) -> dict[str, Any]:
+    """Turn settings into plain dicts, defaults filled in."""
+    return asdict(settings)
+
+
+def _tag(kind: type) -> tuple[str, str]:
+    """Key and value that tell the members of a union apart: ('kind', 'scenes')."""
+    for name, hint in get_type_hints(kind).items():
+        if get_origin(hint) is Literal and len(get_args(hint)) == 1:
+            return name, get_args(hint)[0]
+    raise TypeError(f"{kind} has no field that names it")
+
+
+def _expanded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _expanded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expanded(item) for item in value]
+    # A variable that is not set stays as it is: only the data set that needs it complains.
+    return _VARIABLE.sub(lambda m: os.environ.get(m[1], m[0]), value) if isinstance(value, str) else value
+
+
+def _explained(error: jsonschema.ValidationError) -> Iterator[str]:
+    """Turn a schema violation into a line a person can act on."""
+    place = ": ".join(str(part) for part in error.absolute_path) or "top level"
+    if error.validator == "additionalProperties":
+        allowed = sorted(error.schema["properties"])
+        for key in sorted(set(error.instance) - set(allowed)):
+            yield f"{place}: unknown key {key!r}; allowed: {', '.join(allowed)}"
+    elif error.validator == "required":
+        for key in sorted(set(error.validator_value) - set(error.instance)):
+            yield f"{place}: key {key!r} is missing"
+    elif error.validator == "oneOf" and isinstance(error.instance, dict):
+        yield from _explained_union(error, place)
+    elif error.validator in ("propertyNames", "pattern"):
+        yield f"{place}: the name {error.instance!r} may hold letters, digits, - and _ only"
+    else:
+        yield f"{place}: {error.message}"
+
+
+def _explained_union(error: jsonschema.ValidationError, place: str) -> Iterator[str]:
+    """Of a choice by `kind` or `variant`, explain the member that was meant."""
+    tags = [
+        next((name, part["const"]) for name, part in member["properties"].items() if "const" in part)
+        for member in error.validator_value
+    ]
+    key = tags[0][0]
+    wanted = error.instance.get(key)
+    for position, (_, value) in enumerate(tags):
+        if value == wanted:
+            for inner in error.context or ():
+                if inner.relative_schema_path[0] == position:
+                    yield from _explained(inner)
+            return
+    yield f"{place}: {key}: {wanted!r} is none of {', '.join(value for _, value in tags)}"
+
+
+def _unresolved(settings: Settings) -> Iterator[str]:
+    """Names that point to nothing, and combinations that cannot be."""
+    unions = {name for name, dataset in settings.datasets.items() if dataset.kind == "union"}
+    for name in unions:
+        for member in settings.datasets[name].members:  # type: ignore[union-attr]
+            if member not in settings.datasets:
+                yield f"datasets: {name}: members: {member!r} is not in datasets ({_names(settings.datasets)})"
+            elif member in unions:
+                yield f"datasets: {name}: members: {member!r} is a union itself; name its members instead"
+    for name, drawn in settings.datasets.items():
+        if isinstance(drawn, ImageFolderSettings) and drawn.val_share + drawn.test_share >= 1:
+            yield f"datasets: {name}: val_share: with test_share it leaves nothing for train; their sum must be below 1"
+    for name, study in settings.studies.items():
+        at = f"studies: {name}"
+        if study.model not in settings.models:
+            yield f"{at}: model: {study.model!r} is not in models ({_names(settings.models)})"
+        if study.layer > study.head_layer:
+            yield f"{at}: layer: {study.layer} lies after head_layer: {study.head_layer}"
+        for sae in study.saes:
+            if sae not in settings.saes:
+                yield f"{at}: saes: {sae!r} is not in saes ({_names(settings.saes)})"
+        described = [("describe", dataset) for dataset in study.describe]
+        tasks = {"classification": study.classification, "segmentation": study.segmentation}
+        measured = [(key, dataset) for key, dataset in tasks.items() if dataset is not None]
+        for key, dataset in [("train_on", study.train_on), *described, *measured]:
+            if dataset not in settings.datasets:
+                yield f"{at}: {key}: {dataset!r} is not in datasets ({_names(settings.datasets)})"
+            elif dataset in unions and key != "train_on":
+                yield f"{at}: {key}: {dataset!r} is a union, which serves train_on only; name a member"
+        for key, dataset in measured:
+            if dataset in settings.datasets and dataset not in study.describe:
+                yield f"{at}: {key}: {dataset!r} must stand in describe too: latents are chosen by their codes on it"
+        segmented = settings.datasets.get(study.segmentation or "")
+        if segmented and segmented.kind == "image_folder":
+            yield f"{at}: segmentation: {study.segmentation!r} is of kind {segmented.kind}, which has no masks"
+        classified = settings.datasets.get(study.classification or "")
+        if classified and classified.kind == "segmentation_folder":
+            yield f"{at}: classification: {study.classification!r} is of kind {classified.kind}, which has no labels"
+
+
+def _names(section: dict[str, Any]) -> str:
+    return ", ".join(sorted(section)) or "which is empty"

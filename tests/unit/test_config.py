@@ -1,0 +1,107 @@
+import copy
+import re
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from visae.config.parse import from_plain, load_config, parse_config, to_plain
+from visae.config.schema import config_documentation, json_schema
+from visae.config.settings import AnyDataset, AnySae, ScenesSettings, Settings, TopKSettings
+from visae.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
+DEMO = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+
+
+def changed(path: str, value: object) -> dict:
+    values = copy.deepcopy(DEMO)
+    *sections, key = path.split("/")
+    section = values
+    for name in sections:
+        section = section[name]
+    section[key] = value
+    return values
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_each_shipped_configuration_parses(path: Path) -> None:
+    assert load_config(path).studies
+
+
+def test_schema_is_itself_valid_and_accepts_what_parse_returns() -> None:
+    jsonschema.Draft202012Validator.check_schema(json_schema())
+    jsonschema.validate(to_plain(parse_config(DEMO)), json_schema())
+
+
+def test_documentation_is_the_generated_one() -> None:
+    assert (ROOT / "docs/config.md").read_text() == config_documentation(), "run `make docs`"
+
+
+def test_settings_survive_the_trip_through_a_jobs_spec() -> None:
+    settings = parse_config(DEMO)
+    assert from_plain(Settings, to_plain(settings)) == settings
+    for sae in settings.saes.values():
+        assert from_plain(AnySae, to_plain(sae)) == sae
+    assert isinstance(from_plain(AnyDataset, to_plain(settings.datasets["scenes"])), ScenesSettings)
+
+
+def test_defaults_are_filled_in() -> None:
+    topk = parse_config(DEMO).saes["topk"]
+    assert topk == TopKSettings(variant="topk", k=32)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("bogus", 1, r"top level: unknown key 'bogus'; allowed: .*datasets"),
+        ("saes/topk/kk", 3, r"saes: topk: unknown key 'kk'; allowed: .*\bk\b"),
+        ("saes/topk/k", 0, r"saes: topk: k: 0 is less than the minimum of 1"),
+        ("saes/topk/variant", "tpok", r"saes: topk: variant: 'tpok' is none of topk, relu"),
+        ("saes/topk/learning_rate", "fast", r"saes: topk: learning_rate: 'fast' is not of type 'number'"),
+        ("datasets/scenes/kind", "folder", r"datasets: scenes: kind: 'folder' is none of scenes, image_folder"),
+        ("datasets/a b", {"kind": "scenes"}, r"datasets: the name 'a b' may hold letters"),
+        ("studies/demo/model", "vit", r"studies: demo: model: 'vit' is not in models \(dinov2-small\)"),
+        ("studies/demo/saes", ["topk", "gone"], r"studies: demo: saes: 'gone' is not in saes \(relu, topk\)"),
+        ("studies/demo/saes", [], r"studies: demo: saes: \[\] .*"),
+        ("studies/demo/layer", 12, r"studies: demo: layer: 12 lies after head_layer: 11"),
+        ("studies/demo/describe", ["other"], r"studies: demo: describe: 'other' is not in datasets"),
+        (
+            "models/dinov2-small/fit",
+            "stretch",
+            r"dinov2-small: fit: 'stretch' is not one of \['crop', 'squash'\]",
+        ),
+        ("seed", -1, r"seed: -1 is less than the minimum of 0"),
+    ],
+)
+def test_a_mistake_is_named_by_its_key(path: str, value: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        parse_config(changed(path, value), where="study.yaml")
+    assert str(caught.value).startswith("study.yaml: ")
+
+
+def test_all_mistakes_are_listed_at_once() -> None:
+    values = changed("saes/topk/k", 0)
+    values["bogus"] = 1
+    with pytest.raises(ConfigError) as caught:
+        parse_config(values)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_union_serves_training_only() -> None:
+    values = changed("datasets/both", {"kind": "union", "members": ["scenes"]})
+    values["studies"]["demo"]["describe"] = ["both", "scenes"]
+    with pytest.raises(ConfigError, match=r"describe: 'both' is a union, which serves train_on only"):
+        parse_config(values)
+
+
+def test_variables_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISAE_DATA", "/somewhere")
+    street = load_config(ROOT / "config/street.yaml")
+    assert street.datasets["streets"].root == "/somewhere/camvid"
+
+
+def test_every_key_is_documented() -> None:
+    assert re.findall(r"^\| `(\w+)` \|.*\|\s*\|$", config_documentation(), re.MULTILINE) == []
