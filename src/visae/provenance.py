@@ -1,0 +1,127 @@
+"""Where a result came from, and whether the code that made it has changed."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import subprocess
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from visae import __version__
+from visae.files import file_sha256
+
+_PACKAGE = Path(__file__).parent
+# These carry settings, messages and bars to a stage; what of them matters is in the job's spec already.
+_WITHOUT_EFFECT = ("visae.config", "visae.errors", "visae.progress", "visae.provenance", "visae.files", "visae.device")
+
+
+class Provenance:
+    """Clock and record of one job; `record()` is what every JSON summary carries.
+
+    Parameters
+    ----------
+    settings
+        The config section (a frozen dataclass) that the job was run with.
+    inputs
+        Small files that decide the result (manifests, indexes, cards): their sha256 is kept.
+    seed, device
+        As used.
+    """
+
+    def __init__(self, settings: Any, inputs: Iterable[str | Path], seed: int, device: str) -> None:
+        self._started = time.monotonic()
+        self._fields = {
+            "visae_version": __version__,
+            "git_commit": git_commit(),
+            "settings": asdict(settings),
+            "inputs": {Path(path).name: file_sha256(path) for path in inputs},
+            "seed": seed,
+            "device": device,
+        }
+
+    def record(self) -> dict[str, Any]:
+        """Return the record, wall time until now included."""
+        return {**self._fields, "wall_seconds": round(time.monotonic() - self._started, 3)}
+
+
+@functools.cache
+def git_commit() -> str | None:
+    """Commit of the checkout that the package runs from, marked `-dirty` where it was changed; None outside git."""
+    command = ["git", "-C", str(_PACKAGE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+@functools.cache
+def code_fingerprint(module: str) -> str:
+    """Hash of a module's code and of all of visae that it imports, docstrings and comments left out.
+
+    A rule passes it as a parameter: then a changed library function runs the jobs again whose result it
+    may change, and a reworded comment runs nothing.
+
+    Parameters
+    ----------
+    module
+        Dotted name below `visae`, such as `visae.sae.trainer`.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(_reached(module)):
+        digest.update(name.encode())
+        digest.update(_normalized(_source(name)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _reached(module: str) -> set[str]:
+    """Modules of visae that `module` reaches by imports, itself included."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name == "visae" or name.startswith(_WITHOUT_EFFECT):
+            continue
+        found.add(name)
+        waiting.extend(_imports(ast.parse(_source(name).read_text(encoding="utf-8"))))
+    return found
+
+
+def _imports(tree: ast.AST) -> list[str]:
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names if alias.name.startswith("visae.")]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "visae":
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                names.append(submodule if _exists(submodule) else str(node.module))
+    return names
+
+
+def _exists(module: str) -> bool:
+    base = _PACKAGE.parent.joinpath(*module.split("."))
+    return base.with_suffix(".py").is_file() or (base / "__init__.py").is_file()
+
+
+def _source(module: str) -> Path:
+    base = _PACKAGE.parent.joinpath(*module.split("."))
+    path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+    if not path.is_file():
+        raise ModuleNotFoundError(f"{module} is not part of visae")
+    return path
+
+
+def _normalized(path: Path) -> str:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node, clean=False
+        ):
+            node.body = node.body[1:]
+    return ast.dump(tree)
