@@ -1,0 +1,1 @@
+"""From pictures on disk to the index: one row a picture."""

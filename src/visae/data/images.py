@@ -1,0 +1,167 @@
+"""Open any picture as RGB, and bring picture and mask to the size of the model by the same geometry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from visae.errors import DataError
+
+SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+_MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
+
+
+class Preprocessing(Protocol):
+    """What of a model's card decides its input; `visae.vision.model.ModelCard` has it."""
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels."""
+
+    @property
+    def fit(self) -> str:
+        """`crop` or `squash`."""
+
+    @property
+    def interpolation(self) -> str:
+        """`bicubic`, `bilinear`, ..."""
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """Decode a picture whole and turn it into RGB as a viewer would show it.
+
+    EXIF rotation is applied, transparency is laid over white, 16-bit grey keeps its upper 8 bits, floating
+    point is taken as 0 to 1 (0 to 255 where it goes above 1), and of an animation the first frame is taken.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read or is damaged, truncated ones included.
+    """
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            return _rgb(ImageOps.exif_transpose(opened))
+    except Exception as error:  # Pillow's decoders raise many kinds on damaged files
+        raise DataError(f"{path}: unreadable picture: {_reason(error)}") from error
+
+
+def fitted(image: Image.Image, size: int, fit: str, interpolation: str = "bicubic") -> Image.Image:
+    """Scale a picture to `size` x `size`, with antialiasing.
+
+    Parameters
+    ----------
+    image
+        RGB picture.
+    size
+        Side in pixels.
+    fit
+        `crop`: the centre square of the shorter side; `squash`: the whole picture.
+    interpolation
+        Name of a Pillow filter, in lower case.
+    """
+    resample = Image.Resampling[interpolation.upper()]
+    return image.resize((size, size), resample, box=_used_box(image.width, image.height, fit))
+
+
+def read_mask(mask_path: str | Path, image_size_wh: tuple[int, int]) -> NDArray[np.int32]:
+    """Read class ids, int32 (height, width).
+
+    Raises
+    ------
+    DataError
+        If the mask is missing, damaged, has colours instead of ids, or another size than its picture.
+    """
+    try:
+        with Image.open(mask_path) as opened:
+            opened.load()
+            mode, size, mask = opened.mode, opened.size, np.asarray(opened)
+    except FileNotFoundError as error:
+        raise DataError(f"{mask_path}: the mask is missing; every picture needs one") from error
+    except Exception as error:  # as in open_image
+        raise DataError(f"{mask_path}: unreadable mask: {_reason(error)}") from error
+    if mode not in _MASK_MODES:
+        raise DataError(
+            f"{mask_path}: a mask holds one class id a pixel, but this one has mode {mode}; save ids, not colours"
+        )
+    if size != tuple(image_size_wh):
+        raise DataError(
+            f"{mask_path}: the mask has {size[0]} x {size[1]} pixels, its picture {image_size_wh[0]} x "
+            f"{image_size_wh[1]} (after EXIF rotation); they have to be the same"
+        )
+    return mask.astype(np.int32)
+
+
+def fitted_mask(mask_path: str | Path, image_size_wh: tuple[int, int], size: int, fit: str) -> NDArray[np.int32]:
+    """Read a mask and scale it as `fitted` scales its picture, by nearest neighbour.
+
+    Parameters
+    ----------
+    mask_path
+        Picture of class ids.
+    image_size_wh
+        Width and height of the picture that it belongs to.
+    size, fit
+        As for `fitted`.
+
+    Returns
+    -------
+    numpy.ndarray
+        int32 (size, size).
+    """
+    mask = read_mask(mask_path, image_size_wh)
+    height, width = mask.shape
+    left, upper, right, lower = _used_box(width, height, fit)
+    steps = (np.arange(size) + 0.5) / size
+    rows = np.clip((upper + steps * (lower - upper)).astype(np.intp), 0, height - 1)
+    columns = np.clip((left + steps * (right - left)).astype(np.intp), 0, width - 1)
+    return mask[rows[:, None], columns]
+
+
+def pixels(path: str | Path, card: Preprocessing) -> torch.Tensor:
+    """Read a picture as a model with this card sees it: uint8 (3, image_size, image_size)."""
+    image = fitted(open_image(path), card.image_size, card.fit, card.interpolation)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def _used_box(width: int, height: int, fit: str) -> tuple[float, float, float, float]:
+    """Left, upper, right, lower edge of what is kept of a picture."""
+    if fit == "squash":
+        return 0.0, 0.0, float(width), float(height)
+    if fit != "crop":
+        raise ValueError(f"fit is crop or squash, not {fit}")
+    short = min(width, height)
+    left, upper = (width - short) / 2, (height - short) / 2
+    return left, upper, left + short, upper + short
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    mode = image.mode
+    if mode == "RGB" and "transparency" not in image.info:
+        return image
+    if mode.startswith("I;16"):
+        return _from_grey(np.asarray(image).astype(np.float32) / 257)
+    if mode == "I":  # 16 bits in all files that Pillow opens so, 8 in a few
+        values = np.asarray(image).astype(np.float32)
+        return _from_grey(values / 257 if values.max() > 255 else values)
+    if mode == "F":
+        values = np.nan_to_num(np.asarray(image))
+        return _from_grey(values * 255 if values.max() <= 1 else values)
+    if mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_grey(values: NDArray[np.floating]) -> Image.Image:
+    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)).convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    message = str(error).split("\n", maxsplit=1)[0]
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -1,0 +1,288 @@
+"""Make pictures whose every cause is known: shapes with photographic textures on photographs."""
+
+from __future__ import annotations
+
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from visae.config.settings import ScenesSettings
+from visae.data.shapes import SHAPES, coverage, reach
+from visae.data.textures import (
+    BACKGROUNDS,
+    NATURAL_SIDE,
+    TEXTURES,
+    background_crop,
+    backgrounds,
+    surface_patch,
+    surfaces,
+)
+from visae.files import atomic_path, write_text
+from visae.progress import progress_bar
+
+TEXTURE_NAMES = tuple(TEXTURES)
+BACKGROUND_CLASS = len(TEXTURE_NAMES) + 1
+CLASSES = dict(enumerate((*TEXTURE_NAMES, "background"), start=1))
+SPLITS = ("train", "val", "test")
+# Factors of red, green and blue: moderate, so that a texture stays what it is.
+TINTS = {
+    "neutral": (1.0, 1.0, 1.0),
+    "red": (1.10, 0.84, 0.82),
+    "yellow": (1.08, 1.02, 0.72),
+    "green": (0.86, 1.06, 0.84),
+    "blue": (0.80, 0.94, 1.12),
+    "violet": (1.02, 0.84, 1.08),
+}
+# Where the light comes from: (x, y) with y down.
+LIGHTS = {"left": (-1, 0), "top": (0, -1), "right": (1, 0), "bottom": (0, 1)}
+
+# Sizes are equal-area radii in pixels of a 224-pixel picture.
+_LARGEST_SIZE = (42.0, 58.0)
+_SMALLEST_SIZE = 26.0
+_SMALLER_SHARE = 0.8
+_PLACING_TRIES = 60
+
+
+@dataclass(frozen=True)
+class DrawnObject:
+    """The causes of one object, in pixels and degrees."""
+
+    shape: str
+    texture: str
+    tint: str
+    centre_x: float
+    centre_y: float
+    size: float
+    rotation: float
+    zoom: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One picture, its mask and its causes.
+
+    Attributes
+    ----------
+    image
+        uint8 (size, size, 3).
+    mask
+        uint8 (size, size): class ids as in `CLASSES`.
+    causes
+        One dict an object, the largest first.
+    """
+
+    image: NDArray[np.uint8]
+    mask: NDArray[np.uint8]
+    causes: list[dict[str, Any]]
+
+
+def make_scenes(settings: ScenesSettings, folder: str | Path, seed: int) -> None:
+    """Write pictures, their masks, `classes.txt` and, last, `causes.parquet` (one row an object).
+
+    The folder has the layout of `segmentation_folder`. A picture depends on the seed, its split and its
+    number only: a longer run makes the same pictures and more. Textures are equally frequent as the
+    largest object's, which is the picture's class; shape, tint, place and light do not depend on it.
+
+    Parameters
+    ----------
+    settings
+        How many pictures, and how large.
+    folder
+        Where to. What an earlier, longer run left there is removed.
+    seed
+        Decides everything.
+    """
+    folder = Path(folder)
+    size = settings.image_size
+    wanted = [(split, number) for split in SPLITS for number in range(getattr(settings, split))]
+    for kind in ("images", "annotations"):
+        for split in SPLITS:
+            (folder / kind / split).mkdir(parents=True, exist_ok=True)
+    (folder / "causes.parquet").unlink(missing_ok=True)
+    # Loaded once, before threads ask for them.
+    surfaces(size)
+    backgrounds()
+
+    def written(wish: tuple[str, int]) -> list[dict[str, Any]]:
+        split, number = wish
+        scene = make_scene(seed, split, number, size)
+        # Not written atomically: causes.parquet, written last, says that all are there.
+        Image.fromarray(scene.image).save(_image_file(folder, split, number), quality=95, subsampling=0)
+        Image.fromarray(scene.mask).save(_mask_file(folder, split, number), compress_level=6)
+        return scene.causes
+
+    rows: list[dict[str, Any]] = []
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        progress_bar(len(wanted), "making scenes", "pictures") as bar,
+    ):
+        for image_id, ((split, number), causes) in enumerate(zip(wanted, pool.map(written, wanted), strict=True)):
+            path = _image_file(folder, split, number).relative_to(folder).as_posix()
+            rows += [{"image_id": image_id, "path": path, "split": split, **cause} for cause in causes]
+            bar.update()
+    _remove_others(folder, wanted)
+    write_text(folder / "classes.txt", "".join(f"{number}\t{name}\n" for number, name in CLASSES.items()))
+    frame = polars.DataFrame(rows).cast(
+        {"image_id": polars.Int32, "object": polars.Int16, "visible_pixels": polars.Int32}
+    )
+    with atomic_path(folder / "causes.parquet") as temporary:
+        frame.write_parquet(temporary)
+
+
+def make_scene(seed: int, split: str, number: int, image_size: int) -> Scene:
+    """Make picture `number` of a split; the same arguments give the same bytes."""
+    generator = np.random.default_rng([seed, SPLITS.index(split), number])
+    objects = _drawn_objects(generator, _texture_of_largest(seed, split, number), image_size)
+    light = str(generator.choice(list(LIGHTS)))
+    strength = float(generator.uniform(0.1, 0.45))
+    background = str(generator.choice(list(BACKGROUNDS)))
+    canvas = _background(generator, background, image_size)
+    owner = np.zeros((image_size, image_size), dtype=np.int16)
+    for position in range(len(objects), 0, -1):  # the largest is drawn last: nothing hides it
+        _draw(canvas, owner, objects[position - 1], position, light=light, generator=generator)
+    canvas *= _lighting(light, strength, image_size)[:, :, None]
+    visible = np.bincount(owner.ravel(), minlength=len(objects) + 1)[1:]
+    causes = [
+        {
+            "object": position,
+            **asdict(drawn),
+            "visible_pixels": int(visible[position]),
+            "is_largest": position == int(visible.argmax()),
+            "lighting": light,
+            "lighting_strength": strength,
+            "background": background,
+        }
+        for position, drawn in enumerate(objects)
+    ]
+    ids = [BACKGROUND_CLASS] + [TEXTURE_NAMES.index(drawn.texture) + 1 for drawn in objects]
+    return Scene(np.clip(canvas + 0.5, 0, 255).astype(np.uint8), np.array(ids, dtype=np.uint8)[owner], causes)
+
+
+def _texture_of_largest(seed: int, split: str, number: int) -> str:
+    """Deal textures in shuffled rounds, so that they are equally frequent in a run of any length."""
+    dealt, position = divmod(number, len(TEXTURE_NAMES))
+    # The fourth number keeps this apart from every picture's own generator.
+    order = np.random.default_rng([seed, SPLITS.index(split), dealt, 1]).permutation(len(TEXTURE_NAMES))
+    return TEXTURE_NAMES[order[position]]
+
+
+def _drawn_objects(generator: np.random.Generator, texture: str, image_size: int) -> list[DrawnObject]:
+    """Draw one to three objects, the largest first, with textures that differ from each other."""
+    factor = image_size / NATURAL_SIDE
+    largest = generator.uniform(*_LARGEST_SIZE)
+    n_objects = int(generator.integers(1, 4))
+    others = [name for name in generator.permutation(TEXTURE_NAMES).tolist() if name != texture]
+    found: list[DrawnObject] = []
+    for name in [texture, *others][:n_objects]:
+        size = largest if not found else generator.uniform(_SMALLEST_SIZE, _SMALLER_SHARE * largest)
+        shape = str(generator.choice(SHAPES))
+        centre = _free_place(generator, found, size * factor, reach(shape), image_size)
+        drawn = DrawnObject(
+            shape=shape,
+            texture=name,
+            tint=str(generator.choice(list(TINTS))),
+            centre_x=centre[0],
+            centre_y=centre[1],
+            size=size * factor,
+            rotation=float(generator.uniform(0, 360)),
+            zoom=float(generator.uniform(0.8, 1.25)),
+        )
+        if math.isfinite(centre[0]):
+            found.append(drawn)
+    return found
+
+
+def _free_place(
+    generator: np.random.Generator, placed: list[DrawnObject], size: float, shape_reach: float, image_size: int
+) -> tuple[float, float]:
+    """Find a centre that keeps the shape inside and nearly clear of the others; not a number where there is none."""
+    margin = size * shape_reach
+    for centre in generator.uniform(margin, image_size - margin, (_PLACING_TRIES, 2)).tolist():
+        distances = [math.dist(centre, (other.centre_x, other.centre_y)) for other in placed]
+        if all(away > size + other.size for away, other in zip(distances, placed, strict=True)):
+            return centre[0], centre[1]
+    return math.nan, math.nan
+
+
+def _background(generator: np.random.Generator, name: str, image_size: int) -> NDArray[np.float32]:
+    """Cut, mirror, pale and dim a background: float32 (size, size, 3)."""
+    share, x, y, colour, brightness = generator.uniform([0.55, 0, 0, 0.3, 0.75], [1, 1, 1, 1, 1.0])
+    crop = background_crop(name, image_size, share, (x, y))
+    if generator.random() < 0.5:
+        crop = crop[:, ::-1]
+    grey = crop.mean(axis=2, keepdims=True)
+    return np.ascontiguousarray((grey + colour * (crop - grey)) * brightness, dtype=np.float32)
+
+
+def _draw(
+    canvas: NDArray[np.float32],
+    owner: NDArray[np.int16],
+    drawn: DrawnObject,
+    position: int,
+    *,
+    light: str,
+    generator: np.random.Generator,
+) -> None:
+    """Paint one object and its shadow over `canvas`, and its number over the pixels of `owner` that it covers."""
+    image_size = len(canvas)
+    covered = coverage(drawn.shape, (drawn.centre_x, drawn.centre_y), drawn.size, drawn.rotation, image_size)
+    canvas *= 1 - 0.45 * _shadow(covered, light)[:, :, None]
+    side = 2 * math.ceil(drawn.size * reach(drawn.shape) + 1)
+    place = generator.random(2)
+    patch = surface_patch(
+        surfaces(image_size)[drawn.texture], side, drawn.zoom, drawn.rotation, (float(place[0]), float(place[1]))
+    )
+    left, upper = round(drawn.centre_x - side / 2), round(drawn.centre_y - side / 2)
+    inside = _inside(upper, side, image_size), _inside(left, side, image_size)
+    patch = patch[inside[0].start - upper : inside[0].stop - upper, inside[1].start - left : inside[1].stop - left]
+    alpha = covered[inside][:, :, None]
+    tint = np.array(TINTS[drawn.tint], dtype=np.float32)
+    canvas[inside] += alpha * (patch * tint - canvas[inside])
+    owner[covered >= 0.5] = position
+
+
+def _inside(start: int, length: int, image_size: int) -> slice:
+    return slice(max(0, start), min(image_size, start + length))
+
+
+def _shadow(covered: NDArray[np.float32], light: str) -> NDArray[np.float32]:
+    """Blur the shape's coverage and move it away from the light."""
+    unit = len(covered) / NATURAL_SIDE
+    blurred = Image.fromarray((covered * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(4 * unit))
+    x, y = LIGHTS[light]
+    affine = (1, 0, 4 * unit * x, 0, 1, 4 * unit * y)  # where a pixel comes from; nothing comes from outside
+    moved = np.asarray(blurred.transform(blurred.size, Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR))
+    return moved.astype(np.float32) / np.float32(255)
+
+
+def _lighting(light: str, strength: float, image_size: int) -> NDArray[np.float32]:
+    """Brightness (size, size), from 1 + strength / 2 at the light to 1 - strength at the far side."""
+    x, y = LIGHTS[light]
+    along = np.linspace(-1, 1, image_size, dtype=np.float32)
+    gradient = (x * along[None, :] + y * along[:, None]).astype(np.float32)
+    return (1 + strength * np.where(gradient > 0, 0.5 * gradient, gradient)).astype(np.float32)
+
+
+def _image_file(folder: Path, split: str, number: int) -> Path:
+    return folder / "images" / split / f"{number:06d}.jpg"
+
+
+def _mask_file(folder: Path, split: str, number: int) -> Path:
+    return folder / "annotations" / split / f"{number:06d}.png"
+
+
+def _remove_others(folder: Path, wanted: list[tuple[str, int]]) -> None:
+    """Remove pictures of an earlier, longer run."""
+    kept = {_image_file(folder, *wish) for wish in wanted} | {_mask_file(folder, *wish) for wish in wanted}
+    for split in SPLITS:
+        for path in [*(folder / "images" / split).glob("*.jpg"), *(folder / "annotations" / split).glob("*.png")]:
+            if path not in kept:
+                path.unlink()

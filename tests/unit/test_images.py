@@ -1,0 +1,268 @@
+"""Every kind of picture file becomes the RGB that a viewer shows, and masks follow their pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from visae.data.images import fitted, fitted_mask, open_image, pixels, read_mask
+from visae.errors import DataError
+
+GRADIENT = np.linspace(0, 255, 40 * 30).reshape(30, 40).astype(np.uint8)
+
+
+class Card:
+    image_size = 28
+    fit = "crop"
+    interpolation = "bicubic"
+
+
+def colours() -> np.ndarray:
+    """A picture whose four quarters differ, (30, 40, 3)."""
+    picture = np.zeros((30, 40, 3), dtype=np.uint8)
+    picture[:15, :20] = (250, 10, 10)
+    picture[:15, 20:] = (10, 250, 10)
+    picture[15:, :20] = (10, 10, 250)
+    picture[15:, 20:] = (200, 200, 20)
+    return picture
+
+
+def opened(path: Path) -> np.ndarray:
+    image = open_image(path)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def stored(path: Path, attribute: str) -> object:
+    """What Pillow itself says on a file: shows that a test's file is of the kind that it is about."""
+    with Image.open(path) as image:
+        return getattr(image, attribute)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".ppm", ".webp"])
+def test_colours_are_kept(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(colours()).save(path, **({"lossless": True} if suffix == ".webp" else {}))
+    np.testing.assert_array_equal(opened(path), colours())
+
+
+def test_jpeg_is_close(tmp_path):
+    Image.fromarray(colours()).save(tmp_path / "a.jpg", quality=95, subsampling=0)
+    assert np.abs(opened(tmp_path / "a.jpg").astype(int) - colours()).mean() < 4
+
+
+def turned_back(orientation: int) -> np.ndarray:
+    """What a camera stores with this EXIF orientation when the scene is `colours()`."""
+    scene = colours()
+    return {
+        2: scene[:, ::-1],
+        3: scene[::-1, ::-1],
+        4: scene[::-1],
+        5: scene.swapaxes(0, 1),
+        6: np.rot90(scene, 1),
+        7: scene[::-1, ::-1].swapaxes(0, 1),
+        8: np.rot90(scene, -1),
+    }[orientation]
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_exif_orientation(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = Image.fromarray(np.ascontiguousarray(turned_back(orientation)))
+    turned.save(tmp_path / "a.jpg", exif=exif, quality=95, subsampling=0)
+    seen = opened(tmp_path / "a.jpg")
+    assert seen.shape == (30, 40, 3)
+    assert np.abs(seen.astype(int) - colours()).mean() < 4
+
+
+def test_grey_and_black_and_white(tmp_path):
+    Image.fromarray(GRADIENT).save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(opened(tmp_path / "grey.png"), np.repeat(GRADIENT[:, :, None], 3, axis=2))
+    Image.fromarray(GRADIENT > 127).save(tmp_path / "binary.png")
+    np.testing.assert_array_equal(opened(tmp_path / "binary.png")[:, :, 1], (GRADIENT > 127) * 255)
+
+
+def test_palette(tmp_path):
+    Image.fromarray(colours()).quantize(8).save(tmp_path / "a.png")
+    assert stored(tmp_path / "a.png", "mode") == "P"
+    assert np.abs(opened(tmp_path / "a.png").astype(int) - colours()).max() <= 4
+
+
+def test_cmyk(tmp_path):
+    Image.fromarray(colours()).convert("CMYK").save(tmp_path / "a.jpg", quality=98, subsampling=0)
+    assert stored(tmp_path / "a.jpg", "mode") == "CMYK"
+    assert np.abs(opened(tmp_path / "a.jpg").astype(int) - colours()).mean() < 5
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_sixteen_bits_keep_their_range(tmp_path, suffix):
+    deep = GRADIENT.astype(np.uint16) * 257
+    Image.fromarray(deep).save(tmp_path / f"a{suffix}")
+    assert str(stored(tmp_path / f"a{suffix}", "mode")).startswith("I")
+    np.testing.assert_array_equal(opened(tmp_path / f"a{suffix}")[:, :, 0], GRADIENT)
+
+
+def test_dark_sixteen_bits_stay_dark(tmp_path):
+    Image.fromarray(np.full((4, 4), 200, dtype=np.uint16)).save(tmp_path / "a.png")
+    assert opened(tmp_path / "a.png").max() == 1
+
+
+def test_thirty_two_bit_integers(tmp_path):
+    Image.fromarray(GRADIENT.astype(np.int32) * 257).save(tmp_path / "a.tif")
+    assert stored(tmp_path / "a.tif", "mode") == "I"
+    np.testing.assert_array_equal(opened(tmp_path / "a.tif")[:, :, 0], GRADIENT)
+
+
+@pytest.mark.parametrize("top", [1.0, 255.0])
+def test_floating_point(tmp_path, top):
+    Image.fromarray((GRADIENT / 255 * top).astype(np.float32)).save(tmp_path / "a.tif")
+    np.testing.assert_array_equal(opened(tmp_path / "a.tif")[:, :, 2], GRADIENT)
+
+
+def test_transparency_is_laid_over_white(tmp_path):
+    alpha = np.zeros((30, 40), dtype=np.uint8)
+    alpha[:, :20] = 255
+    alpha[:, 20:30] = 128
+    Image.fromarray(np.dstack([colours(), alpha])).save(tmp_path / "a.png")
+    share = alpha[:, :, None] / 255
+    np.testing.assert_allclose(opened(tmp_path / "a.png"), colours() * share + 255 * (1 - share), atol=1)
+
+
+def test_grey_and_palette_transparency(tmp_path):
+    grey = Image.fromarray(np.full((4, 4), 60, dtype=np.uint8))
+    grey.putalpha(Image.fromarray(np.array([[0] * 4, [255] * 4, [0] * 4, [255] * 4], dtype=np.uint8)))
+    grey.save(tmp_path / "grey.png")
+    assert opened(tmp_path / "grey.png")[:, 0, 0].tolist() == [255, 60, 255, 60]
+    palette = Image.fromarray(np.array([[0, 1]], dtype=np.uint8), mode=None).convert("P")
+    palette.putpalette([9, 9, 9, 80, 80, 80])
+    palette.save(tmp_path / "palette.png", transparency=0)
+    assert opened(tmp_path / "palette.png")[0, :, 0].tolist() == [255, 80]
+
+
+def test_rgb_with_a_transparent_colour(tmp_path):
+    Image.fromarray(colours()).save(tmp_path / "a.png", transparency=(250, 10, 10))
+    seen = opened(tmp_path / "a.png")
+    assert (seen[:15, :20] == 255).all()
+    np.testing.assert_array_equal(seen[15:], colours()[15:])
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png"])
+def test_animation_gives_its_first_frame(tmp_path, suffix):
+    frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "lime", "blue")]
+    options = {"lossless": True} if suffix == ".webp" else {}
+    frames[0].save(tmp_path / f"a{suffix}", save_all=True, append_images=frames[1:], duration=50, **options)
+    assert stored(tmp_path / f"a{suffix}", "n_frames") == 3
+    np.testing.assert_array_equal(opened(tmp_path / f"a{suffix}"), np.full((10, 20, 3), (255, 0, 0)))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".gif", ".tif", ".webp"])
+def test_truncated_files_are_refused_by_name(tmp_path, suffix):
+    generator = np.random.default_rng(0)
+    path = tmp_path / f"cut{suffix}"
+    Image.fromarray(generator.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataError, match=f"cut{suffix}"):
+        open_image(path)
+
+
+def test_empty_text_and_missing_files_are_refused_by_name(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.png").write_text("not a picture")
+    for name in ("empty.jpg", "text.png", "missing.png"):
+        with pytest.raises(DataError, match=name):
+            open_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("size", [(200, 100), (100, 200), (150, 150), (50, 100)])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_crop_is_torchvisions_where_nothing_is_rounded(size, interpolation):
+    """Resize of the shorter side and centre crop, away from the crop's own border."""
+    generator = np.random.default_rng(0)
+    image = Image.fromarray(generator.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
+    scaled = image.resize(tuple(round(side * 50 / min(size)) for side in size), Image.Resampling[interpolation.upper()])
+    left, upper = (scaled.width - 50) // 2, (scaled.height - 50) // 2
+    expected = np.asarray(scaled.crop((left, upper, left + 50, upper + 50)), dtype=int)
+    seen = np.asarray(fitted(image, 50, "crop", interpolation), dtype=int)
+    assert seen.shape == (50, 50, 3)
+    assert np.abs(seen - expected)[3:-3, 3:-3].max() <= 1
+
+
+def test_squash_uses_the_whole_picture():
+    image = Image.fromarray(colours())
+    expected = np.asarray(image.resize((24, 24), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(np.asarray(fitted(image, 24, "squash")), expected)
+
+
+def test_extreme_shapes_stay_cheap():
+    assert fitted(Image.new("RGB", (30_000, 1)), 224, "crop").size == (224, 224)
+
+
+def test_unknown_fit_is_refused():
+    with pytest.raises(ValueError, match="stretch"):
+        fitted(Image.new("RGB", (4, 4)), 4, "stretch")
+
+
+@pytest.mark.parametrize("fit", ["crop", "squash"])
+@pytest.mark.parametrize("size", [(90, 60), (60, 90), (61, 87), (300, 41), (224, 224)])
+def test_mask_goes_through_the_geometry_of_its_picture(tmp_path, fit, size):
+    """A disc drawn in both: picture and mask agree but for the pixels on its edge."""
+    rows, columns = np.mgrid[: size[1], : size[0]] + 0.5
+    inside = np.hypot((columns - size[0] * 0.45) / size[0], (rows - size[1] * 0.55) / size[1]) < 0.3
+    Image.fromarray(inside.astype(np.uint8) * 3).save(tmp_path / "mask.png")
+    mask = fitted_mask(tmp_path / "mask.png", size, 56, fit)
+    picture = np.asarray(fitted(Image.fromarray(inside).convert("RGB"), 56, fit, "bilinear"))[:, :, 0]
+    assert mask.shape == (56, 56)
+    assert set(np.unique(mask)) <= {0, 3}
+    assert mask.max() == 3
+    assert ((mask == 3) != (picture > 127)).mean() < 0.02
+    clear = (picture < 5) | (picture > 250)
+    assert ((mask == 3) != (picture > 127))[clear].mean() < 0.002
+
+
+def test_mask_of_the_same_size_is_unchanged(tmp_path):
+    ids = np.random.default_rng(0).integers(0, 200, (40, 40)).astype(np.uint8)
+    Image.fromarray(ids).save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(fitted_mask(tmp_path / "mask.png", (40, 40), 40, "crop"), ids)
+
+
+def test_masks_of_every_mode(tmp_path):
+    ids = np.arange(24).reshape(4, 6).astype(np.uint8)
+    Image.fromarray(ids).save(tmp_path / "grey.png")
+    palette = Image.fromarray(ids).convert("P")
+    palette.putpalette(np.random.default_rng(0).integers(0, 255, 768).tolist())
+    palette.putdata(ids.ravel().tolist())
+    palette.save(tmp_path / "palette.png")
+    Image.fromarray(ids.astype(np.uint16)).save(tmp_path / "deep.png")
+    for name in ("grey.png", "palette.png", "deep.png"):
+        np.testing.assert_array_equal(read_mask(tmp_path / name, (6, 4)), ids)
+    many = ids.astype(np.uint16) * 1000
+    Image.fromarray(many).save(tmp_path / "many.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "many.png", (6, 4)), many)
+
+
+def test_wrong_masks_are_refused_by_name(tmp_path):
+    Image.new("L", (6, 4)).save(tmp_path / "mask.png")
+    with pytest.raises(DataError, match=r"mask\.png.*6 x 4.*4 x 6"):
+        read_mask(tmp_path / "mask.png", (4, 6))
+    Image.new("RGB", (6, 4)).save(tmp_path / "coloured.png")
+    with pytest.raises(DataError, match=r"coloured\.png.*ids, not colours"):
+        read_mask(tmp_path / "coloured.png", (6, 4))
+    with pytest.raises(DataError, match=r"missing\.png.*missing"):
+        read_mask(tmp_path / "missing.png", (6, 4))
+    (tmp_path / "damaged.png").write_bytes(b"\x89PNG")
+    with pytest.raises(DataError, match=r"damaged\.png"):
+        read_mask(tmp_path / "damaged.png", (6, 4))
+
+
+def test_pixels_are_the_fitted_picture_channels_first(tmp_path):
+    Image.fromarray(colours()).save(tmp_path / "a.png")
+    seen = pixels(tmp_path / "a.png", Card())
+    assert seen.dtype == torch.uint8
+    assert seen.shape == (3, 28, 28)
+    assert seen.is_contiguous()
+    expected = np.asarray(fitted(Image.fromarray(colours()), 28, "crop", "bicubic")).transpose(2, 0, 1)
+    np.testing.assert_array_equal(seen.numpy(), expected)
+    assert seen[:, 2, 2].tolist() == [250, 10, 10]

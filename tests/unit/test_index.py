@@ -1,0 +1,399 @@
+"""The index of every kind of data set, and what is refused."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars
+import pytest
+from PIL import Image
+
+from visae.config.settings import ImageFolderSettings, ScenesSettings, SegmentationFolderSettings, UnionSettings
+from visae.data.index import SCHEMA, build_index, image_path, read_classes, read_index
+from visae.errors import DataError
+from visae.files import file_sha256
+
+
+def picture(path: Path, number: int = 0, size: tuple[int, int] = (12, 8)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ids = np.random.default_rng(number).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(ids).save(path)
+    return path
+
+
+def folders(root: Path, names: list[str], n: int) -> Path:
+    for position, name in enumerate(names):
+        for number in range(n):
+            picture(root / name / f"{number:03d}.png", 1000 * position + number)
+    return root
+
+
+def segmentation(root: Path, n: int = 3) -> Path:
+    for position, split in enumerate(("train", "val")):
+        for number in range(n):
+            picture(root / "images" / split / f"{number}.jpg", 100 * position + number)
+            (root / "annotations" / split).mkdir(parents=True, exist_ok=True)
+            ids = np.random.default_rng(number).integers(0, 3, (8, 12)).astype(np.uint8) * 2
+            Image.fromarray(ids).save(root / "annotations" / split / f"{number}.png")
+    (root / "classes.txt").write_text("2\tsky\n4\ttree top\n")
+    return root
+
+
+def image_folder(root: Path | str, **options) -> ImageFolderSettings:
+    return ImageFolderSettings(kind="image_folder", root=str(root), **options)
+
+
+def segmentation_folder(root: Path | str, **options) -> SegmentationFolderSettings:
+    return SegmentationFolderSettings(kind="segmentation_folder", root=str(root), **options)
+
+
+@pytest.fixture
+def index_path(tmp_path: Path) -> Path:
+    return tmp_path / "results" / "birds" / "index.parquet"
+
+
+def summary(index_path: Path) -> dict:
+    return json.loads(index_path.with_name("summary.json").read_text())
+
+
+def test_image_folder_with_splits(tmp_path, index_path):
+    root = tmp_path / "set"
+    folders(root / "training", ["crow", "wren"], 2)
+    folders(root / "held", ["ant", "wren"], 1)
+    build_index(image_folder(root, splits={"val": "held", "train": "training"}), index_path)
+    frame = read_index(index_path)
+    assert dict(frame.schema) == SCHEMA
+    assert frame["image_id"].to_list() == list(range(6))
+    assert frame["split"].to_list() == ["train"] * 4 + ["val"] * 2
+    assert frame["label_name"].to_list() == ["crow", "crow", "wren", "wren", "ant", "wren"]
+    assert frame["label"].to_list() == [1, 1, 2, 2, 0, 2]
+    assert read_classes(index_path) == {0: "ant", 1: "crow", 2: "wren"}
+    assert frame["mask_path"].null_count() == 6
+    assert set(zip(frame["width"], frame["height"], strict=True)) == {(12, 8)}
+    for path, sha256 in frame.select("path", "sha256").iter_rows():
+        assert file_sha256(path) == sha256
+    record = summary(index_path)
+    assert record["kind"] == "image_folder"
+    assert record["n_images"] == {"train": 4, "val": 2}
+    assert record["n_skipped"] == 0
+    assert record["index_sha256"] == file_sha256(index_path)
+    assert record["provenance"]["settings"]["root"] == str(root)
+
+
+def test_split_order_and_other_splits(tmp_path, index_path):
+    root = tmp_path / "set"
+    for name in "abcde":
+        folders(root / name, ["x"], 1)
+        picture(root / name / "x" / "own.png", ord(name))
+    splits = {"zoo": "a", "test": "b", "extra": "c", "val": "d", "train": "e"}
+    build_index(image_folder(root, splits=splits), index_path)
+    assert read_index(index_path)["split"].unique(maintain_order=True).to_list() == [
+        "train",
+        "val",
+        "test",
+        "extra",
+        "zoo",
+    ]
+
+
+def test_same_folder_same_bytes(tmp_path, index_path):
+    root = folders(tmp_path / "set", ["a", "b"], 20)
+    build_index(image_folder(root), index_path)
+    first = index_path.read_bytes()
+    build_index(image_folder(root), index_path)
+    assert index_path.read_bytes() == first
+
+
+def drawn(index_path: Path) -> dict[str, str]:
+    return {
+        "/".join(Path(path).parts[-2:]): split for path, split in read_index(index_path)["path", "split"].iter_rows()
+    }
+
+
+def test_drawn_splits_have_their_shares_and_stay_when_pictures_are_added(tmp_path, index_path):
+    root = folders(tmp_path / "set", ["a", "b"], 200)
+    settings = image_folder(root, val_share=0.3, test_share=0.2)
+    build_index(settings, index_path)
+    before = drawn(index_path)
+    for name in "ab":
+        found = [split for path, split in before.items() if path.startswith(name)]
+        assert abs(found.count("val") - 60) < 26  # four standard deviations
+        assert abs(found.count("test") - 40) < 23
+    folders(root, ["c"], 10)
+    picture(root / "a" / "000_first.png", 99_999)
+    build_index(settings, index_path)
+    after = drawn(index_path)
+    assert len(after) == 411
+    assert {path: after[path] for path in before} == before
+    shutil.move(root, tmp_path / "moved")
+    build_index(image_folder(tmp_path / "moved", val_share=0.3, test_share=0.2), index_path)
+    assert drawn(index_path) == after
+    build_index(image_folder(tmp_path / "moved", val_share=0.3, test_share=0.2), index_path, seed=1)
+    other = drawn(index_path)
+    assert sum(other[path] != after[path] for path in after) > 100
+    build_index(image_folder(tmp_path / "moved", val_share=0.3, test_share=0.2, seed=1), index_path)
+    assert drawn(index_path) == other
+
+
+def test_shares_of_zero_put_everything_in_train(tmp_path, index_path):
+    build_index(image_folder(folders(tmp_path / "set", ["a"], 30), val_share=0.0, test_share=0.0), index_path)
+    assert summary(index_path)["n_images"] == {"train": 30}
+
+
+def test_shares_that_leave_nothing_are_refused(tmp_path, index_path):
+    root = folders(tmp_path / "set", ["a"], 3)
+    with pytest.raises(DataError, match="val_share and test_share"):
+        build_index(image_folder(root, val_share=0.5, test_share=0.5), index_path)
+
+
+def test_no_labels_in_a_flat_folder(tmp_path, index_path):
+    root = tmp_path / "flat"
+    for number, name in enumerate(["B.JPEG", "a.Jpg", "c d.png", "é.png", "deep/er/e.png"]):
+        picture(root / name, number)
+    (root / "notes.txt").write_text("no picture")
+    (root / ".hidden.jpg").touch()
+    (root / ".thumbnails").mkdir()
+    (root / ".thumbnails" / "x.jpg").touch()
+    build_index(image_folder(root, labels="none", val_share=0.0, test_share=0.0), index_path)
+    frame = read_index(index_path)
+    assert [Path(path).name for path in frame["path"]] == ["B.JPEG", "a.Jpg", "c d.png", "e.png", "é.png"]
+    assert frame["label"].null_count() == frame["label_name"].null_count() == 5
+    assert read_classes(index_path) == {}
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path, index_path):
+    picture(tmp_path / "elsewhere" / "a.png")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "class").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "circle").symlink_to(tmp_path / "elsewhere")
+    build_index(image_folder(tmp_path / "set", val_share=0.0, test_share=0.0), index_path)
+    assert read_index(index_path)["label_name"].to_list() == ["class"]
+
+
+@pytest.mark.parametrize(
+    ("root", "message"),
+    [
+        ("${NOWHERE_SET}/x", "root.*NOWHERE_SET.*not set"),
+        ("", "root.*not set"),
+        ("/no/such/place", "root: /no/such/place: there is no such folder"),
+    ],
+)
+@pytest.mark.parametrize("make", [image_folder, segmentation_folder])
+def test_missing_root(index_path, root, message, make):
+    with pytest.raises(DataError, match=f"datasets: birds: {message}"):
+        build_index(make(root), index_path)
+    assert not index_path.exists()
+
+
+def test_class_folder_without_pictures(tmp_path, index_path):
+    root = folders(tmp_path / "set", ["full"], 2)
+    (root / "hollow").mkdir()
+    with pytest.raises(DataError, match="hollow: it has no pictures"):
+        build_index(image_folder(root), index_path)
+
+
+def test_no_class_folders(tmp_path, index_path):
+    picture(tmp_path / "set" / "a.png")
+    with pytest.raises(DataError, match="labels: none"):
+        build_index(image_folder(tmp_path / "set"), index_path)
+
+
+def test_missing_and_repeated_split_folders(tmp_path, index_path):
+    root = folders(tmp_path / "set" / "train", ["a"], 2).parent
+    with pytest.raises(DataError, match=r"splits: val.*held: there is no such folder"):
+        build_index(image_folder(root, splits={"train": "train", "val": "held"}), index_path)
+    with pytest.raises(DataError, match="same folder"):
+        build_index(image_folder(root, splits={"train": "train", "val": "./train/"}), index_path)
+
+
+def damaged(root: Path) -> list[Path]:
+    """Files that look like pictures and are none."""
+    whole = picture(root / "a" / "whole.png", 5, (64, 64)).read_bytes()
+    contents = {"cut.png": whole[:1000], "empty.jpg": b"", "text.jpg": b"hello"}
+    for name, content in contents.items():
+        (root / "a" / name).write_bytes(content)
+    (root / "a" / "dangling.png").symlink_to(root / "gone.png")
+    return [root / "a" / name for name in sorted([*contents, "dangling.png"])]
+
+
+def test_unreadable_pictures_are_skipped_and_listed(tmp_path, index_path):
+    root = folders(tmp_path / "set", ["a"], 30)
+    bad = damaged(root)
+    build_index(image_folder(root, max_unreadable=0.2), index_path)
+    frame = read_index(index_path)
+    assert len(frame) == 31
+    assert frame["image_id"].to_list() == list(range(31))
+    skipped = polars.read_csv(index_path.with_name("skipped.csv"))
+    assert sorted(skipped["path"].to_list()) == [str(path) for path in bad]
+    assert all(skipped["reason"].str.len_chars() > 5)
+    assert summary(index_path)["n_skipped"] == 4
+
+
+def test_too_many_unreadable_pictures_are_refused(tmp_path, index_path):
+    root = folders(tmp_path / "set", ["a"], 30)
+    damaged(root)
+    with pytest.raises(DataError, match=r"4 of 35 pictures.*max_unreadable: 0\.1.*skipped\.csv.*cut\.png"):
+        build_index(image_folder(root, max_unreadable=0.1), index_path)
+    assert not index_path.exists()
+    assert len(polars.read_csv(index_path.with_name("skipped.csv"))) == 4
+
+
+def test_nothing_readable_is_refused_whatever_is_allowed(tmp_path, index_path):
+    (tmp_path / "set" / "a").mkdir(parents=True)
+    for number in range(40):
+        (tmp_path / "set" / "a" / f"{number}.png").touch()
+    with pytest.raises(DataError, match="40 of 40"):
+        build_index(image_folder(tmp_path / "set", max_unreadable=1.0), index_path)
+
+
+def test_skipped_is_empty_but_has_its_header(tmp_path, index_path):
+    build_index(image_folder(folders(tmp_path / "set", ["a"], 9), val_share=0.0), index_path)
+    assert index_path.with_name("skipped.csv").read_text() == "path,reason\n"
+
+
+def test_names_that_are_not_utf8_are_skipped(tmp_path, index_path):
+    root = folders(tmp_path / "set", ["a"], 9)
+    os.rename(root / "a" / "000.png", os.fsencode(root / "a") + b"/\xff.png")
+    build_index(image_folder(root, max_unreadable=0.5), index_path)
+    assert len(read_index(index_path)) == 8
+    assert "UTF-8" in polars.read_csv(index_path.with_name("skipped.csv"))["reason"][0]
+
+
+def test_size_is_that_after_exif_rotation(tmp_path, index_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "set").mkdir()
+    Image.new("RGB", (30, 20)).save(tmp_path / "set" / "a.jpg", exif=exif)
+    build_index(image_folder(tmp_path / "set", labels="none", val_share=0.0, test_share=0.0), index_path)
+    assert read_index(index_path)["width", "height"].row(0) == (20, 30)
+
+
+def test_pictures_shared_between_splits_are_counted(tmp_path, index_path):
+    root = tmp_path / "set"
+    folders(root / "train", ["a"], 5)
+    folders(root / "val", ["a"], 2)
+    picture(root / "val" / "a" / "new.png", 77)
+    build_index(image_folder(root, splits={"train": "train", "val": "val"}), index_path)
+    assert summary(index_path)["n_shared_between_splits"] == 4
+
+
+def test_segmentation_folder(tmp_path, index_path):
+    root = segmentation(tmp_path / "set")
+    picture(root / "images" / "val" / "city" / "deep.png", 55)
+    (root / "annotations" / "val" / "city").mkdir()
+    Image.new("L", (12, 8), 4).save(root / "annotations" / "val" / "city" / "deep.png")
+    build_index(segmentation_folder(root), index_path)
+    frame = read_index(index_path)
+    assert frame["split"].to_list() == ["train"] * 3 + ["val"] * 4
+    assert frame["label"].null_count() == 7
+    assert read_classes(index_path) == {2: "sky", 4: "tree top"}
+    for path, mask_path in frame.select("path", "mask_path").iter_rows():
+        expected = Path(path.replace("/images/", "/annotations/")).with_suffix(".png")
+        assert Path(mask_path) == expected
+        assert expected.is_file()
+    assert list(summary(index_path)["provenance"]["inputs"]) == ["classes.txt"]
+
+
+def test_ade20ks_own_layout(tmp_path, index_path):
+    root = segmentation(tmp_path / "set")
+    for kind in ("images", "annotations"):
+        (root / kind / "train").rename(root / kind / "training")
+        (root / kind / "val").rename(root / kind / "validation")
+    (root / "classes.txt").unlink()
+    lines = ["Idx\tRatio\tTrain\tVal\tStuff\tName"]
+    lines += [f"{n}\t0.1\t{n}\t{n}\t0\tname{n}, other " for n in (1, 2, 3, 4)]
+    (root / "objectInfo150.txt").write_text("\n".join(lines) + "\n")
+    build_index(segmentation_folder(root, splits={"train": "training", "val": "validation"}), index_path)
+    assert read_classes(index_path) == {n: f"name{n}, other" for n in (1, 2, 3, 4)}
+    assert summary(index_path)["n_images"] == {"train": 3, "val": 3}
+
+
+def test_wrong_masks_are_refused_by_name(tmp_path, index_path):
+    root = segmentation(tmp_path / "set")
+    masks = root / "annotations"
+    Image.new("L", (8, 12)).save(masks / "train" / "0.png")
+    (masks / "train" / "1.png").unlink()
+    Image.new("L", (12, 8), 3).save(masks / "val" / "2.png")
+    with pytest.raises(DataError) as caught:
+        build_index(segmentation_folder(root), index_path)
+    message = str(caught.value)
+    assert "3 masks" in message
+    assert f"{masks}/train/0.png: the mask has 8 x 12 pixels" in message
+    assert f"{masks}/train/1.png: the mask is missing" in message
+    assert f"{masks}/val/2.png: class ids 3 are not in" in message
+    assert not index_path.exists()
+
+
+@pytest.mark.parametrize("wrong", [1, 5, 255])
+def test_class_ids_not_listed_are_refused(tmp_path, index_path, wrong):
+    root = segmentation(tmp_path / "set")
+    ids = np.zeros((8, 12), dtype=np.uint8)
+    ids[4, 4] = wrong
+    Image.fromarray(ids).save(root / "annotations" / "val" / "0.png")
+    with pytest.raises(DataError, match=rf"val/0\.png: class ids {wrong} are not"):
+        build_index(segmentation_folder(root), index_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 sky\n", r"classes\.txt, line 1"),
+        ("1\tsky\nx\ttree\n", "line 2"),
+        ("0\tnothing\n", "line 1.*0 stands for unlabelled"),
+        ("40000\tfar\n", "32767"),
+        ("1\tsky\n1\ttree\n", "line 2.*twice"),
+        ("1\tsky\n2\tsky\n", "line 2.*twice"),
+        ("\n\n", "no classes"),
+        (None, r"classes\.txt is missing"),
+    ],
+)
+def test_wrong_class_lists(tmp_path, index_path, text, message):
+    root = segmentation(tmp_path / "set")
+    (root / "classes.txt").unlink()
+    if text is not None:
+        (root / "classes.txt").write_text(text)
+    with pytest.raises(DataError, match=message):
+        build_index(segmentation_folder(root), index_path)
+
+
+def test_scenes_are_made_beside_the_index_and_move_with_it(tmp_path, index_path):
+    settings = ScenesSettings(kind="scenes", train=9, val=4, test=3, image_size=48, seed=2)
+    build_index(settings, index_path, seed=5)
+    stored = polars.read_parquet(index_path)
+    assert not any(path.startswith("/") for path in [*stored["path"], *stored["mask_path"]])
+    moved = shutil.move(index_path.parent, tmp_path / "other") / "index.parquet"
+    frame = read_index(moved)
+    assert all(Path(path).is_file() for path in [*frame["path"], *frame["mask_path"]])
+    assert [image_path(moved, path) for path in stored["path"]] == [Path(path) for path in frame["path"]]
+    causes = polars.read_parquet(moved.parent / "pictures" / "causes.parquet").filter("is_largest")
+    assert frame["image_id"].to_list() == causes["image_id"].to_list()
+    assert frame["split"].to_list() == causes["split"].to_list()
+    assert frame["label_name"].to_list() == causes["texture"].to_list()
+    assert ["pictures/" + path for path in causes["path"]] == stored["path"].to_list()
+    classes = read_classes(moved)
+    assert [classes[label] for label in frame["label"]] == frame["label_name"].to_list()
+    for label, mask_path in frame.select("label", "mask_path").iter_rows():
+        counts = np.bincount(np.asarray(Image.open(mask_path)).ravel(), minlength=10)
+        assert counts[0] == 0
+        assert counts[1:9].argmax() + 1 == label
+    # The two seeds add up.
+    build_index(ScenesSettings(kind="scenes", train=9, val=4, test=3, image_size=48, seed=7), index_path)
+    assert read_index(index_path)["sha256"].to_list() == frame["sha256"].to_list()
+
+
+def test_scenes_read_as_a_segmentation_folder_give_the_same_masks(tmp_path, index_path):
+    build_index(ScenesSettings(kind="scenes", train=4, val=3, test=1, image_size=48), index_path)
+    second = tmp_path / "second" / "index.parquet"
+    build_index(segmentation_folder(index_path.parent / "pictures"), second)
+    one, other = read_index(index_path).filter(polars.col("split") != "test"), read_index(second)
+    assert one.select("path", "split", "mask_path", "sha256").equals(
+        other.select("path", "split", "mask_path", "sha256")
+    )
+    assert read_classes(index_path) == read_classes(second)
+
+
+def test_union_is_refused(index_path):
+    with pytest.raises(DataError, match="union"):
+        build_index(UnionSettings(kind="union", members=["a", "b"]), index_path)
