@@ -1,0 +1,1 @@
+"""A frozen timm vision transformer: weights, layers, resuming from a layer."""
