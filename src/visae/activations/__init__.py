@@ -1,0 +1,1 @@
+"""The activation store: write, check, read in order, read shuffled."""
