@@ -1,0 +1,169 @@
+"""The sparse autoencoder: raw activations in and out, and its file format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from visae.errors import ModelError
+from visae.files import atomic_path, file_sha256, read_json, write_json
+from visae.sae.relu import Relu
+from visae.sae.sparse import SparseCodes, weighted_rows
+from visae.sae.topk import TopK
+from visae.sae.variant import Variant, Weights
+
+FORMAT = "visae sparse autoencoder 1"
+VARIANTS: dict[str, Any] = {"topk": TopK, "relu": Relu}
+# Tokens whose sparse codes are spread out at once by `latent_values`.
+_CHUNK = 8192
+
+
+class SparseAutoencoder(nn.Module):
+    """A sparse autoencoder that takes raw activations and gives raw activations.
+
+    Inside, activations are centred by `mean` and divided by `scale`, so that they have a mean squared norm of
+    d_model; weights and codes are in those units. Decoder rows have unit norm.
+
+    Parameters
+    ----------
+    d_model
+        Dimension of an activation.
+    width
+        Number of latents.
+    variant
+        The code rule.
+
+    Examples
+    --------
+    >>> sae = SparseAutoencoder(8, 32, TopK(4))
+    >>> codes = sae.sparse_codes(torch.randn(5, 8))
+    >>> sae.decode(codes).shape
+    torch.Size([5, 8])
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, d_model: int, width: int, variant: Variant) -> None:
+        super().__init__()
+        self.variant = variant
+        self.encoder_weight = nn.Parameter(torch.zeros(width, d_model))
+        self.encoder_bias = nn.Parameter(torch.zeros(width))
+        self.decoder_weight = nn.Parameter(torch.zeros(width, d_model))
+        self.decoder_bias = nn.Parameter(torch.zeros(d_model))
+        self.register_buffer("mean", torch.zeros(d_model))
+        self.register_buffer("scale", torch.ones(()))
+
+    @property
+    def width(self) -> int:
+        """Number of latents."""
+        return self.encoder_weight.shape[0]
+
+    @property
+    def d_model(self) -> int:
+        """Dimension of an activation."""
+        return self.encoder_weight.shape[1]
+
+    @property
+    def weights(self) -> Weights:
+        """The four weights, without gradient tracking, sharing memory with the parameters."""
+        parts = (self.encoder_weight, self.encoder_bias, self.decoder_weight, self.decoder_bias)
+        return Weights(*(part.detach() for part in parts))
+
+    def normalized(self, activations: Tensor) -> Tensor:
+        """Raw activations (n, d_model) in the units of codes and weights."""
+        return (activations - self.mean) / self.scale
+
+    def encode(self, activations: Tensor) -> Tensor:
+        """Dense codes (n, width) of raw activations (n, d_model); differentiable."""
+        pre_activations = torch.addmm(self.encoder_bias, self.normalized(activations), self.encoder_weight.T)
+        return self.variant.dense(pre_activations)
+
+    @torch.no_grad()
+    def sparse_codes(self, activations: Tensor) -> SparseCodes:
+        """Non-zero codes of raw activations (n, d_model), sorted by token and latent."""
+        return self.variant.sparse(self.normalized(activations), self.encoder_weight, self.encoder_bias)
+
+    def decode(self, codes: Tensor | SparseCodes) -> Tensor:
+        """Raw activations (n, d_model) from dense codes (n, width), differentiable, or from sparse ones."""
+        if isinstance(codes, SparseCodes):
+            with torch.no_grad():
+                rows = weighted_rows(self.decoder_weight, codes.latents, codes.values, codes.offsets)
+        else:
+            rows = codes @ self.decoder_weight
+        return (rows + self.decoder_bias) * self.scale + self.mean
+
+    def forward(self, activations: Tensor) -> Tensor:
+        """Reconstruct raw activations (n, d_model); differentiable."""
+        return self.decode(self.encode(activations))
+
+    @torch.no_grad()
+    def latent_values(self, activations: Tensor, latents: Tensor | list[int]) -> Tensor:
+        """Codes (n, m) of m chosen latents under the full code rule, for raw activations (n, d_model)."""
+        latents = torch.as_tensor(latents, dtype=torch.int64, device=self.encoder_bias.device)
+        distinct, which = latents.unique(return_inverse=True)
+        column = torch.full((self.width,), -1, device=latents.device)
+        column[distinct] = torch.arange(len(distinct), device=latents.device)
+        values = activations.new_zeros(len(activations), len(distinct))
+        for chunk, out in zip(activations.split(_CHUNK), values.split(_CHUNK), strict=True):
+            codes = self.sparse_codes(chunk)
+            kept = column[codes.latents] >= 0
+            out[codes.tokens[kept], column[codes.latents[kept]]] = codes.values[kept]
+        return values[:, which]
+
+    def directions(self) -> Tensor:
+        """Change of the raw activation per unit of each code, (width, d_model)."""
+        return self.decoder_weight.detach() * self.scale
+
+
+def save_sae(sae: SparseAutoencoder, folder: str | Path, **more: Any) -> Path:
+    """Write sae.safetensors, then config.json, each whole; returns the path of config.json.
+
+    Parameters
+    ----------
+    more
+        Further entries of config.json, such as the settings and the provenance.
+    """
+    folder = Path(folder)
+    weights = folder / "sae.safetensors"
+    with atomic_path(weights) as temporary:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in sae.state_dict().items()}, temporary)
+    config = {
+        "format": FORMAT,
+        "variant": sae.variant.name,
+        "options": sae.variant.options(),
+        "width": sae.width,
+        "d_model": sae.d_model,
+        "weights_sha256": file_sha256(weights),
+        **more,
+    }
+    write_json(folder / "config.json", config)
+    return folder / "config.json"
+
+
+def load_sae(config_path: str | Path, device: str | torch.device = "cpu") -> SparseAutoencoder:
+    """Load a sparse autoencoder by its config.json; sae.safetensors lies beside it.
+
+    Raises
+    ------
+    ModelError
+        If a file is missing, damaged, or not of the other.
+    """
+    config_path = Path(config_path)
+    weights = config_path.with_name("sae.safetensors")
+    for path in (config_path, weights):
+        if not path.is_file():
+            raise ModelError(f"{path}: no such file; train the SAE with: snakemake {config_path}")
+    config = read_json(config_path)
+    if config.get("format") != FORMAT or config["variant"] not in VARIANTS:
+        raise ModelError(f"{config_path}: not the config of a sparse autoencoder that this version reads ({FORMAT})")
+    if file_sha256(weights) != config["weights_sha256"]:
+        raise ModelError(f"{weights}: not the weights that {config_path.name} was written with; train the SAE again")
+    variant = VARIANTS[config["variant"]](**config["options"])
+    sae = SparseAutoencoder(config["d_model"], config["width"], variant)
+    sae.load_state_dict(load_file(weights))
+    return sae.eval().requires_grad_(False).to(device)

@@ -1,0 +1,40 @@
+"""Being told to stop: SIGTERM (a cluster) and Ctrl-C are answered at the end of a step."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+
+
+class Interruption:
+    """Within the block, SIGTERM and SIGINT are noted instead of acted upon; `raise_if_asked` then acts.
+
+    A second SIGINT acts at once. Outside the main thread, where Python takes no signals, nothing is changed.
+    """
+
+    def __init__(self) -> None:
+        self.asked: int | None = None
+        self._former: dict[int, object] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._former[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)  # type: ignore[arg-type]
+
+    def raise_if_asked(self) -> None:
+        """Exit as the signal would have had it: KeyboardInterrupt, or exit status 143."""
+        if self.asked == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.asked is not None:
+            raise SystemExit(128 + self.asked)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.asked == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self.asked = number

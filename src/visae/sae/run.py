@@ -1,0 +1,138 @@
+"""A training run: its state, one step of it, and how the state is kept and restored."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from visae.config.settings import AnySae
+from visae.errors import TrainingError
+from visae.sae.autoencoder import SparseAutoencoder
+from visae.sae.checkpoints import Checkpoint
+from visae.sae.metrics import DENSE_ABOVE
+from visae.sae.variant import Step, without_parallel
+
+
+def learning_rate(settings: AnySae, number: int) -> float:
+    """Learning rate of step `number` (from 0): linear warm-up, constant, linear fall to zero."""
+    rising = (number + 1) / max(1, settings.warmup_steps)
+    falling = (settings.steps - number) / max(1.0, settings.decay_share * settings.steps)
+    return settings.learning_rate * min(1.0, rising, falling)
+
+
+class TrainingRun:
+    """Weights, optimizer and counters of a run.
+
+    Parameters
+    ----------
+    settings
+        How to train.
+    sae
+        Where to start from, on its device.
+
+    Attributes
+    ----------
+    step
+        Steps done.
+    silent
+        int64 (width,), tokens since each latent was last active.
+    rows
+        Rows of metrics.parquet so far.
+    """
+
+    def __init__(self, settings: AnySae, sae: SparseAutoencoder) -> None:
+        self.settings, self.sae = settings, sae
+        self.optimizer = torch.optim.Adam(sae.parameters(), lr=settings.learning_rate, fused=True)
+        self.step = 0
+        self.silent = torch.zeros(sae.width, dtype=torch.int64, device=sae.decoder_bias.device)
+        self.rows: list[dict[str, Any]] = []
+
+    @torch.no_grad()
+    def advance(self, activations: Tensor) -> dict[str, Any]:
+        """Train on one batch of raw activations (n, d_model); returns what to log of it.
+
+        Raises
+        ------
+        TrainingError
+            If the loss or the gradient is not a finite number; weights are then as before the step.
+        """
+        settings, sae = self.settings, self.sae
+        inputs = sae.normalized(activations.to(self.silent.device, non_blocking=True))
+        done = sae.variant.step(sae.weights, inputs, self.step, self.silent >= settings.dead_after_tokens)
+        without_parallel(done.gradients.decoder, sae.weights.decoder)
+        norm = float(torch.nn.utils.get_total_norm(done.gradients))
+        if not (math.isfinite(norm) and math.isfinite(float(done.losses["loss"]))):
+            raise TrainingError(
+                f"step {self.step + 1}: the loss or its gradient is not a finite number; try a lower learning_rate "
+                f"(now {settings.learning_rate:g}) or a longer warmup_steps (now {settings.warmup_steps})"
+            )
+        rate = learning_rate(settings, self.step)
+        self._update(done, rate, min(1.0, settings.gradient_clip / max(norm, 1e-30)))
+        self._count(done, len(inputs))
+        self.step += 1
+        return {**self._described(done, inputs), "gradient_norm": norm, "learning_rate": rate}
+
+    def _update(self, done: Step, rate: float, shrink: float) -> None:
+        for parameter, gradient in zip(self.sae.parameters(), done.gradients, strict=True):
+            parameter.grad = gradient if shrink == 1 else gradient.mul_(shrink)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        decoder = self.sae.weights.decoder
+        decoder.div_(torch.linalg.vector_norm(decoder, dim=1, keepdim=True))
+
+    def _count(self, done: Step, n_tokens: int) -> None:
+        self.silent += n_tokens
+        self.silent[done.codes.latents[done.codes.values > 0]] = 0
+
+    def _described(self, done: Step, inputs: Tensor) -> dict[str, Any]:
+        """Losses and sparsity of a batch; deviations are about the batch's own mean."""
+        n_tokens = len(inputs)
+        deviation = float((inputs - inputs.mean(0)).square().sum())
+        active = done.codes.latents[done.codes.values > 0]
+        share = torch.bincount(active, minlength=self.sae.width) / n_tokens
+        return {
+            **{name: float(value) for name, value in done.losses.items()},
+            "normalized_mse": float(done.error.square().sum()) / deviation,
+            "explained_variance": 1 - float((done.error - done.error.mean(0)).square().sum()) / deviation,
+            "l0": len(active) / n_tokens,
+            "l1": float(done.codes.values.sum()) / n_tokens,
+            "dead_share": self.dead_share(),
+            "dense_share": float((share > DENSE_ABOVE).double().mean()),
+        }
+
+    def dead_share(self) -> float:
+        """Share of latents silent for the last `dead_after_tokens` tokens, or for all tokens if those are fewer."""
+        seen = self.step * self.settings.batch_size
+        limit = min(self.settings.dead_after_tokens, max(1, seen))
+        return float((self.silent >= limit).double().mean())
+
+    def checkpoint(self) -> Checkpoint:
+        """State as tensors and rows."""
+        tensors = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
+        for number, state in self.optimizer.state_dict()["state"].items():
+            tensors.update({f"adam.{number}.{name}": tensor for name, tensor in state.items()})
+        return Checkpoint(self.step, {**tensors, "silent": self.silent}, list(self.rows))
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint."""
+        weights, state = {}, cast(dict[int, dict[str, Tensor]], {})
+        for name, tensor in checkpoint.tensors.items():
+            kind, _, rest = name.partition(".")
+            if kind == "sae":
+                weights[rest] = tensor
+            elif kind == "adam":
+                number, _, entry = rest.partition(".")
+                state.setdefault(int(number), {})[entry] = tensor
+        # Copied into tensors of our own: products may round differently on memory aligned differently.
+        self.sae.load_state_dict(weights)
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": _cloned(state)})
+        self.silent.copy_(checkpoint.tensors["silent"])
+        self.step, self.rows = checkpoint.step, list(checkpoint.rows)
+
+
+def _cloned(state: dict[int, dict[str, Tensor]]) -> dict[int, dict[str, Tensor]]:
+    return {number: {name: tensor.clone() for name, tensor in entry.items()} for number, entry in state.items()}

@@ -1,0 +1,149 @@
+"""Sparse codes and the products that training needs from them, none of which makes a dense matrix of codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+# Entries whose rows are gathered at once, on CPU (they stay in its cache) and on CUDA (few kernel launches).
+_GATHERED = (4096, 1 << 18)
+# NumPy's stable sort of 16-bit keys is a radix sort, many times faster than any comparison sort.
+_RADIX_WIDTH = 1 << 16
+
+
+@dataclass(frozen=True)
+class SparseCodes:
+    """Codes of n tokens, token after token.
+
+    Parameters
+    ----------
+    latents
+        int64 (nnz,), which latent each entry is of.
+    values
+        float32 (nnz,), its value.
+    offsets
+        int64 (n + 1,): entries of token i are `offsets[i]` up to `offsets[i + 1]`.
+    width
+        Number of latents.
+    """
+
+    latents: Tensor
+    values: Tensor
+    offsets: Tensor
+    width: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape that the dense codes would have: tokens, latents."""
+        return len(self.offsets) - 1, self.width
+
+    @property
+    def tokens(self) -> Tensor:
+        """int64 (nnz,), which token each entry is of."""
+        return torch.repeat_interleave(self.offsets.diff())
+
+    def dense(self) -> Tensor:
+        """Return the codes as a (tokens, latents) matrix."""
+        matrix = torch.zeros(self.shape, dtype=self.values.dtype, device=self.values.device)
+        matrix[self.tokens, self.latents] = self.values
+        return matrix
+
+    def without_zeros(self) -> SparseCodes:
+        """Drop the entries whose value is zero."""
+        kept = self.values != 0
+        before = torch.zeros(len(kept) + 1, dtype=torch.int64, device=kept.device)
+        torch.cumsum(kept, 0, out=before[1:])
+        return SparseCodes(self.latents[kept], self.values[kept], before[self.offsets], self.width)
+
+
+def sparse_from_dense(matrix: Tensor) -> SparseCodes:
+    """Sparse form of dense codes (tokens, latents)."""
+    tokens, latents = matrix.nonzero(as_tuple=True)
+    return SparseCodes(latents, matrix[tokens, latents], _offsets(tokens, len(matrix)), matrix.shape[1])
+
+
+def weighted_rows(rows: Tensor, members: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
+    """Weighted sum of chosen rows for each bag, (bags, d); an empty bag gives zeros.
+
+    Parameters
+    ----------
+    rows
+        (m, d).
+    members, weights
+        (nnz,), the rows in the bags, bag after bag, and their weights.
+    offsets
+        (bags + 1,), where each bag starts.
+    """
+    return functional.embedding_bag(
+        members, rows, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
+    )
+
+
+def value_gradients(codes: SparseCodes, output_gradient: Tensor, rows: Tensor) -> Tensor:
+    """Gradient of each code value, (nnz,): its decoder row times its token's output gradient.
+
+    Parameters
+    ----------
+    output_gradient
+        (tokens, d).
+    rows
+        (latents, d), the decoder.
+    """
+    size = _GATHERED[rows.device.type == "cuda"]
+    gathered, gradients = rows.new_empty(2, size, rows.shape[1]), torch.empty_like(codes.values)
+    tokens = codes.tokens
+    for first in range(0, len(tokens), size):
+        part = slice(first, first + size)
+        left, right = gathered[:, : len(tokens[part])]
+        torch.index_select(rows, 0, codes.latents[part], out=left)
+        torch.index_select(output_gradient, 0, tokens[part], out=right)
+        torch.sum(left.mul_(right), 1, out=gradients[part])
+    return gradients
+
+
+@dataclass(frozen=True)
+class ByLatent:
+    """Codes of one batch in the order of latents, which makes weight gradients sums over bags of tokens.
+
+    Parameters
+    ----------
+    order
+        int64 (nnz,), positions of the entries in the order of tokens.
+    tokens
+        int64 (nnz,), token of each entry.
+    offsets
+        int64 (latents + 1,).
+    """
+
+    order: Tensor
+    tokens: Tensor
+    offsets: Tensor
+
+    def row_gradients(self, weights: Tensor, rows: Tensor) -> Tensor:
+        """Sum of weight times token row over the tokens of each latent, (latents, d); `weights` is by token."""
+        return weighted_rows(rows, self.tokens, weights[self.order], self.offsets)
+
+    def sums(self, weights: Tensor) -> Tensor:
+        """Sum of the weights of each latent, (latents,)."""
+        return torch.segment_reduce(weights[self.order], "sum", offsets=self.offsets, initial=0)
+
+
+def by_latent(codes: SparseCodes) -> ByLatent:
+    """Reorder codes from token after token to latent after latent; a stable, hence deterministic, sort."""
+    if codes.latents.device.type == "cpu" and codes.width <= _RADIX_WIDTH:
+        keys = codes.latents.numpy().astype(np.uint16)
+        order = torch.from_numpy(np.argsort(keys, kind="stable"))
+    else:
+        order = torch.sort(codes.latents, stable=True).indices
+    return ByLatent(order, codes.tokens[order], _offsets(codes.latents, codes.width))
+
+
+def _offsets(groups: Tensor, n_groups: int) -> Tensor:
+    """Where each group starts when entries are ordered by group, int64 (n_groups + 1,)."""
+    offsets = torch.zeros(n_groups + 1, dtype=torch.int64, device=groups.device)
+    torch.cumsum(torch.bincount(groups, minlength=n_groups), 0, out=offsets[1:])
+    return offsets
