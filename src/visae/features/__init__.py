@@ -1,0 +1,1 @@
+"""What latents respond to: sparse codes, statistics, exemplars, concept scores."""
