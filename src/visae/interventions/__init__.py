@@ -1,0 +1,1 @@
+"""Edits of single latents, their controls, and the experiments that compare them."""
