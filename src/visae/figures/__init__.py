@@ -1,0 +1,1 @@
+"""One module a figure: `data` gives the tidy table, `draw` the figure."""

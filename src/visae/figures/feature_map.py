@@ -1,0 +1,115 @@
+"""Map of all latents: how often each is active against how strongly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from matplotlib.figure import Figure
+
+from visae.config.settings import FigureSettings
+from visae.figures.style import PAGE_WIDTH, colours, save_figure, style
+
+MOST_LABELS = 16
+"""Classes named on the map; those with the highest F1."""
+
+
+def data(stats: pl.DataFrame, scores: pl.DataFrame | None) -> pl.DataFrame:
+    """Return one row a latent: latent, frequency, mean, log10_frequency, log10_mean, class_name, f1.
+
+    class_name and f1 are of the class whose best latent it is, and null for all others; of several classes,
+    the one with the highest held-out F1. Logarithms of a dead latent are null.
+    """
+    best = (
+        pl.DataFrame(schema={"latent": pl.Int32, "class_name": pl.String, "f1": pl.Float64})
+        if scores is None
+        else scores.filter((pl.col("rank") == 0) & pl.col("latent").is_not_null() & pl.col("f1").is_not_null())
+        .sort("f1", "class_id", descending=[True, False])
+        .unique("latent", keep="first", maintain_order=True)
+        .select("latent", "class_name", "f1")
+    )
+    return (
+        stats.select(
+            "latent",
+            "frequency",
+            "mean",
+            "log10_frequency",
+            pl.col("mean").cast(pl.Float64).log10().alias("log10_mean"),
+        )
+        .join(best, on="latent", how="left")
+        .sort("latent")
+    )
+
+
+def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
+    """Draw the table of `data`: a point a latent, the best of each class marked and named at the right."""
+    alive = table.filter(pl.col("log10_frequency").is_not_null())
+    named = (
+        alive.filter(pl.col("class_name").is_not_null())
+        .top_k(MOST_LABELS, by="f1")
+        .sort("log10_mean", "latent", descending=[True, False])
+    )
+    with style(settings):
+        figure = Figure(figsize=(PAGE_WIDTH * 0.75, PAGE_WIDTH * 0.45), layout="constrained")
+        axes = figure.add_subplot()
+        # Thousands of points as paths make a PDF slow to open: they are drawn as pixels, text stays text.
+        axes.scatter(
+            alive["log10_frequency"], alive["log10_mean"], s=5, c="#9A9A9A", alpha=0.5, linewidths=0, rasterized=True
+        )
+        axes.scatter(
+            named["log10_frequency"],
+            named["log10_mean"],
+            s=18,
+            c=colours(settings)[1],
+            edgecolors="white",
+            linewidths=0.5,
+        )
+        # Names stand in a column of their own, so that they never lie on each other.
+        for place, (name, f1, x, y) in zip(
+            np.linspace(0.97, 0.03, named.height) if named.height > 4 else 0.9 - 0.1 * np.arange(named.height),
+            named.select("class_name", "f1", "log10_frequency", "log10_mean").iter_rows(),
+            strict=True,
+        ):
+            axes.annotate(
+                f"{name} {f1:.2f}".replace("$", r"\$"),
+                (x, y),
+                xytext=(1.03, place),
+                textcoords="axes fraction",
+                va="center",
+                arrowprops={
+                    "arrowstyle": "-",
+                    "relpos": (0, 0.5),
+                    "linewidth": 0.4,
+                    "color": "#606060",
+                    "shrinkA": 1,
+                    "shrinkB": 3,
+                },
+            )
+        axes.set_xlabel("log10 share of patches that the latent is active on")
+        axes.set_ylabel("log10 mean active value")
+        dead = table.height - alive.height
+        axes.set_title(
+            f"{table.height:,} latents, {dead:,} never active" + (", classes with held-out F1" if named.height else ""),
+            loc="left",
+        )
+    return figure
+
+
+def draw_feature_map(
+    stats: Path, output: Path | Sequence[Path], settings: FigureSettings, scores: Path | None = None
+) -> None:
+    """Write the map as PDF, PNG and CSV.
+
+    Parameters
+    ----------
+    stats, scores
+        Parquet files of the features; without scores, no latent is named.
+    output
+        As for `save_figure`.
+    settings
+        Section `figures`.
+    """
+    table = data(pl.read_parquet(stats), None if scores is None else pl.read_parquet(scores))
+    save_figure(draw(table, settings), table, output)

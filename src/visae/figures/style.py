@@ -1,0 +1,89 @@
+"""The one style of all figures, and how they are saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib as mpl
+import polars as pl
+from cycler import cycler
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from visae.config.settings import FigureSettings
+from visae.files import atomic_path
+
+PAGE_WIDTH = 6.75
+"""Inches: the text width of a two-column paper."""
+
+COLUMN_WIDTH = 3.25
+"""Inches: one column of it."""
+
+_PALETTES = {
+    # Okabe and Ito 2008, the light yellow left out: it does not show on white.
+    "okabe-ito": ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
+    "grey": ("#000000", "#595959", "#8C8C8C", "#B3B3B3", "#404040", "#737373", "#A0A0A0"),
+}
+
+
+def colours(settings: FigureSettings) -> tuple[str, ...]:
+    """Return the colours of lines and marks, in the order in which they are to be used."""
+    return _PALETTES[settings.palette]
+
+
+@contextmanager
+def style(settings: FigureSettings) -> Iterator[None]:
+    """Make figures drawn inside look alike; wrap whatever creates a Figure or its artists."""
+    with mpl.rc_context(
+        {
+            "font.size": settings.font_size,
+            "axes.titlesize": settings.font_size,
+            "axes.labelsize": settings.font_size,
+            "xtick.labelsize": settings.font_size * 0.9,
+            "ytick.labelsize": settings.font_size * 0.9,
+            "legend.fontsize": settings.font_size * 0.9,
+            "legend.frameon": False,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.linewidth": 0.6,
+            "xtick.major.width": 0.6,
+            "ytick.major.width": 0.6,
+            "axes.prop_cycle": cycler(color=colours(settings)),
+            "lines.linewidth": 1.2,
+            "figure.dpi": settings.dpi,
+            "savefig.dpi": "figure",
+        }
+    ):
+        yield
+
+
+def save_figure(figure: Figure, table: pl.DataFrame, output: Path | Sequence[Path]) -> None:
+    """Write a figure as PDF and PNG and its numbers as CSV; the same figure gives the same bytes.
+
+    Parameters
+    ----------
+    figure
+        What to save.
+    table
+        What it shows; no nested columns.
+    output
+        The path without its suffix, or the paths of the PDF, the PNG and the CSV in any order.
+    """
+    paths = (
+        [output.with_name(f"{output.name}.{kind}") for kind in ("pdf", "png", "csv")]
+        if isinstance(output, Path)
+        else [Path(path) for path in output]
+    )
+    FigureCanvasAgg(figure)
+    for path in paths:
+        kind = path.suffix.removeprefix(".")
+        with atomic_path(path) as temporary:
+            if kind == "csv":
+                table.write_csv(temporary)
+                continue
+            undated = {"CreationDate": None} if kind == "pdf" else {"Software": None}
+            # Fonts as TrueType: text in the PDF can then be searched and edited.
+            with mpl.rc_context({"pdf.fonttype": 42}):
+                figure.savefig(temporary, format=kind, metadata=undated)
