@@ -182,7 +182,7 @@ class ReluSettings(SaeSettings):
     """ReLU latents with an L1 penalty and unit-norm decoder rows (Stevens et al. 2025, arXiv 2502.06755)."""
 
     variant: Literal["relu"]
-    l1: float = setting("Weight of the L1 penalty.", 4e-4, minimum=0)
+    l1: float = setting("Weight of the L1 penalty.", 5e-3, minimum=0)
     l1_warmup_steps: int = setting("Steps over which the L1 weight grows linearly.", 50, minimum=0)
 
 

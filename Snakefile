@@ -1,0 +1,148 @@
+# The workflow: pictures -> activations -> sparse autoencoders -> features -> interventions -> figures.
+# Rules only wire files together; the work is in src/visae. `snakemake -n` shows what would run.
+import sys
+
+sys.path.insert(0, f"{workflow.basedir}/src")
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/models.smk"
+include: "rules/activations.smk"
+include: "rules/saes.smk"
+include: "rules/features.smk"
+include: "rules/heads.smk"
+include: "rules/interventions.smk"
+include: "rules/figures.smk"
+
+
+# A named target for each stage: `snakemake saes` stops where you like.
+
+
+localrules:
+    all,
+    datasets,
+    models,
+    activations,
+    saes,
+    features,
+    heads,
+    interventions,
+    figures,
+
+
+def over_studies(pattern, **fixed):
+    """Fill a pattern for every study, SAE and described data set; a fixed key names a task of the study."""
+    found = []
+    for name, study in STUDIES.items():
+        tasks = {key: getattr(study, task) for key, task in fixed.items()}
+        if None in tasks.values():
+            continue
+        for dataset in [tasks["dataset"]] if "dataset" in tasks else study.describe:
+            found += expand(
+                pattern,
+                study=name,
+                sae=study.saes,
+                dataset=dataset,
+                trained_on=study.train_on,
+                model=study.model,
+                layer=study.layer,
+            )
+    return sorted(set(found))
+
+
+def all_datasets():
+    """Data sets that some study reads."""
+    used = set()
+    for study in STUDIES.values():
+        used.update(members(study.train_on), study.describe)
+    return sorted(used)
+
+
+DATASETS = expand(INDEX, dataset=all_datasets())
+MODELS = expand(CARD, model=sorted({study.model for study in STUDIES.values()}))
+STORES = [
+    STORE.format(dataset=dataset, model=model, layer=layer)
+    for dataset in all_datasets()
+    for model in sorted({study.model for study in STUDIES.values()})
+    for layer in layers_of(dataset, model)
+]
+SAES = over_studies(f"{SAE}/summary.json")
+SCORED = [
+    path
+    for path in over_studies(f"{FEATURES}/scores.parquet")
+    if has_masks(path.split("/")[-2])
+]
+FEATURE_TABLES = (
+    over_studies(f"{FEATURES}/stats.parquet")
+    + over_studies(f"{FEATURES}/exemplars.parquet")
+    + SCORED
+)
+TASK_HEADS = over_studies(
+    f"{HEADS}/probe/metrics.json", dataset="classification"
+) + over_studies(f"{HEADS}/segmentation/metrics.json", dataset="segmentation")
+EXPERIMENTS = over_studies(
+    f"{INTERVENTIONS}/segmentation/summary.json", dataset="segmentation"
+) + over_studies(
+    f"{INTERVENTIONS}/classification/summary.json", dataset="classification"
+)
+PICTURES = (
+    over_studies(f"{FIGURES}/training.png")
+    + over_studies(f"{DESCRIBED}/feature_map.png")
+    + over_studies(f"{DESCRIBED}/exemplars.png")
+    + over_studies(f"{MEASURED}/segmentation_arms.png", dataset="segmentation")
+    + over_studies(f"{MEASURED}/segmentation_maps.png", dataset="segmentation")
+    + over_studies(f"{MEASURED}/classification_edits.png", dataset="classification")
+)
+REPORT = f"{RESULTS}/report.html"
+
+
+rule all:
+    default_target: True
+    input:
+        SAES,
+        FEATURE_TABLES,
+        TASK_HEADS,
+        EXPERIMENTS,
+        PICTURES,
+        REPORT,
+
+
+rule datasets:
+    input:
+        DATASETS,
+
+
+rule models:
+    input:
+        MODELS,
+
+
+rule activations:
+    input:
+        STORES,
+
+
+rule saes:
+    input:
+        SAES,
+
+
+rule features:
+    input:
+        FEATURE_TABLES,
+
+
+rule heads:
+    input:
+        TASK_HEADS,
+
+
+rule interventions:
+    input:
+        EXPERIMENTS,
+
+
+rule figures:
+    input:
+        PICTURES,

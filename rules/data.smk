@@ -1,0 +1,49 @@
+# Pictures on disk -> one index row a picture; masks -> one label a patch.
+
+
+rule index:
+    output:
+        index=INDEX,
+        summary=f"{RESULTS}/datasets/{{dataset}}/summary.json",
+        skipped=f"{RESULTS}/datasets/{{dataset}}/skipped.csv",
+    log:
+        f"logs/{INDEX}.log",
+    benchmark:
+        f"benchmarks/{INDEX}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 2
+    resources:
+        mem_mb=grown(4000),
+        runtime=grown(120),
+    params:
+        spec=lambda wildcards: spec(
+            SETTINGS.datasets[wildcards.dataset], "visae.data.index"
+        ),
+    message:
+        "Indexing the pictures of {wildcards.dataset}"
+    script:
+        "../scripts/index.py"
+
+
+rule patch_labels:
+    input:
+        index=INDEX,
+        card=CARD,
+    output:
+        labels=PATCH_LABELS,
+    log:
+        f"logs/{PATCH_LABELS}.log",
+    benchmark:
+        f"benchmarks/{PATCH_LABELS}.tsv"
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=grown(4000),
+        runtime=grown(60),
+    params:
+        spec=spec(SETTINGS.features, "visae.data.patch_labels"),
+    message:
+        "Labelling the patches of {wildcards.dataset} on the grid of {wildcards.model}"
+    script:
+        "../scripts/patch_labels.py"

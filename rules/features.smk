@@ -1,0 +1,100 @@
+# What each latent responds to: sparse codes, statistics, exemplars, concept scores.
+
+
+rule encode:
+    input:
+        manifest=STORE,
+        sae=f"{SAE}/config.json",
+    output:
+        manifest=f"{FEATURES}/codes/manifest.json",
+    log:
+        f"logs/{FEATURES}/codes/manifest.json.log",
+    benchmark:
+        f"benchmarks/{FEATURES}/codes/manifest.json.tsv"
+    conda:
+        ENVIRONMENT
+    threads: workflow.cores
+    resources:
+        mem_mb=grown(8000),
+        runtime=grown(240),
+        gpus=GPUS,
+    params:
+        spec=spec(SETTINGS.features, "visae.features.codes"),
+    message:
+        "Encoding {wildcards.dataset} with SAE {wildcards.sae}"
+    script:
+        "../scripts/encode.py"
+
+
+rule statistics:
+    input:
+        codes=f"{FEATURES}/codes/manifest.json",
+        sae=f"{SAE}/config.json",
+        index=INDEX,
+    output:
+        statistics=f"{FEATURES}/stats.parquet",
+    log:
+        f"logs/{FEATURES}/stats.parquet.log",
+    benchmark:
+        f"benchmarks/{FEATURES}/stats.parquet.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 2
+    resources:
+        mem_mb=grown(4000),
+        runtime=grown(60),
+    params:
+        spec=spec(SETTINGS.features, "visae.features.statistics"),
+    message:
+        "Counting what the latents of {wildcards.sae} do on {wildcards.dataset}"
+    script:
+        "../scripts/statistics.py"
+
+
+rule exemplars:
+    input:
+        codes=f"{FEATURES}/codes/manifest.json",
+        index=INDEX,
+    output:
+        exemplars=f"{FEATURES}/exemplars.parquet",
+    log:
+        f"logs/{FEATURES}/exemplars.parquet.log",
+    benchmark:
+        f"benchmarks/{FEATURES}/exemplars.parquet.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 2
+    resources:
+        mem_mb=grown(4000),
+        runtime=grown(60),
+    params:
+        spec=spec(SETTINGS.features, "visae.features.exemplars"),
+    message:
+        "Finding exemplars for the latents of {wildcards.sae} in {wildcards.dataset}"
+    script:
+        "../scripts/exemplars.py"
+
+
+rule scores:
+    input:
+        codes=f"{FEATURES}/codes/manifest.json",
+        labels=PATCH_LABELS,
+        index=INDEX,
+    output:
+        scores=f"{FEATURES}/scores.parquet",
+    log:
+        f"logs/{FEATURES}/scores.parquet.log",
+    benchmark:
+        f"benchmarks/{FEATURES}/scores.parquet.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 2
+    resources:
+        mem_mb=grown(4000),
+        runtime=grown(60),
+    params:
+        spec=spec(SETTINGS.features, "visae.features.scores"),
+    message:
+        "Scoring the latents of {wildcards.sae} against the classes of {wildcards.dataset}"
+    script:
+        "../scripts/scores.py"

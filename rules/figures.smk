@@ -1,0 +1,216 @@
+# Figures read small tables only. Their looks are parameters of these rules alone.
+
+
+localrules:
+    training_figure,
+    feature_map_figure,
+    exemplar_figure,
+    segmentation_arms_figure,
+    segmentation_maps_figure,
+    classification_edits_figure,
+    report,
+
+
+DESCRIBED = f"{FIGURES}/{{sae}}/{{dataset}}"
+MEASURED = f"{FIGURES}/{{sae}}"
+
+
+def drawn(stem, caption, category, figure):
+    """Outputs of a figure: the PNG, which the report shows, the PDF, and the numbers behind it."""
+    labels = {
+        key: f"{{{key}}}" for key in ("study", "sae", "dataset") if f"{{{key}}}" in stem
+    }
+    png = report(
+        f"{stem}.png",
+        caption=f"../report/{caption}.rst",
+        category=category,
+        labels={**labels, "figure": figure},
+    )
+    return dict(png=png, pdf=f"{stem}.pdf", csv=f"{stem}.csv")
+
+
+def has_masks(dataset):
+    """Whether concept scores can be had on a data set."""
+    return SETTINGS.datasets[dataset].kind in ("scenes", "segmentation_folder")
+
+
+def described_table(name):
+    """Input function: a table of the study's SAE on a described data set."""
+    return of_study(f"{FEATURES}/{name}.parquet")
+
+
+def scores_if_any(wildcards):
+    """Concept scores where the data set has masks, else nothing."""
+    return described_table("scores")(wildcards) if has_masks(wildcards.dataset) else []
+
+
+def training_metrics(wildcards):
+    """Training metrics of all SAEs of a study."""
+    study = STUDIES[wildcards.study]
+    return expand(
+        f"{SAE}/metrics.parquet",
+        trained_on=study.train_on,
+        model=study.model,
+        layer=study.layer,
+        sae=study.saes,
+    )
+
+
+rule training_figure:
+    input:
+        metrics=training_metrics,
+    output:
+        **drawn(f"{FIGURES}/training", "training", "Training", "training curves"),
+    log:
+        f"logs/{FIGURES}/training.log",
+    benchmark:
+        f"benchmarks/{FIGURES}/training.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        spec=lambda wildcards: spec(
+            SETTINGS.figures.style(),
+            "visae.figures.training",
+            saes=STUDIES[wildcards.study].saes,
+        ),
+    message:
+        "Drawing how the SAEs of study {wildcards.study} learned"
+    script:
+        "../scripts/figures/training.py"
+
+
+rule feature_map_figure:
+    input:
+        statistics=described_table("stats"),
+        scores=scores_if_any,
+    output:
+        **drawn(f"{DESCRIBED}/feature_map", "feature_map", "Features", "feature map"),
+    log:
+        f"logs/{DESCRIBED}/feature_map.log",
+    benchmark:
+        f"benchmarks/{DESCRIBED}/feature_map.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec(SETTINGS.figures.style(), "visae.figures.feature_map"),
+    message:
+        "Drawing the map of the latents of {wildcards.sae} on {wildcards.dataset}"
+    script:
+        "../scripts/figures/feature_map.py"
+
+
+rule exemplar_figure:
+    input:
+        exemplars=described_table("exemplars"),
+        statistics=described_table("stats"),
+        scores=scores_if_any,
+        index=INDEX,
+        card=of_study(CARD),
+    output:
+        **drawn(f"{DESCRIBED}/exemplars", "exemplars", "Features", "exemplars"),
+    log:
+        f"logs/{DESCRIBED}/exemplars.log",
+    benchmark:
+        f"benchmarks/{DESCRIBED}/exemplars.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec(SETTINGS.figures, "visae.figures.exemplars"),
+    message:
+        "Drawing exemplars of {wildcards.sae} on {wildcards.dataset}"
+    script:
+        "../scripts/figures/exemplars.py"
+
+
+rule segmentation_arms_figure:
+    input:
+        arms=f"{INTERVENTIONS}/segmentation/arms.parquet",
+    output:
+        **drawn(
+            f"{MEASURED}/segmentation_arms",
+            "segmentation_arms",
+            "Interventions",
+            "segmentation arms",
+        ),
+    log:
+        f"logs/{MEASURED}/segmentation_arms.log",
+    benchmark:
+        f"benchmarks/{MEASURED}/segmentation_arms.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec(SETTINGS.figures.style(), "visae.figures.segmentation_arms"),
+    message:
+        "Drawing what edits of {wildcards.sae} do to segmentation"
+    script:
+        "../scripts/figures/segmentation_arms.py"
+
+
+rule segmentation_maps_figure:
+    input:
+        maps=f"{INTERVENTIONS}/segmentation/maps.parquet",
+        index=of_study(INDEX, dataset="segmentation"),
+        card=of_study(CARD),
+    output:
+        **drawn(
+            f"{MEASURED}/segmentation_maps",
+            "segmentation_maps",
+            "Interventions",
+            "segmentation maps",
+        ),
+    log:
+        f"logs/{MEASURED}/segmentation_maps.log",
+    benchmark:
+        f"benchmarks/{MEASURED}/segmentation_maps.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec(SETTINGS.figures.style(), "visae.figures.segmentation_maps"),
+    message:
+        "Drawing predictions before and after edits of {wildcards.sae}"
+    script:
+        "../scripts/figures/segmentation_maps.py"
+
+
+rule classification_edits_figure:
+    input:
+        edits=f"{INTERVENTIONS}/classification/edits.parquet",
+    output:
+        **drawn(
+            f"{MEASURED}/classification_edits",
+            "classification_edits",
+            "Interventions",
+            "classification edits",
+        ),
+    log:
+        f"logs/{MEASURED}/classification_edits.log",
+    benchmark:
+        f"benchmarks/{MEASURED}/classification_edits.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec(SETTINGS.figures.style(), "visae.figures.classification_edits"),
+    message:
+        "Drawing what edits of {wildcards.sae} do to classification"
+    script:
+        "../scripts/figures/classification_edits.py"
+
+
+rule report:
+    input:
+        lambda wildcards: PICTURES,
+    output:
+        html=f"{RESULTS}/report.html",
+    log:
+        "logs/report.log",
+    benchmark:
+        "benchmarks/report.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        # The report shows rules, settings and figures: it is made again with any of them.
+        spec=spec(SETTINGS, snakefile=workflow.main_snakefile),
+    message:
+        "Writing Snakemake's report"
+    script:
+        "../scripts/report.py"

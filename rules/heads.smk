@@ -1,0 +1,66 @@
+# Task heads on the frozen model's last block, trained from the store.
+
+
+def last_store(wildcards):
+    """Manifest of the last block, whose normed tokens the heads read."""
+    layers = {
+        study.head_layer for study in STUDIES.values() if study.model == wildcards.model
+    }
+    return STORE.format(
+        dataset=wildcards.dataset, model=wildcards.model, layer=max(layers)
+    )
+
+
+rule probe:
+    input:
+        manifest=last_store,
+        index=INDEX,
+        card=CARD,
+    output:
+        metrics=f"{HEADS}/probe/metrics.json",
+        weights=f"{HEADS}/probe/weights.safetensors",
+    log:
+        f"logs/{HEADS}/probe/metrics.json.log",
+    benchmark:
+        f"benchmarks/{HEADS}/probe/metrics.json.tsv"
+    conda:
+        ENVIRONMENT
+    threads: workflow.cores
+    resources:
+        mem_mb=grown(8000),
+        runtime=grown(120),
+        gpus=GPUS,
+    params:
+        spec=spec(SETTINGS.heads.probe, "visae.heads.probe"),
+    message:
+        "Training a linear probe on {wildcards.dataset}"
+    script:
+        "../scripts/probe.py"
+
+
+rule segmentation_head:
+    input:
+        manifest=last_store,
+        index=INDEX,
+        labels=PATCH_LABELS,
+        card=CARD,
+    output:
+        metrics=f"{HEADS}/segmentation/metrics.json",
+        weights=f"{HEADS}/segmentation/weights.safetensors",
+    log:
+        f"logs/{HEADS}/segmentation/metrics.json.log",
+    benchmark:
+        f"benchmarks/{HEADS}/segmentation/metrics.json.tsv"
+    conda:
+        ENVIRONMENT
+    threads: workflow.cores
+    resources:
+        mem_mb=grown(8000),
+        runtime=grown(120),
+        gpus=GPUS,
+    params:
+        spec=spec(SETTINGS.heads.segmentation, "visae.heads.segmentation"),
+    message:
+        "Training a segmentation head on {wildcards.dataset}"
+    script:
+        "../scripts/segmentation_head.py"

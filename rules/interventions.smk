@@ -1,0 +1,79 @@
+# The experiment: edit one latent inside the network and measure what the heads then say, against fair controls.
+
+
+def edited_layer(wildcards):
+    """Block whose output is edited."""
+    return STUDIES[wildcards.study].layer
+
+
+rule segmentation_arms:
+    input:
+        manifest=of_study(STORE, dataset="segmentation"),
+        sae=of_study(f"{SAE}/config.json"),
+        codes=of_study(f"{FEATURES}/codes/manifest.json", dataset="segmentation"),
+        scores=of_study(f"{FEATURES}/scores.parquet", dataset="segmentation"),
+        head=of_study(f"{HEADS}/segmentation/metrics.json", dataset="segmentation"),
+        labels=of_study(PATCH_LABELS, dataset="segmentation"),
+        index=of_study(INDEX, dataset="segmentation"),
+        card=of_study(CARD),
+    output:
+        arms=f"{INTERVENTIONS}/segmentation/arms.parquet",
+        becomes=f"{INTERVENTIONS}/segmentation/becomes.parquet",
+        maps=f"{INTERVENTIONS}/segmentation/maps.parquet",
+        summary=f"{INTERVENTIONS}/segmentation/summary.json",
+    log:
+        f"logs/{INTERVENTIONS}/segmentation/summary.json.log",
+    benchmark:
+        f"benchmarks/{INTERVENTIONS}/segmentation/summary.json.tsv"
+    conda:
+        ENVIRONMENT
+    threads: workflow.cores
+    resources:
+        mem_mb=grown(8000),
+        runtime=grown(240),
+        gpus=GPUS,
+    params:
+        spec=lambda wildcards: spec(
+            SETTINGS.interventions,
+            "visae.interventions.segmentation",
+            layer=edited_layer(wildcards),
+        ),
+    message:
+        "Editing latents of {wildcards.sae} and measuring segmentation, study {wildcards.study}"
+    script:
+        "../scripts/segmentation_arms.py"
+
+
+rule classification_edits:
+    input:
+        manifest=of_study(STORE, dataset="classification"),
+        sae=of_study(f"{SAE}/config.json"),
+        codes=of_study(f"{FEATURES}/codes/manifest.json", dataset="classification"),
+        probe=of_study(f"{HEADS}/probe/metrics.json", dataset="classification"),
+        index=of_study(INDEX, dataset="classification"),
+        card=of_study(CARD),
+    output:
+        edits=f"{INTERVENTIONS}/classification/edits.parquet",
+        examples=f"{INTERVENTIONS}/classification/examples.parquet",
+        summary=f"{INTERVENTIONS}/classification/summary.json",
+    log:
+        f"logs/{INTERVENTIONS}/classification/summary.json.log",
+    benchmark:
+        f"benchmarks/{INTERVENTIONS}/classification/summary.json.tsv"
+    conda:
+        ENVIRONMENT
+    threads: workflow.cores
+    resources:
+        mem_mb=grown(8000),
+        runtime=grown(240),
+        gpus=GPUS,
+    params:
+        spec=lambda wildcards: spec(
+            SETTINGS.interventions,
+            "visae.interventions.classification",
+            layer=edited_layer(wildcards),
+        ),
+    message:
+        "Editing latents of {wildcards.sae} and measuring classification, study {wildcards.study}"
+    script:
+        "../scripts/classification_edits.py"

@@ -1,0 +1,9 @@
+"""Turn a store into sparse codes."""
+
+from pathlib import Path
+
+from visae.features.codes import encode_store
+from visae.running import running_job
+
+with running_job(globals()) as job:
+    encode_store(Path(job.input.manifest), Path(job.input.sae), Path(job.output.manifest).parent, job.device)

@@ -1,0 +1,6 @@
+"""Run visae's stages from the command line: `python -m visae --help`."""
+
+from visae.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""The stages as subcommands, for use without Snakemake.
+
+Each subcommand is one library function: its arguments are the function's parameters, its help the
+function's docstring, so that the two cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import json
+import logging
+import re
+import sys
+import types
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import jsonschema
+import yaml
+
+from visae import __version__
+from visae.config.parse import from_plain, load_config
+from visae.config.schema import config_documentation, json_schema, section_schema
+from visae.errors import ConfigError, VisaeError
+
+# In the order in which data passes. Imported only when called: --help must not wait for torch.
+STAGES = {
+    "index": ("visae.data.index", "build_index"),
+    "model": ("visae.vision.model", "prepare_model"),
+    "patch-labels": ("visae.data.patch_labels", "write_patch_labels"),
+    "extract": ("visae.activations.extract", "extract_shard"),
+    "store": ("visae.activations.extract", "publish_store"),
+    "train": ("visae.sae.trainer", "train"),
+    "encode": ("visae.features.codes", "encode_store"),
+    "statistics": ("visae.features.statistics", "write_statistics"),
+    "exemplars": ("visae.features.exemplars", "write_exemplars"),
+    "scores": ("visae.features.scores", "write_scores"),
+    "probe": ("visae.heads.probe", "train_probe"),
+    "segmentation-head": ("visae.heads.segmentation", "train_segmentation_head"),
+    "segmentation-arms": ("visae.interventions.segmentation", "segmentation_arms"),
+    "classification-edits": ("visae.interventions.classification", "classification_edits"),
+    "headline": ("visae.headline", "print_headline"),
+}
+_SUMMARIES = {
+    "index": "list a data set's pictures",
+    "model": "get a model's weights and write its card",
+    "patch-labels": "give each patch the class of most of its pixels",
+    "extract": "write one shard of activations, all missing layers in one forward pass",
+    "store": "publish a layer's shards as a store",
+    "train": "train a sparse autoencoder",
+    "encode": "turn a store into sparse codes",
+    "statistics": "describe each latent in numbers",
+    "exemplars": "find the pictures in which each latent fires most",
+    "scores": "score latents against classes: chosen on train, measured on val",
+    "probe": "train a linear classification probe",
+    "segmentation-head": "train a linear segmentation head",
+    "segmentation-arms": "edit latents and measure segmentation, beside controls",
+    "classification-edits": "edit latents and measure classification, beside controls",
+    "headline": "print a finished workflow's main numbers",
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one subcommand; an expected error is one line and exit status 1."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        if arguments and arguments[0] in STAGES:
+            _run_stage(arguments[0], arguments[1:])
+        else:
+            _run_other(arguments)
+    except VisaeError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def _run_other(arguments: list[str]) -> None:
+    lines = "\n".join(f"  {name:22}{summary}" for name, summary in _SUMMARIES.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m visae",
+        description="Find out what a vision transformer has learned, and prove it by experiment.\n"
+        "The whole workflow: snakemake --cores all --configfile config/config.yaml",
+        epilog=f"stages (each has its own --help):\n{lines}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"visae {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="config | STAGE")
+    config = commands.add_parser("config", help="check a configuration, or print its documentation or schema")
+    actions = config.add_subparsers(dest="action", required=True)
+    actions.add_parser("check", help="parse a file and name every mistake").add_argument("file", type=Path)
+    actions.add_parser("docs", help="print docs/config.md")
+    actions.add_parser("schema", help="print the JSON Schema")
+    parsed = parser.parse_args(arguments)
+    if parsed.command is None:
+        parser.print_help()
+    elif parsed.action == "check":
+        load_config(parsed.file)
+        print(f"{parsed.file}: no mistakes")
+    elif parsed.action == "docs":
+        print(config_documentation(), end="")
+    else:
+        print(json.dumps(json_schema(), indent=2))
+
+
+def _run_stage(name: str, arguments: list[str]) -> None:
+    module, function_name = STAGES[name]
+    function = getattr(importlib.import_module(module), function_name)
+    parser, hints = _parser_of(name, function)
+    parsed = vars(parser.parse_args(arguments))
+    values = {}
+    for parameter, kind in hints.items():
+        value = parsed[parameter]
+        values[parameter] = _settings_of(kind, value) if _is_section(kind) else value
+    function(**values)
+
+
+def _parser_of(name: str, function: Callable) -> tuple[argparse.ArgumentParser, dict[str, Any]]:
+    """Build a parser from a function's signature and NumPy docstring."""
+    text = inspect.getdoc(function) or ""
+    described = _described_parameters(text)
+    parser = argparse.ArgumentParser(prog=f"python -m visae {name}", description=text.split("\n\n")[0])
+    hints = {key: kind for key, kind in get_type_hints(function).items() if key != "return"}
+    for key, parameter in inspect.signature(function).parameters.items():
+        kind = _required_kind(hints[key])
+        options: dict[str, Any] = {"help": described.get(key, ""), "required": parameter.default is parameter.empty}
+        if not options["required"]:
+            options["default"] = parameter.default
+            options["help"] = f"{options['help']} (default: {parameter.default})".strip()
+        if _is_section(kind):
+            options.update(nargs="*", metavar="KEY=VALUE", default=[], required=False)
+            options["help"] = f"{options['help']} See docs/config.md for the keys.".strip()
+        elif get_origin(kind) is list:
+            options.update(nargs="+", type=get_args(kind)[0])
+        else:
+            options["type"] = kind
+        parser.add_argument(f"--{key.replace('_', '-')}", dest=key, **options)
+    return parser, {key: _required_kind(kind) for key, kind in hints.items()}
+
+
+def _required_kind(kind: Any) -> Any:
+    """What a command-line argument becomes: of `X | None` X, of `str | Path` a path."""
+    if get_origin(kind) in (Union, types.UnionType):
+        members = [member for member in get_args(kind) if member is not type(None)]
+        return Path if Path in members else members[0] if len(members) == 1 else kind
+    return kind
+
+
+def _is_section(kind: Any) -> bool:
+    return is_dataclass(kind) or any(is_dataclass(member) for member in get_args(kind))
+
+
+def _settings_of(kind: Any, pairs: list[str]) -> Any:
+    """Build a section from KEY=VALUE pairs, checked against its schema."""
+    values = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--settings {pair!r}: write KEY=VALUE, such as k=32")
+        values[key] = yaml.safe_load(text)
+    try:
+        jsonschema.validate(values, section_schema(kind))
+    except jsonschema.ValidationError as error:
+        raise ConfigError(f"--settings: {error.message}") from error
+    return from_plain(kind, values)
+
+
+def _described_parameters(docstring: str) -> dict[str, str]:
+    """Descriptions of the parameters of a NumPy docstring, by name."""
+    section = re.search(r"Parameters\n-+\n(.*?)(?:\n\n[A-Z]\w+\n-+\n|\Z)", docstring, re.DOTALL)
+    entry = re.compile(r"^(\S[^\n:]*?)(?: :[^\n]*)?\n((?:[ ]+[^\n]*\n?)+)", re.MULTILINE)
+    described = {}
+    for match in entry.finditer(section[1] if section else ""):
+        text = " ".join(match[2].split()).replace("%", "%%")
+        for name in match[1].split(","):
+            described[name.strip()] = text
+    return described

@@ -1,0 +1,79 @@
+"""The numbers that a finished workflow is looked at for first, and where to look next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from visae.config.parse import load_config
+from visae.config.settings import Settings, StudySettings
+from visae.files import read_json
+
+
+def print_headline(configfile: Path) -> None:
+    """Print the main numbers of every study of a configuration, and the paths of its pictures.
+
+    Parameters
+    ----------
+    configfile
+        The YAML that the workflow ran with.
+    """
+    settings = load_config(configfile)
+    for name, study in settings.studies.items():
+        print("\n".join(study_headline(settings, name, study)))
+
+
+def study_headline(settings: Settings, name: str, study: StudySettings) -> list[str]:
+    """Lines of one study; a part that has not been made is left out."""
+    results = Path(settings.results)
+    lines = ["", f"Study {name}: {study.model}, layer {study.layer}, trained on {study.train_on}", ""]
+    for sae in study.saes:
+        summary = results / "saes" / study.train_on / study.model / f"layer{study.layer}" / sae / "summary.json"
+        if summary.is_file():
+            found = read_json(summary)
+            lines.append(
+                f"  SAE {sae}: normalized MSE {found['normalized_mse']:.3f} on held-out patches, "
+                f"L0 {found['l0']:.1f}, dead {found['dead_share']:.1%}"
+            )
+    lines += _heads(results, study)
+    for sae in study.saes:
+        lines += _interventions(results / "interventions" / name / sae, sae)
+    lines += ["", "  Look at:"]
+    figures = sorted((results / "figures" / name).rglob("*.png"))
+    lines += [f"    {path}" for path in [*figures, results / "report.html"] if path.is_file()]
+    return lines
+
+
+def _heads(results: Path, study: StudySettings) -> list[str]:
+    lines = []
+    if study.classification:
+        metrics = read_json(results / "heads" / study.classification / study.model / "probe" / "metrics.json")
+        lines.append(f"  Linear probe: accuracy {metrics['accuracy']:.3f} on val")
+    if study.segmentation:
+        metrics = read_json(results / "heads" / study.segmentation / study.model / "segmentation" / "metrics.json")
+        lines.append(
+            f"  Segmentation head: patch mIoU {metrics['patch_miou']:.3f}, pixel mIoU {metrics['pixel_miou']:.3f}, "
+            f"pixel accuracy {metrics['pixel_accuracy']:.3f} on val"
+        )
+    return lines
+
+
+def _interventions(folder: Path, sae: str) -> list[str]:
+    arms = folder / "segmentation" / "arms.parquet"
+    if not arms.is_file():
+        return []
+    mean = pl.read_parquet(arms).filter(pl.col("class_name") == "mean")
+    lines = [
+        "",
+        f"  Editing one latent of {sae} on a class's patches: share whose prediction changes, class mean [95 %]:",
+    ]
+    for row in mean.sort("scale", "arm").iter_rows(named=True):
+        measured = f"target {_share(row, 'target_change')}, other {_share(row, 'other_change')}"
+        lines.append(f"    {row['arm']:16} at {row['scale']:+.1f} x max: {measured}")
+    return lines
+
+
+def _share(row: dict[str, Any], key: str) -> str:
+    return f"{row[key]:6.1%} [{row[key + '_low']:.1%}, {row[key + '_high']:.1%}]"

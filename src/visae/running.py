@@ -1,0 +1,125 @@
+"""The bridge between a thin script and Snakemake, and between a script and a developer's shell."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from visae.config.parse import from_plain
+from visae.errors import VisaeError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a script may know of its job: files, wildcards and one canonical spec, never the whole config."""
+
+    input: Any
+    output: Any
+    wildcards: Any
+    text: str
+
+    @functools.cached_property
+    def spec(self) -> dict[str, Any]:
+        """Return the job's spec: settings, seed, device, and what the rule added."""
+        return json.loads(self.text)
+
+    def settings(self, kind: Any) -> Any:
+        """Return the config section that this job runs with, as its frozen dataclass."""
+        return from_plain(kind, self.spec["settings"])
+
+    @property
+    def seed(self) -> int:
+        """The study's seed, which each stage adds to its own."""
+        return self.spec["seed"]
+
+    @property
+    def device(self) -> str:
+        """Return auto, cpu or cuda."""
+        return self.spec["device"]
+
+
+@contextmanager
+def running_job(namespace: dict[str, Any]) -> Iterator[Job]:
+    """Yield the job of a script, log to its `log:` file, and turn expected errors into one clear message.
+
+    Under Snakemake the job is the injected `snakemake` object. Run by hand, `python scripts/NAME.py TARGET
+    [--configfile FILE]` looks up the job that makes TARGET and runs it here, where a debugger can follow.
+
+    Parameters
+    ----------
+    namespace
+        The script's `globals()`.
+    """
+    snakemake = namespace.get("snakemake") or _looked_up(namespace["__doc__"])
+    job = Job(snakemake.input, snakemake.output, snakemake.wildcards, snakemake.params.spec)
+    with _logging_to(Path(snakemake.log[0])):
+        try:
+            yield job
+        except VisaeError as error:
+            logger.error("%s: %s", type(error).__name__, error)
+            sys.exit(1)
+        except BaseException:
+            logger.exception("the job failed")
+            raise
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handlers: list[logging.Handler] = [logging.FileHandler(path, mode="w"), logging.StreamHandler(sys.stderr)]
+    form = "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form, datefmt="%H:%M:%S", handlers=handlers, force=True)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.close()
+        logging.basicConfig(force=True)
+
+
+def _looked_up(description: str | None) -> Any:
+    """Find the job that makes the target named on the command line, without running anything."""
+    parser = argparse.ArgumentParser(description=f"{description} (run one job by hand, outside Snakemake)")
+    parser.add_argument("target", type=Path, help="a file that the workflow makes, such as results/models/…/model.json")
+    parser.add_argument("--configfile", type=Path, help="configuration; default: config/config.yaml")
+    parser.add_argument("--snakefile", type=Path, default=Path("Snakefile"))
+    arguments = parser.parse_args()
+    return job_of(arguments.target, arguments.snakefile, arguments.configfile)
+
+
+def job_of(target: Path, snakefile: Path, configfile: Path | None = None) -> Any:
+    """Return Snakemake's job that makes `target`: its input, output, params, wildcards and log.
+
+    Raises
+    ------
+    VisaeError
+        If no rule makes it.
+    """
+    from snakemake.api import SnakemakeApi
+    from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, Quietness, ResourceSettings
+
+    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+        workflow = api.workflow(
+            resource_settings=ResourceSettings(cores=1),
+            config_settings=ConfigSettings(configfiles=[configfile] if configfile else []),
+            snakefile=snakefile,
+        )
+        dag_api = workflow.dag(DAGSettings(targets={str(target)}, forceall=False))
+        inner = dag_api.workflow_api._workflow
+        inner._prepare_dag(forceall=False, ignore_incomplete=True, lock_warn_only=True)
+        inner._build_dag()
+        for job in inner.dag.jobs:
+            if str(target) in map(str, job.output):
+                return job
+    raise VisaeError(f"{target}: no rule makes it")

@@ -1,0 +1,138 @@
+"""What runs again after a change: exactly what the change touches. By dry runs over a finished workflow."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SMALL, Workflow
+
+pytestmark = pytest.mark.slow
+
+PER_SAE = {
+    "train_sae": 1,
+    "encode": 1,
+    "statistics": 1,
+    "exemplars": 1,
+    "scores": 1,
+    "segmentation_arms": 1,
+    "classification_edits": 1,
+    "feature_map_figure": 1,
+    "exemplar_figure": 1,
+    "segmentation_arms_figure": 1,
+    "segmentation_maps_figure": 1,
+    "classification_edits_figure": 1,
+}
+SHARED_FIGURES = {"training_figure": 1, "report": 1}
+
+
+@pytest.fixture
+def workflow(finished: Workflow) -> Iterator[Workflow]:
+    yield finished
+    finished.configure(SMALL)
+
+
+def changed(**sections: dict[str, Any]) -> dict[str, Any]:
+    values = copy.deepcopy(SMALL)
+    for section, entries in sections.items():
+        part = values.setdefault(section, {})
+        for name, entry in entries.items():
+            part[name] = {**part[name], **entry} if isinstance(entry, dict) and name in part else entry
+    return values
+
+
+def test_a_finished_workflow_has_nothing_to_do(workflow: Workflow) -> None:
+    assert workflow.jobs("all") == {}
+
+
+def test_one_saes_setting_reruns_nothing_of_the_other(workflow: Workflow) -> None:
+    workflow.configure(changed(saes={"relu": {"l1": 0.01}}))
+    assert workflow.jobs("all") == {**PER_SAE, **SHARED_FIGURES}
+    assert "Training SAE relu" in workflow.said
+    assert "topk" not in "".join(line for line in workflow.said.splitlines() if line.startswith("Job "))
+
+
+def test_swapped_values_are_noticed(workflow: Workflow) -> None:
+    workflow.configure(changed(saes={"topk": {"k": 4, "auxk": 6}}))
+    assert workflow.jobs("all") == {**PER_SAE, **SHARED_FIGURES}
+
+
+def test_a_figures_setting_redraws_figures_and_the_report_alone(workflow: Workflow) -> None:
+    workflow.configure(changed(figures={"dpi": 60}))
+    figures = {rule: 2 for rule in PER_SAE if rule.endswith("_figure")}
+    assert workflow.jobs("all") == {**figures, "training_figure": 1, "report": 1}
+
+
+def test_the_exemplar_sheets_setting_redraws_that_sheet_alone(workflow: Workflow) -> None:
+    workflow.configure(changed(figures={"latents": 3}))
+    assert workflow.jobs("all") == {"exemplar_figure": 2, "report": 1}
+
+
+def test_a_new_layer_redoes_nothing_that_was_there(workflow: Workflow) -> None:
+    study = {**SMALL["studies"]["small"], "layer": 5, "saes": ["topk"]}
+    workflow.configure(changed(studies={"early": study}))
+    # Both shards are visited, to read the new layer alone; layers 10 and 11 are not published again.
+    assert workflow.jobs("all") == {"extract": 2, "store": 1, **PER_SAE, **SHARED_FIGURES}
+
+
+def test_a_new_data_set_redoes_nothing_that_was_there(workflow: Workflow) -> None:
+    more = {**SMALL["datasets"]["scenes"], "seed": 1, "shards": 1}
+    study = {**SMALL["studies"]["small"], "saes": ["topk"], "describe": ["more"]}
+    values = changed(
+        datasets={"more": more}, studies={"other": {**study, "classification": None, "segmentation": None}}
+    )
+    workflow.configure(values)
+    described = {"encode": 1, "statistics": 1, "exemplars": 1, "scores": 1, "patch_labels": 1}
+    figures = {"feature_map_figure": 1, "exemplar_figure": 1, **SHARED_FIGURES}
+    assert workflow.jobs("all") == {"index": 1, "extract": 1, "store": 1, **described, **figures}
+
+
+def test_how_a_model_is_fed_reruns_no_training(workflow: Workflow) -> None:
+    workflow.configure(changed(models={"tiny": {"batch_size": 7}}))
+    assert workflow.jobs("all") == {"extract": 2}
+
+
+def test_other_weights_redo_what_was_made_with_them(workflow: Workflow) -> None:
+    workflow.configure({**changed(), "seed": 1})
+    jobs = workflow.jobs("all")
+    assert jobs["model"] == jobs["index"] == 1
+    assert jobs["train_sae"] == jobs["store"] == jobs["extract"] == 2
+
+
+def edited(workflow: Workflow, path: str, old: str, new: str) -> dict[str, int]:
+    file = workflow.folder / path
+    whole = file.read_text()
+    assert old in whole
+    try:
+        file.write_text(whole.replace(old, new))
+        return workflow.jobs("all")
+    finally:
+        file.write_text(whole)
+
+
+def test_a_changed_library_function_reruns_what_it_makes(workflow: Workflow) -> None:
+    jobs = edited(
+        workflow, "src/visae/features/exemplars.py", "def write_exemplars(", "X = 1\n\n\ndef write_exemplars("
+    )
+    assert jobs == {"exemplars": 2, "exemplar_figure": 2, "report": 1}
+
+
+def test_a_reworded_comment_reruns_nothing(workflow: Workflow) -> None:
+    assert edited(workflow, "src/visae/sae/trainer.py", "from __future__", "# why\nfrom __future__") == {}
+
+
+def test_touched_shards_and_weights_rerun_nothing(workflow: Workflow) -> None:
+    touched = [*workflow.folder.glob("results/**/*.parquet"), *workflow.folder.glob("results/**/*.safetensors")]
+    large = [path for path in touched if "shard-" in path.name or path.suffix == ".safetensors"]
+    assert len(large) > 6
+    for path in large:
+        os.utime(path)
+    assert workflow.jobs("all") == {}
+
+
+def test_a_dump_that_was_interrupted_leaves_no_partial_file(finished: Workflow) -> None:
+    assert list(Path(finished.folder).rglob(".*.partial")) == []
