@@ -33,7 +33,7 @@ rule extract:
         f"benchmarks/{RECEIPT}.tsv"
     conda:
         ENVIRONMENT
-    threads: workflow.cores
+    threads: 8
     resources:
         mem_mb=grown(8000),
         runtime=grown(240),

@@ -40,6 +40,11 @@ LAYERS = sorted(
     {layer for study in STUDIES.values() for layer in (study.layer, study.head_layer)}
 )
 GPUS = 0 if SETTINGS.device == "cpu" else 1
+try:
+    # Two jobs side by side with half of the cores each end earlier than one after the other with all of them.
+    SHARED_CORES = max(1, workflow.cores // 2)
+except WorkflowError:
+    SHARED_CORES = 4  # on a cluster there is no number of cores to share
 
 INDEX = f"{RESULTS}/datasets/{{dataset}}/index.parquet"
 PATCH_LABELS = f"{RESULTS}/datasets/{{dataset}}/patch-labels-{{model}}.parquet"

@@ -13,7 +13,7 @@ rule encode:
         f"benchmarks/{FEATURES}/codes/manifest.json.tsv"
     conda:
         ENVIRONMENT
-    threads: workflow.cores
+    threads: SHARED_CORES
     resources:
         mem_mb=grown(8000),
         runtime=grown(240),

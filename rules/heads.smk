@@ -25,7 +25,7 @@ rule probe:
         f"benchmarks/{HEADS}/probe/metrics.json.tsv"
     conda:
         ENVIRONMENT
-    threads: workflow.cores
+    threads: SHARED_CORES
     resources:
         mem_mb=grown(8000),
         runtime=grown(120),
@@ -53,7 +53,7 @@ rule segmentation_head:
         f"benchmarks/{HEADS}/segmentation/metrics.json.tsv"
     conda:
         ENVIRONMENT
-    threads: workflow.cores
+    threads: SHARED_CORES
     resources:
         mem_mb=grown(8000),
         runtime=grown(120),

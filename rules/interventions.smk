@@ -27,7 +27,7 @@ rule segmentation_arms:
         f"benchmarks/{INTERVENTIONS}/segmentation/summary.json.tsv"
     conda:
         ENVIRONMENT
-    threads: workflow.cores
+    threads: SHARED_CORES
     resources:
         mem_mb=grown(8000),
         runtime=grown(240),
@@ -62,7 +62,7 @@ rule classification_edits:
         f"benchmarks/{INTERVENTIONS}/classification/summary.json.tsv"
     conda:
         ENVIRONMENT
-    threads: workflow.cores
+    threads: SHARED_CORES
     resources:
         mem_mb=grown(8000),
         runtime=grown(240),

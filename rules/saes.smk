@@ -25,7 +25,7 @@ rule train_sae:
         f"benchmarks/{SAE}/summary.json.tsv"
     conda:
         ENVIRONMENT
-    threads: workflow.cores
+    threads: SHARED_CORES
     resources:
         mem_mb=grown(8000),
         runtime=grown(720),
@@ -34,19 +34,6 @@ rule train_sae:
         spec=lambda wildcards: spec(
             SETTINGS.saes[wildcards.sae], "visae.sae.trainer", runs=f"{RESULTS}/.runs"
         ),
-    log:
-        f"logs/{SAE}/summary.json.log",
-    benchmark:
-        f"benchmarks/{SAE}/summary.json.tsv"
-    conda:
-        ENVIRONMENT
-    threads: workflow.cores
-    resources:
-        mem_mb=grown(8000),
-        runtime=grown(720),
-        gpus=GPUS,
-    params:
-        spec=lambda wildcards: spec(SETTINGS.saes[wildcards.sae], "visae.sae.trainer"),
     message:
         "Training SAE {wildcards.sae} on {wildcards.trained_on}, layer {wildcards.layer} of {wildcards.model}"
     script:

@@ -12,7 +12,17 @@ from visae.running import running_job
 with running_job(globals()) as job:
     with atomic_path(Path(job.output.html).with_suffix(".config.json")) as config:
         config.write_text(json.dumps(job.spec["settings"]))
-        command = [sys.executable, "-m", "snakemake", "figures", "--nolock", "--snakefile", job.spec["snakefile"]]
+        command = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "figures",
+            "--nolock",
+            "--cores",
+            "1",
+            "--snakefile",
+            job.spec["snakefile"],
+        ]
         command += ["--configfile", str(config), "--report", job.output.html]
         done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from visae import __version__
 from visae.files import file_sha256
@@ -74,9 +74,27 @@ def code_fingerprint(module: str) -> str:
     """
     digest = hashlib.sha256()
     for name in sorted(_reached(module)):
-        digest.update(name.encode())
-        digest.update(_normalized(_source(name)).encode())
+        digest.update(f"{name} {_read(name).code}\n".encode())
     return digest.hexdigest()[:16]
+
+
+class _Source(NamedTuple):
+    """What a module's text amounts to: a hash of its code, and the modules of visae that it imports."""
+
+    code: str
+    imports: list[str]
+
+
+@functools.cache
+def _read(module: str) -> _Source:
+    tree = ast.parse(_source(module).read_text(encoding="utf-8"))
+    imports = _imports(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node, clean=False
+        ):
+            node.body = node.body[1:]
+    return _Source(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imports)
 
 
 def _reached(module: str) -> set[str]:
@@ -88,7 +106,7 @@ def _reached(module: str) -> set[str]:
         if name in found or name == "visae" or name.startswith(_WITHOUT_EFFECT):
             continue
         found.add(name)
-        waiting.extend(_imports(ast.parse(_source(name).read_text(encoding="utf-8"))))
+        waiting.extend(_read(name).imports)
     return found
 
 
@@ -115,13 +133,3 @@ def _source(module: str) -> Path:
     if not path.is_file():
         raise ModuleNotFoundError(f"{module} is not part of visae")
     return path
-
-
-def _normalized(path: Path) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
-            node, clean=False
-        ):
-            node.body = node.body[1:]
-    return ast.dump(tree)

@@ -20,6 +20,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def fingerprint(module: str) -> str:
     provenance.code_fingerprint.cache_clear()
+    provenance._read.cache_clear()
     return provenance.code_fingerprint(module)
 
 

@@ -26,7 +26,7 @@ _CONTRAST = 0.4  # of the grey picture left where the latent is silent, faded to
 _FAINTEST = 0.35  # opacity of colour on a patch that is only just active
 _PEAK_COLOUR = "#0072B2"  # Okabe and Ito's blue: shows on faded grey and on the tint
 _TINT = (255, 170, 0)  # laid over lit patches: without it, a lit road looks like a silent one
-_TINT_SHARE = 0.35  # of the tint on the most active patch
+_TINT_SHARE = 0.2  # of the tint on the most active patch
 _GAP = 0.04  # inches between pictures
 
 
