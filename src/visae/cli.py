@@ -19,12 +19,11 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-import jsonschema
 import yaml
 
 from visae import __version__
-from visae.config.parse import from_plain, load_config
-from visae.config.schema import config_documentation, json_schema, section_schema
+from visae.config.parse import load_config, parse_section
+from visae.config.schema import config_documentation, json_schema
 from visae.errors import ConfigError, VisaeError
 
 # In the order in which data passes. Imported only when called: --help must not wait for torch.
@@ -160,11 +159,7 @@ def _settings_of(kind: Any, pairs: list[str]) -> Any:
         if not equals:
             raise ConfigError(f"--settings {pair!r}: write KEY=VALUE, such as k=32")
         values[key] = yaml.safe_load(text)
-    try:
-        jsonschema.validate(values, section_schema(kind))
-    except jsonschema.ValidationError as error:
-        raise ConfigError(f"--settings: {error.message}") from error
-    return from_plain(kind, values)
+    return parse_section(kind, values, "--settings")
 
 
 def _described_parameters(docstring: str) -> dict[str, str]:

@@ -50,7 +50,7 @@ def test_settings_survive_the_trip_through_a_jobs_spec() -> None:
 
 def test_defaults_are_filled_in() -> None:
     topk = parse_config(DEMO).saes["topk"]
-    assert topk == TopKSettings(variant="topk", k=32)
+    assert topk == TopKSettings(variant="topk", k=32, expansion=4, steps=200)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import jsonschema
 import yaml
 
-from visae.config.schema import json_schema
+from visae.config.schema import section_schema
 from visae.config.settings import ImageFolderSettings, Settings
 from visae.errors import ConfigError
 
@@ -47,16 +47,21 @@ def parse_config(values: dict[str, Any], where: str = "config") -> Settings:
     ConfigError
         For an unknown key, a value out of range, or a name that is not defined; all mistakes are listed.
     """
-    expanded = _expanded(values)
-    validator = jsonschema.Draft202012Validator(json_schema())
-    problems = [line for error in validator.iter_errors(expanded) for line in _explained(error)]
-    if problems:
-        raise ConfigError("\n".join(f"{where}: {problem}" for problem in dict.fromkeys(problems)))
-    settings = from_plain(Settings, expanded)
+    settings = parse_section(Settings, values, where)
     problems = list(_unresolved(settings))
     if problems:
         raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems))
     return settings
+
+
+def parse_section(kind: Any, values: dict[str, Any], where: str) -> Any:
+    """Check one section, or a choice of several by `kind` or `variant`, and freeze it; raises as parse_config does."""
+    expanded = _expanded(values)
+    validator = jsonschema.Draft202012Validator(section_schema(kind))
+    problems = [line for error in validator.iter_errors(expanded) for line in _explained(error)]
+    if problems:
+        raise ConfigError("\n".join(f"{where}: {problem}" for problem in dict.fromkeys(problems)))
+    return from_plain(kind, expanded)
 
 
 def from_plain(kind: Any, value: Any) -> Any:

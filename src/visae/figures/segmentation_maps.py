@@ -17,7 +17,7 @@ from visae.config.settings import FigureSettings
 from visae.data.images import fitted, open_image
 from visae.data.index import read_classes, read_index
 from visae.figures.segmentation_arms import edit_in_words
-from visae.figures.style import PAGE_WIDTH, colours, save_figure, style
+from visae.figures.style import PAGE_WIDTH, area_colours, save_figure, style
 from visae.vision.model import ModelCard
 
 ROWS = 6
@@ -138,9 +138,9 @@ def draw_segmentation_maps(
 
 
 def class_colours(class_ids: Sequence[int], settings: FigureSettings) -> dict[int, tuple[float, float, float]]:
-    """A colour for each class: the palette, then its lighter and darker versions."""
-    base = [np.array(to_rgb(colour)) for colour in colours(settings)]
-    shades = base + [0.45 * c + 0.55 for c in base] + [0.5 * c for c in base[:-1]]
+    """A colour for each class, then lighter and darker versions of them."""
+    base = [np.array(to_rgb(colour)) for colour in area_colours(settings)]
+    shades = base + [0.45 * c + 0.55 for c in base] + [0.5 * c for c in base]
     return {class_id: tuple(shades[number % len(shades)]) for number, class_id in enumerate(class_ids)}
 
 

@@ -26,6 +26,16 @@ _PALETTES = {
     "okabe-ito": ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
     "grey": ("#000000", "#595959", "#8C8C8C", "#B3B3B3", "#404040", "#737373", "#A0A0A0"),
 }
+# Classes laid over a picture are many and side by side: hues further apart than lines need.
+_AREAS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#A6D854"),
+    *("#7A4E9F", "#8C510A", "#F0E442", "#B2182B", "#5AB4AC", "#BFBFBF"),
+)
+
+
+def area_colours(settings: FigureSettings) -> tuple[str, ...]:
+    """Return the colours of classes laid over pictures."""
+    return _PALETTES["grey"] if settings.palette == "grey" else _AREAS
 
 
 def colours(settings: FigureSettings) -> tuple[str, ...]:
