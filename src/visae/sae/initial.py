@@ -17,17 +17,19 @@ from visae.sae.variant import Variant
 # Share of the tokens that each ReLU latent starts out active on, and the tokens that this is measured on.
 _RELU_ACTIVE = 0.05
 _CHUNK = 8192
-# One cluster centroid for so many latents: three sizes of cluster, a fifth of the latents in all.
-_LATENTS_PER_CENTROID = (96, 24, 6)
+# One cluster centroid for so many latents: two sizes of cluster, a twentieth of the latents in all.
+_LATENTS_PER_CENTROID = (96, 24)
 _ITERATIONS = 8
 
 
 def initial_sae(settings: AnySae, sample: Tensor, seed: int) -> SparseAutoencoder:
     """Untrained SAE on a sample's normalization: unit decoder rows, the encoder their transpose.
 
-    A fifth of the rows are the sample's cluster centroids, at three sizes of cluster: latents then exist for
+    Some of the rows are the sample's cluster centroids, at two sizes of cluster: latents then exist for
     whole concepts (sky, trees), which random rows often split among several latents in a short training. The
-    others are random, for what is left. Activations are centred before the encoder, so a decoder bias of zero is the data's mean. Encoder biases
+    others are random, for what is left.
+
+    Activations are centred before the encoder, so a decoder bias of zero is the data's mean. Encoder biases
     are zero for TopK. For ReLU they let each latent be active on a small share of the tokens: with half of
     all latents active, the first reconstructions are far too large, and a short training is spent on that.
 
