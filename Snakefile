@@ -6,6 +6,7 @@ sys.path.insert(0, f"{workflow.basedir}/src")
 
 
 include: "rules/common.smk"
+include: "rules/paths.smk"
 include: "rules/data.smk"
 include: "rules/models.smk"
 include: "rules/activations.smk"
@@ -29,34 +30,6 @@ localrules:
     heads,
     interventions,
     figures,
-
-
-def over_studies(pattern, **fixed):
-    """Fill a pattern for every study, SAE and described data set; a fixed key names a task of the study."""
-    found = []
-    for name, study in STUDIES.items():
-        tasks = {key: getattr(study, task) for key, task in fixed.items()}
-        if None in tasks.values():
-            continue
-        for dataset in [tasks["dataset"]] if "dataset" in tasks else study.describe:
-            found += expand(
-                pattern,
-                study=name,
-                sae=study.saes,
-                dataset=dataset,
-                trained_on=study.train_on,
-                model=study.model,
-                layer=study.layer,
-            )
-    return sorted(set(found))
-
-
-def all_datasets():
-    """Data sets that some study reads."""
-    used = set()
-    for study in STUDIES.values():
-        used.update(members(study.train_on), study.describe)
-    return sorted(used)
 
 
 DATASETS = expand(INDEX, dataset=all_datasets())

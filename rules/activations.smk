@@ -8,19 +8,6 @@ localrules:
     store,
 
 
-RECEIPT = f"{RESULTS}/activations/{{dataset}}/{{model}}/shard-{{shard}}.json"
-
-
-def activation_spec(model, dataset, **more):
-    """What an extraction job, or a store made of several, runs with."""
-    return spec(
-        model,
-        "visae.activations.extract",
-        shards=SETTINGS.datasets[dataset].shards,
-        **more,
-    )
-
-
 rule extract:
     input:
         index=INDEX,

@@ -1,6 +1,5 @@
-# Parses the configuration once and offers what the rules share: names, paths, canonical job specs.
+# Parses the configuration once, and makes the canonical specs that jobs run with.
 import json
-import os
 import re
 from pathlib import Path
 
@@ -11,8 +10,10 @@ from snakemake.utils import min_version, update_config
 from visae.config.parse import parse_config, to_plain
 from visae.errors import ConfigError
 from visae.provenance import code_fingerprint
+from visae.running import import_from_checkout
 
 min_version("9.19")
+import_from_checkout()
 
 # Not `configfile:`, which would merge the demo's data sets and studies into every other configuration.
 if "studies" not in config:
@@ -24,11 +25,6 @@ try:
     SETTINGS = parse_config(config)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
-
-# Jobs import visae from this checkout, in whatever environment they run.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [f"{workflow.basedir}/src", os.environ.get("PYTHONPATH")])
-)
 
 RESULTS = SETTINGS.results
 ENVIRONMENT = f"{workflow.basedir}/envs/{SETTINGS.environment}.yaml"
@@ -45,18 +41,6 @@ try:
     SHARED_CORES = max(1, workflow.cores // 2)
 except WorkflowError:
     SHARED_CORES = 4  # on a cluster there is no number of cores to share
-
-INDEX = f"{RESULTS}/datasets/{{dataset}}/index.parquet"
-PATCH_LABELS = f"{RESULTS}/datasets/{{dataset}}/patch-labels-{{model}}.parquet"
-CARD = f"{RESULTS}/models/{{model}}/model.json"
-STORE = f"{RESULTS}/activations/{{dataset}}/{{model}}/layer{{layer}}/manifest.json"
-SAE = f"{RESULTS}/saes/{{trained_on}}/{{model}}/layer{{layer}}/{{sae}}"
-FEATURES = (
-    f"{RESULTS}/features/{{trained_on}}/{{model}}/layer{{layer}}/{{sae}}/{{dataset}}"
-)
-HEADS = f"{RESULTS}/heads/{{dataset}}/{{model}}"
-INTERVENTIONS = f"{RESULTS}/interventions/{{study}}/{{sae}}"
-FIGURES = f"{RESULTS}/figures/{{study}}"
 
 
 def names(options):
@@ -90,37 +74,6 @@ def spec(settings, *code, **more):
         },
         sort_keys=True,
     )
-
-
-def members(dataset):
-    """The data sets that a name stands for: a union's members, else itself."""
-    return SETTINGS.datasets[dataset].members if dataset in UNIONS else [dataset]
-
-
-def layers_of(dataset, model):
-    """Layers that some study reads of a data set and model, in order."""
-    wanted = set()
-    for study in STUDIES.values():
-        if study.model == model:
-            heads = {study.classification, study.segmentation} - {None}
-            if dataset in {*members(study.train_on), *study.describe, *heads}:
-                wanted.add(study.layer)
-            if dataset in heads:
-                wanted.add(study.head_layer)
-    return sorted(wanted)
-
-
-def of_study(pattern, **fixed):
-    """Input function that fills a pattern from the study that the wildcards name."""
-
-    def filled(wildcards):
-        study = STUDIES[wildcards.study]
-        known = dict(trained_on=study.train_on, model=study.model, layer=study.layer)
-        known.update(wildcards.items())
-        known.update({key: getattr(study, value) for key, value in fixed.items()})
-        return pattern.format(**known)
-
-    return filled
 
 
 def grown(first):

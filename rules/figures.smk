@@ -11,51 +11,6 @@ localrules:
     report,
 
 
-DESCRIBED = f"{FIGURES}/{{sae}}/{{dataset}}"
-MEASURED = f"{FIGURES}/{{sae}}"
-
-
-def drawn(stem, caption, category, figure):
-    """Outputs of a figure: the PNG, which the report shows, the PDF, and the numbers behind it."""
-    labels = {
-        key: f"{{{key}}}" for key in ("study", "sae", "dataset") if f"{{{key}}}" in stem
-    }
-    png = report(
-        f"{stem}.png",
-        caption=f"../report/{caption}.rst",
-        category=category,
-        labels={**labels, "figure": figure},
-    )
-    return dict(png=png, pdf=f"{stem}.pdf", csv=f"{stem}.csv")
-
-
-def has_masks(dataset):
-    """Whether concept scores can be had on a data set."""
-    return SETTINGS.datasets[dataset].kind in ("scenes", "segmentation_folder")
-
-
-def described_table(name):
-    """Input function: a table of the study's SAE on a described data set."""
-    return of_study(f"{FEATURES}/{name}.parquet")
-
-
-def scores_if_any(wildcards):
-    """Concept scores where the data set has masks, else nothing."""
-    return described_table("scores")(wildcards) if has_masks(wildcards.dataset) else []
-
-
-def training_metrics(wildcards):
-    """Training metrics of all SAEs of a study."""
-    study = STUDIES[wildcards.study]
-    return expand(
-        f"{SAE}/metrics.parquet",
-        trained_on=study.train_on,
-        model=study.model,
-        layer=study.layer,
-        sae=study.saes,
-    )
-
-
 rule training_figure:
     input:
         metrics=training_metrics,

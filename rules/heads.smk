@@ -1,16 +1,6 @@
 # Task heads on the frozen model's last block, trained from the store.
 
 
-def last_store(wildcards):
-    """Manifest of the last block, whose normed tokens the heads read."""
-    layers = {
-        study.head_layer for study in STUDIES.values() if study.model == wildcards.model
-    }
-    return STORE.format(
-        dataset=wildcards.dataset, model=wildcards.model, layer=max(layers)
-    )
-
-
 rule probe:
     input:
         manifest=last_store,

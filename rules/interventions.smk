@@ -1,11 +1,6 @@
 # The experiment: edit one latent inside the network and measure what the heads then say, against fair controls.
 
 
-def edited_layer(wildcards):
-    """Block whose output is edited."""
-    return STUDIES[wildcards.study].layer
-
-
 rule segmentation_arms:
     input:
         manifest=of_study(STORE, dataset="segmentation"),

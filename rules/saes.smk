@@ -1,16 +1,6 @@
 # Sparse autoencoders, each trained on the stores of one data set at one layer.
 
 
-def train_stores(wildcards):
-    """Manifests of the data set, or of all members of a union."""
-    return expand(
-        STORE,
-        dataset=members(wildcards.trained_on),
-        model=wildcards.model,
-        layer=wildcards.layer,
-    )
-
-
 rule train_sae:
     input:
         manifests=train_stores,

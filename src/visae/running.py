@@ -6,6 +6,7 @@ import argparse
 import functools
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,13 @@ class Job:
     def device(self) -> str:
         """Return auto, cpu or cuda."""
         return self.spec["device"]
+
+
+def import_from_checkout() -> None:
+    """Let jobs import visae from this checkout, in whatever environment they run."""
+    source = str(Path(__file__).parents[1])
+    before = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join([source, *(path for path in before if path and path != source)])
 
 
 @contextmanager

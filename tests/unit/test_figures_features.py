@@ -99,7 +99,7 @@ def test_only_lit_patches_keep_colour() -> None:
     silent[:4, 4:] = False
     assert (np.ptp(shown[silent], axis=1) == 0).all()
     assert (np.ptp(shown[~silent], axis=1) > 0).all()
-    assert shown[~silent].sum() / 16 > 2 * shown[silent].sum() / 48
+    assert shown[silent].min() > shown[~silent].mean()  # what is silent fades towards white paper
 
 
 def test_feature_map_counts_dead_and_names_best(folder: Path) -> None:

@@ -1,0 +1,151 @@
+# Where everything lies, and which of it a job reads. Each path is a public interface: see results/README.md.
+
+INDEX = f"{RESULTS}/datasets/{{dataset}}/index.parquet"
+PATCH_LABELS = f"{RESULTS}/datasets/{{dataset}}/patch-labels-{{model}}.parquet"
+CARD = f"{RESULTS}/models/{{model}}/model.json"
+STORE = f"{RESULTS}/activations/{{dataset}}/{{model}}/layer{{layer}}/manifest.json"
+RECEIPT = f"{RESULTS}/activations/{{dataset}}/{{model}}/shard-{{shard}}.json"
+SAE = f"{RESULTS}/saes/{{trained_on}}/{{model}}/layer{{layer}}/{{sae}}"
+FEATURES = (
+    f"{RESULTS}/features/{{trained_on}}/{{model}}/layer{{layer}}/{{sae}}/{{dataset}}"
+)
+HEADS = f"{RESULTS}/heads/{{dataset}}/{{model}}"
+INTERVENTIONS = f"{RESULTS}/interventions/{{study}}/{{sae}}"
+FIGURES = f"{RESULTS}/figures/{{study}}"
+DESCRIBED = f"{FIGURES}/{{sae}}/{{dataset}}"
+MEASURED = f"{FIGURES}/{{sae}}"
+
+
+def members(dataset):
+    """The data sets that a name stands for: a union's members, else itself."""
+    return SETTINGS.datasets[dataset].members if dataset in UNIONS else [dataset]
+
+
+def layers_of(dataset, model):
+    """Layers that some study reads of a data set and model, in order."""
+    wanted = set()
+    for study in STUDIES.values():
+        if study.model == model:
+            heads = {study.classification, study.segmentation} - {None}
+            if dataset in {*members(study.train_on), *study.describe, *heads}:
+                wanted.add(study.layer)
+            if dataset in heads:
+                wanted.add(study.head_layer)
+    return sorted(wanted)
+
+
+def of_study(pattern, **fixed):
+    """Input function that fills a pattern from the study that the wildcards name."""
+
+    def filled(wildcards):
+        study = STUDIES[wildcards.study]
+        known = dict(trained_on=study.train_on, model=study.model, layer=study.layer)
+        known.update(wildcards.items())
+        known.update({key: getattr(study, value) for key, value in fixed.items()})
+        return pattern.format(**known)
+
+    return filled
+
+
+def activation_spec(model, dataset, **more):
+    """What an extraction job, or a store made of several, runs with."""
+    return spec(
+        model,
+        "visae.activations.extract",
+        shards=SETTINGS.datasets[dataset].shards,
+        **more,
+    )
+
+
+def train_stores(wildcards):
+    """Manifests of the data set, or of all members of a union."""
+    return expand(
+        STORE,
+        dataset=members(wildcards.trained_on),
+        model=wildcards.model,
+        layer=wildcards.layer,
+    )
+
+
+def last_store(wildcards):
+    """Manifest of the last block, whose normed tokens the heads read."""
+    layers = {
+        study.head_layer for study in STUDIES.values() if study.model == wildcards.model
+    }
+    return STORE.format(
+        dataset=wildcards.dataset, model=wildcards.model, layer=max(layers)
+    )
+
+
+def edited_layer(wildcards):
+    """Block whose output is edited."""
+    return STUDIES[wildcards.study].layer
+
+
+def has_masks(dataset):
+    """Whether concept scores can be had on a data set."""
+    return SETTINGS.datasets[dataset].kind in ("scenes", "segmentation_folder")
+
+
+def described_table(name):
+    """Input function: a table of the study's SAE on a described data set."""
+    return of_study(f"{FEATURES}/{name}.parquet")
+
+
+def scores_if_any(wildcards):
+    """Concept scores where the data set has masks, else nothing."""
+    return described_table("scores")(wildcards) if has_masks(wildcards.dataset) else []
+
+
+def training_metrics(wildcards):
+    """Training metrics of all SAEs of a study."""
+    study = STUDIES[wildcards.study]
+    return expand(
+        f"{SAE}/metrics.parquet",
+        trained_on=study.train_on,
+        model=study.model,
+        layer=study.layer,
+        sae=study.saes,
+    )
+
+
+def drawn(stem, caption, category, figure):
+    """Outputs of a figure: the PNG, which the report shows, the PDF, and the numbers behind it."""
+    labels = {
+        key: f"{{{key}}}" for key in ("study", "sae", "dataset") if f"{{{key}}}" in stem
+    }
+    png = report(
+        f"{stem}.png",
+        caption=f"../report/{caption}.rst",
+        category=category,
+        labels={**labels, "figure": figure},
+    )
+    return dict(png=png, pdf=f"{stem}.pdf", csv=f"{stem}.csv")
+
+
+def over_studies(pattern, **fixed):
+    """Fill a pattern for every study, SAE and described data set; a fixed key names a task of the study."""
+    found = []
+    for name, study in STUDIES.items():
+        tasks = {key: getattr(study, task) for key, task in fixed.items()}
+        if None in tasks.values():
+            continue
+        for dataset in [tasks["dataset"]] if "dataset" in tasks else study.describe:
+            found += expand(
+                pattern,
+                study=name,
+                sae=study.saes,
+                dataset=dataset,
+                trained_on=study.train_on,
+                model=study.model,
+                layer=study.layer,
+            )
+    return sorted(set(found))
+
+
+def all_datasets():
+    """Data sets that some study reads."""
+    used = set()
+    for study in STUDIES.values():
+        used.update(members(study.train_on), study.describe)
+    return sorted(used)
