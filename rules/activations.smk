@@ -1,7 +1,8 @@
-# One forward pass a shard writes all layers that are missing; a light job a layer publishes its manifest.
+# A job a shard and layer, and a light job a layer that publishes its manifest.
 #
-# A new layer runs `extract` again, which finds the old layers whole and leaves them. Their manifests depend on the
-# receipts as `ancient`, so nothing that was made from an old layer is made again.
+# The first job of a shard writes all layers that are missing in one forward pass; the jobs of the other layers then find
+# theirs whole. Which layers those are, and how the model is fed, are resources: they decide how fast a job is and not
+# what it makes, so that a new layer or batch size redoes nothing that was there.
 
 
 localrules:
@@ -20,19 +21,21 @@ rule extract:
         f"benchmarks/{RECEIPT}.tsv"
     conda:
         ENVIRONMENT
-    threads: 8
+    # As many as there are, up to this: two forward passes side by side would do the work twice.
+    threads: 16
     resources:
         mem_mb=grown(8000),
         runtime=grown(240),
         gpus=GPUS,
-    params:
-        spec=lambda wildcards: activation_spec(
-            SETTINGS.models[wildcards.model],
-            wildcards.dataset,
-            layers=layers_of(wildcards.dataset, wildcards.model),
+        layers=lambda wildcards: " ".join(
+            map(str, layers_of(wildcards.dataset, wildcards.model))
         ),
+        batch_size=lambda wildcards: SETTINGS.models[wildcards.model].batch_size,
+        workers=lambda wildcards: SETTINGS.models[wildcards.model].workers,
+    params:
+        spec=stored_spec,
     message:
-        "Reading activations of {wildcards.model} on {wildcards.dataset}, shard {wildcards.shard}"
+        "Reading layer {wildcards.layer} of {wildcards.model} on {wildcards.dataset}, shard {wildcards.shard}"
     script:
         "../scripts/extract.py"
 
@@ -41,13 +44,7 @@ rule store:
     input:
         index=INDEX,
         card=CARD,
-        receipts=lambda wildcards: ancient(
-            expand(
-                RECEIPT,
-                shard=range(SETTINGS.datasets[wildcards.dataset].shards),
-                allow_missing=True,
-            )
-        ),
+        receipts=receipts,
     output:
         manifest=STORE,
     log:
@@ -60,9 +57,7 @@ rule store:
         mem_mb=grown(2000),
         runtime=grown(30),
     params:
-        spec=lambda wildcards: activation_spec(
-            SETTINGS.models[wildcards.model].as_stored(), wildcards.dataset
-        ),
+        spec=stored_spec,
     message:
         "Publishing layer {wildcards.layer} of {wildcards.model} on {wildcards.dataset}"
     script:

@@ -4,7 +4,9 @@ INDEX = f"{RESULTS}/datasets/{{dataset}}/index.parquet"
 PATCH_LABELS = f"{RESULTS}/datasets/{{dataset}}/patch-labels-{{model}}.parquet"
 CARD = f"{RESULTS}/models/{{model}}/model.json"
 STORE = f"{RESULTS}/activations/{{dataset}}/{{model}}/layer{{layer}}/manifest.json"
-RECEIPT = f"{RESULTS}/activations/{{dataset}}/{{model}}/shard-{{shard}}.json"
+RECEIPT = (
+    f"{RESULTS}/activations/{{dataset}}/{{model}}/layer{{layer}}/receipt-{{shard}}.json"
+)
 SAE = f"{RESULTS}/saes/{{trained_on}}/{{model}}/layer{{layer}}/{{sae}}"
 FEATURES = (
     f"{RESULTS}/features/{{trained_on}}/{{model}}/layer{{layer}}/{{sae}}/{{dataset}}"
@@ -47,14 +49,19 @@ def of_study(pattern, **fixed):
     return filled
 
 
-def activation_spec(model, dataset, **more):
-    """What an extraction job, or a store made of several, runs with."""
+def stored_spec(wildcards):
+    """What decides the values of a store, apart from the layer."""
     return spec(
-        model,
+        SETTINGS.models[wildcards.model].as_stored(),
         "visae.activations.extract",
-        shards=SETTINGS.datasets[dataset].shards,
-        **more,
+        shards=SETTINGS.datasets[wildcards.dataset].shards,
     )
+
+
+def receipts(wildcards):
+    """Receipts of all shards of a layer."""
+    shards = range(SETTINGS.datasets[wildcards.dataset].shards)
+    return [RECEIPT.format(shard=shard, **wildcards) for shard in shards]
 
 
 def train_stores(wildcards):

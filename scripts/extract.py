@@ -1,5 +1,6 @@
 """Write one shard's activations of all layers that are missing, in one forward pass."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from visae.activations.extract import extract_shard
@@ -7,11 +8,13 @@ from visae.config.settings import ModelSettings
 from visae.running import running_job
 
 with running_job(globals()) as job:
+    fed = {"batch_size": job.resources.batch_size, "workers": job.resources.workers}
     extract_shard(
-        job.settings(ModelSettings),
+        replace(job.settings(ModelSettings), **fed),
         shard=int(job.wildcards.shard),
         shards=job.spec["shards"],
-        layers=job.spec["layers"],
+        layer=int(job.wildcards.layer),
+        others=[int(layer) for layer in str(job.resources.layers).split()],
         index_path=Path(job.input.index),
         card_path=Path(job.input.card),
         receipt=Path(job.output.receipt),

@@ -22,11 +22,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """What a script may know of its job: files, wildcards and one canonical spec, never the whole config."""
+    """What a script may know of its job: files, wildcards, resources and one canonical spec, never the config."""
 
     input: Any
     output: Any
     wildcards: Any
+    resources: Any
     text: str
 
     @functools.cached_property
@@ -69,7 +70,7 @@ def running_job(namespace: dict[str, Any]) -> Iterator[Job]:
         The script's `globals()`.
     """
     snakemake = namespace.get("snakemake") or _looked_up(namespace["__doc__"])
-    job = Job(snakemake.input, snakemake.output, snakemake.wildcards, snakemake.params.spec)
+    job = Job(snakemake.input, snakemake.output, snakemake.wildcards, snakemake.resources, snakemake.params.spec)
     with _logging_to(Path(snakemake.log[0])):
         try:
             yield job

@@ -32,15 +32,17 @@ def extract_shard(
     settings: ModelSettings,
     shard: int,
     shards: int,
-    layers: list[int],
+    layer: int,
+    others: list[int],
     index_path: Path,
     card_path: Path,
     receipt: Path,
     device: str = "auto",
 ) -> None:
-    """Write one shard's activations of all `layers` that are not whole yet, in one forward pass.
+    """Write one shard's activations of a layer, and of the other layers that are missing, in one forward pass.
 
-    Shards go to `layer{layer}/` beside the receipt, which lists them.
+    A shard that is whole and was made from the same things stays. Shards go to `layer{layer}/`, of which
+    the receipt's folder is one.
 
     Parameters
     ----------
@@ -48,12 +50,14 @@ def extract_shard(
         The model's section: dtype, batch size, decoding processes.
     shard, shards
         Which of how many.
-    layers
-        Blocks, counted from 0.
+    layer
+        The block that the receipt is for, counted from 0.
+    others
+        Blocks that will be asked for next.
     index_path, card_path
         The data set's index.parquet and the model's model.json.
     receipt
-        JSON to write at the end.
+        JSON to write at the end: the shard's record.
     device
         auto, cpu or cuda.
 
@@ -65,25 +69,25 @@ def extract_shard(
         If an activation is not finite, or the disk has too few bytes left.
     """
     card = ModelCard.read(card_path)
-    for layer in layers:
-        card.check_layer(layer, "studies: layer")
+    layers = sorted({layer, *others})
+    for one in layers:
+        card.check_layer(one, "studies: layer")
     index = read_index(index_path)
     # A shard without pictures (more shards than pictures) has a receipt and no files.
     first, stop = next(((a, b) for number, a, b in image_ranges(index.height, shards) if number == shard), (0, 0))
-    layers = layers if stop > first else []
-    headers = {layer: _header(settings, card, index_path, layer, first, stop - first) for layer in layers}
-    paths = {layer: receipt.parent / f"layer{layer}" / shard_name(shard) for layer in layers}
-    missing = [layer for layer in layers if not ShardRecord.read_whole(paths[layer], headers[layer].fingerprint)]
-    kept = [layer for layer in layers if layer not in missing]
-    if kept:
-        logger.info("shard %d: layers %s are whole already and stay", shard, kept)
-    if missing:
-        _refuse_full_disk(receipt.parent, [headers[layer] for layer in missing])
+    headers = {one: _header(settings, card, index_path, one, first, stop - first) for one in layers}
+    paths = {one: receipt.parent.parent / f"layer{one}" / shard_name(shard) for one in layers}
+    record = ShardRecord.read_whole(paths[layer], headers[layer].fingerprint)
+    if record is not None:
+        logger.info("shard %d of layer %d is whole already", shard, layer)
+    elif stop > first:
+        missing = [one for one in layers if not ShardRecord.read_whole(paths[one], headers[one].fingerprint)]
+        _refuse_full_disk(receipt.parent.parent, [headers[one] for one in missing])
         model = load_model(card_path, chosen_device(device))
         pictures = index["path"].to_list()[first:stop]
-        _forward(model, settings, pictures, {layer: headers[layer] for layer in missing}, paths)
-    records = {layer: ShardRecord.read_whole(paths[layer], headers[layer].fingerprint) for layer in layers}
-    write_json(receipt, {str(layer): asdict(record) for layer, record in records.items() if record})
+        _forward(model, settings, pictures, {one: headers[one] for one in missing}, paths)
+        record = ShardRecord.read_whole(paths[layer], headers[layer].fingerprint)
+    write_json(receipt, asdict(record) if record else {})
 
 
 def publish_store(
@@ -107,7 +111,7 @@ def publish_store(
         if record is None:
             raise StoreError(
                 f"{path} is missing or was made from other pictures, weights or settings; delete "
-                f"{manifest.parent.parent / path.name.replace('parquet', 'json')} and run snakemake again"
+                f"{manifest.parent / f'receipt-{shard}.json'} and run snakemake again"
             )
         records.append(record)
     splits = {}
