@@ -37,6 +37,8 @@ def study_headline(settings: Settings, name: str, study: StudySettings) -> list[
                 f"  SAE {sae}: normalized MSE {found['normalized_mse']:.3f} on held-out patches, "
                 f"L0 {found['l0']:.1f}, dead {found['dead_share']:.1%}"
             )
+        folder = results / "features" / study.train_on / study.model / f"layer{study.layer}" / sae
+        lines += _scores(folder / (study.segmentation or "") / "scores.parquet")
     lines += _heads(results, study)
     for sae in study.saes:
         lines += _interventions(results / "interventions" / name / sae, sae)
@@ -58,6 +60,16 @@ def _heads(results: Path, study: StudySettings) -> list[str]:
             f"pixel accuracy {metrics['pixel_accuracy']:.3f} on val"
         )
     return lines
+
+
+def _scores(path: Path) -> list[str]:
+    """F1 of each class's best latent: chosen on train, measured on val."""
+    if not path.is_file():
+        return []
+    best = pl.read_parquet(path).filter(pl.col("rank") == 0, pl.col("f1").is_not_null()).sort("f1", descending=True)
+    columns = best.select("class_name", "f1", "f1_low", "f1_high").iter_rows()
+    found = [f"{name} {f1:.2f} [{low:.2f}, {high:.2f}]" for name, f1, low, high in columns]
+    return [f"    F1 of one latent on val: {', '.join(found)}"]
 
 
 def _interventions(folder: Path, sae: str) -> list[str]:
