@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from visae.config.settings import ImageFolderSettings, ScenesSettings, SegmentationFolderSettings, UnionSettings
-from visae.data.index import SCHEMA, build_index, image_path, read_classes, read_index
+from visae.data.index import SCHEMA, build_index, read_classes, read_index
 from visae.errors import DataError
 from visae.files import file_sha256
 
@@ -366,7 +366,7 @@ def test_scenes_are_made_beside_the_index_and_move_with_it(tmp_path, index_path)
     moved = shutil.move(index_path.parent, tmp_path / "other") / "index.parquet"
     frame = read_index(moved)
     assert all(Path(path).is_file() for path in [*frame["path"], *frame["mask_path"]])
-    assert [image_path(moved, path) for path in stored["path"]] == [Path(path) for path in frame["path"]]
+    assert [moved.parent / path for path in stored["path"]] == [Path(path) for path in frame["path"]]
     causes = polars.read_parquet(moved.parent / "pictures" / "causes.parquet").filter("is_largest")
     assert frame["image_id"].to_list() == causes["image_id"].to_list()
     assert frame["split"].to_list() == causes["split"].to_list()

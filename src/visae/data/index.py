@@ -97,11 +97,6 @@ def read_classes(index_path: str | Path) -> dict[int, str]:
     return {entry["id"]: entry["name"] for entry in summary["classes"]}
 
 
-def image_path(index_path: str | Path, path: str) -> Path:
-    """Turn a path as an index holds it into an absolute one."""
-    return Path(index_path).absolute().parent / path
-
-
 def _build(settings: AnyDataset, index_path: Path, seed: int) -> None:
     sources = [class_list_file(settings.root)] if isinstance(settings, SegmentationFolderSettings) else []
     provenance = Provenance(settings, sources, seed, "cpu")
