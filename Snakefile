@@ -33,11 +33,12 @@ localrules:
 
 
 DATASETS = expand(INDEX, dataset=all_datasets())
-MODELS = expand(CARD, model=sorted({study.model for study in STUDIES.values()}))
+USED_MODELS = sorted({study.stored_model for study in STUDIES.values()})
+MODELS = expand(CARD, model=set(USED_MODELS) - {GIVEN})
 STORES = [
     STORE.format(dataset=dataset, model=model, layer=layer)
     for dataset in all_datasets()
-    for model in sorted({study.model for study in STUDIES.values()})
+    for model in USED_MODELS
     for layer in layers_of(dataset, model)
 ]
 SAES = over_studies(f"{SAE}/summary.json")
@@ -62,7 +63,11 @@ EXPERIMENTS = over_studies(
 PICTURES = (
     over_studies(f"{FIGURES}/training.png")
     + over_studies(f"{DESCRIBED}/feature_map.png")
-    + over_studies(f"{DESCRIBED}/exemplars.png")
+    + [
+        path
+        for path in over_studies(f"{DESCRIBED}/exemplars.png")
+        if path.split("/")[-2] not in GIVEN_SETS
+    ]
     + over_studies(f"{MEASURED}/segmentation_arms.png", dataset="segmentation")
     + over_studies(f"{MEASURED}/segmentation_maps.png", dataset="segmentation")
     + over_studies(f"{MEASURED}/classification_edits.png", dataset="classification")

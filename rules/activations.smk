@@ -51,6 +51,8 @@ rule store:
         f"logs/{STORE}.log",
     benchmark:
         f"benchmarks/{STORE}.tsv"
+    wildcard_constraints:
+        dataset=names(set(SETTINGS.datasets) - {*UNIONS, *GIVEN_SETS}),
     conda:
         ENVIRONMENT
     resources:
@@ -62,3 +64,27 @@ rule store:
         "Publishing layer {wildcards.layer} of {wildcards.model} on {wildcards.dataset}"
     script:
         "../scripts/store.py"
+
+
+rule adopt:
+    output:
+        manifest=STORE,
+    log:
+        f"logs/{STORE}.log",
+    benchmark:
+        f"benchmarks/{STORE}.tsv"
+    wildcard_constraints:
+        dataset=names(GIVEN_SETS),
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=grown(4000),
+        runtime=grown(240),
+    params:
+        spec=lambda wildcards: spec(
+            SETTINGS.datasets[wildcards.dataset], "visae.activations.given"
+        ),
+    message:
+        "Taking in the given activations {wildcards.dataset}"
+    script:
+        "../scripts/adopt.py"

@@ -8,6 +8,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version, update_config
 
 from visae.config.parse import parse_config, to_plain
+from visae.config.settings import GIVEN
 from visae.errors import ConfigError
 from visae.provenance import code_fingerprint
 from visae.running import import_from_checkout
@@ -32,8 +33,16 @@ STUDIES = SETTINGS.studies
 UNIONS = [
     name for name, dataset in SETTINGS.datasets.items() if dataset.kind == "union"
 ]
-LAYERS = sorted(
-    {layer for study in STUDIES.values() for layer in (study.layer, study.head_layer)}
+GIVEN_SETS = [
+    name for name, dataset in SETTINGS.datasets.items() if dataset.kind == "activations"
+]
+POINTS = sorted(
+    {study.point for study in STUDIES.values()}
+    | {
+        str(study.head_layer)
+        for study in STUDIES.values()
+        if study.head_layer is not None
+    }
 )
 GPUS = 0 if SETTINGS.device == "cpu" else 1
 try:
@@ -45,16 +54,17 @@ except WorkflowError:
 
 def names(options):
     """Regular expression that matches exactly these names."""
-    return "|".join(map(re.escape, sorted(options, key=len, reverse=True)))
+    # Without any, one that matches nothing.
+    return "|".join(map(re.escape, sorted(options, key=len, reverse=True))) or "(?!)"
 
 
 wildcard_constraints:
     dataset=names(set(SETTINGS.datasets) - set(UNIONS)),
     trained_on=names(SETTINGS.datasets),
-    model=names(SETTINGS.models),
+    model=names([*SETTINGS.models, GIVEN]),
     sae=names(SETTINGS.saes),
     study=names(STUDIES),
-    layer=names(map(str, LAYERS)),
+    layer=names(POINTS),
     shard=r"\d+",
 
 

@@ -44,6 +44,6 @@ rule patch_labels:
     params:
         spec=spec(SETTINGS.features, "visae.data.patch_labels"),
     message:
-        "Labelling the patches of {wildcards.dataset} on the grid of {wildcards.model}"
+        "Labelling the patches of {wildcards.dataset} on the grid of {wildcards.model}, layer {wildcards.layer}"
     script:
         "../scripts/patch_labels.py"

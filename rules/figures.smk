@@ -70,7 +70,11 @@ rule exemplar_figure:
     conda:
         ENVIRONMENT
     params:
-        spec=spec(SETTINGS.figures, "visae.figures.exemplars"),
+        spec=lambda wildcards: spec(
+            SETTINGS.figures,
+            "visae.figures.exemplars",
+            layer=STUDIES[wildcards.study].layer,
+        ),
     message:
         "Drawing exemplars of {wildcards.sae} on {wildcards.dataset}"
     script:

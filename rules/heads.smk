@@ -3,7 +3,7 @@
 
 rule probe:
     input:
-        manifest=last_store,
+        manifest=of_last_layer(STORE),
         index=INDEX,
         card=CARD,
     output:
@@ -30,9 +30,9 @@ rule probe:
 
 rule segmentation_head:
     input:
-        manifest=last_store,
+        manifest=of_last_layer(STORE),
         index=INDEX,
-        labels=PATCH_LABELS,
+        labels=of_last_layer(PATCH_LABELS),
         card=CARD,
     output:
         metrics=f"{HEADS}/segmentation/metrics.json",

@@ -1,7 +1,9 @@
 # Where everything lies, and which of it a job reads. Each path is a public interface: see results/README.md.
 
 INDEX = f"{RESULTS}/datasets/{{dataset}}/index.parquet"
-PATCH_LABELS = f"{RESULTS}/datasets/{{dataset}}/patch-labels-{{model}}.parquet"
+PATCH_LABELS = (
+    f"{RESULTS}/datasets/{{dataset}}/patch-labels-{{model}}-layer{{layer}}.parquet"
+)
 CARD = f"{RESULTS}/models/{{model}}/model.json"
 STORE = f"{RESULTS}/activations/{{dataset}}/{{model}}/layer{{layer}}/manifest.json"
 RECEIPT = (
@@ -27,12 +29,12 @@ def layers_of(dataset, model):
     """Layers that some study reads of a data set and model, in order."""
     wanted = set()
     for study in STUDIES.values():
-        if study.model == model:
+        if study.stored_model == model:
             heads = {study.classification, study.segmentation} - {None}
             if dataset in {*members(study.train_on), *study.describe, *heads}:
-                wanted.add(study.layer)
+                wanted.add(study.point)
             if dataset in heads:
-                wanted.add(study.head_layer)
+                wanted.add(str(study.head_layer))
     return sorted(wanted)
 
 
@@ -41,7 +43,9 @@ def of_study(pattern, **fixed):
 
     def filled(wildcards):
         study = STUDIES[wildcards.study]
-        known = dict(trained_on=study.train_on, model=study.model, layer=study.layer)
+        known = dict(
+            trained_on=study.train_on, model=study.stored_model, layer=study.point
+        )
         known.update(wildcards.items())
         known.update({key: getattr(study, value) for key, value in fixed.items()})
         return pattern.format(**known)
@@ -51,10 +55,13 @@ def of_study(pattern, **fixed):
 
 def stored_spec(wildcards):
     """What decides the values of a store, apart from the layer."""
+    dataset = SETTINGS.datasets[wildcards.dataset]
     return spec(
         SETTINGS.models[wildcards.model].as_stored(),
         "visae.activations.extract",
-        shards=SETTINGS.datasets[wildcards.dataset].shards,
+        shards=dataset.shards,
+        tokens_per_image=dataset.tokens_per_image,
+        token_seed=SETTINGS.seed + dataset.seed,
     )
 
 
@@ -74,14 +81,18 @@ def train_stores(wildcards):
     )
 
 
-def last_store(wildcards):
-    """Manifest of the last block, whose normed tokens the heads read."""
-    layers = {
-        study.head_layer for study in STUDIES.values() if study.model == wildcards.model
-    }
-    return STORE.format(
-        dataset=wildcards.dataset, model=wildcards.model, layer=max(layers)
-    )
+def of_last_layer(pattern):
+    """Input function that fills a pattern for a model's last block, whose normed tokens the heads read."""
+
+    def filled(wildcards):
+        layers = {
+            study.head_layer
+            for study in STUDIES.values()
+            if study.stored_model == wildcards.model and study.head_layer is not None
+        }
+        return pattern.format(layer=max(layers), **wildcards)
+
+    return filled
 
 
 def edited_layer(wildcards):
@@ -110,8 +121,8 @@ def training_metrics(wildcards):
     return expand(
         f"{SAE}/metrics.parquet",
         trained_on=study.train_on,
-        model=study.model,
-        layer=study.layer,
+        model=study.stored_model,
+        layer=study.point,
         sae=study.saes,
     )
 
@@ -144,8 +155,8 @@ def over_studies(pattern, **fixed):
                 sae=study.saes,
                 dataset=dataset,
                 trained_on=study.train_on,
-                model=study.model,
-                layer=study.layer,
+                model=study.stored_model,
+                layer=study.point,
             )
     return sorted(set(found))
 

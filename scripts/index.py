@@ -2,9 +2,14 @@
 
 from pathlib import Path
 
-from visae.config.settings import AnyDataset
+from visae.activations.given import index_given
+from visae.config.settings import ActivationsSettings, AnyDataset
 from visae.data.index import build_index
 from visae.running import running_job
 
 with running_job(globals()) as job:
-    build_index(job.settings(AnyDataset), Path(job.output.index), job.seed)
+    settings, index = job.settings(AnyDataset), Path(job.output.index)
+    if isinstance(settings, ActivationsSettings):
+        index_given(settings, index)
+    else:
+        build_index(settings, index, job.seed)

@@ -16,4 +16,5 @@ with running_job(globals()) as job:
         Path(job.output.png).with_suffix(""),
         settings=job.settings(FigureSettings),
         scores=scores,
+        layer=job.spec["layer"],
     )

@@ -33,6 +33,7 @@ STAGES = {
     "patch-labels": ("visae.data.patch_labels", "write_patch_labels"),
     "extract": ("visae.activations.extract", "extract_shard"),
     "store": ("visae.activations.extract", "publish_store"),
+    "adopt": ("visae.activations.given", "adopt_activations"),
     "train": ("visae.sae.trainer", "train"),
     "encode": ("visae.features.codes", "encode_store"),
     "statistics": ("visae.features.statistics", "write_statistics"),
@@ -50,6 +51,7 @@ _SUMMARIES = {
     "patch-labels": "give each patch the class of most of its pixels",
     "extract": "write one shard of activations, all missing layers in one forward pass",
     "store": "publish a layer's shards as a store",
+    "adopt": "make a store of activations from elsewhere",
     "train": "train a sparse autoencoder",
     "encode": "turn a store into sparse codes",
     "statistics": "describe each latent in numbers",
@@ -86,15 +88,21 @@ def _run_other(arguments: list[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"visae {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="config | STAGE")
+    commands = parser.add_subparsers(dest="command", metavar="config | activations | STAGE")
     config = commands.add_parser("config", help="check a configuration, or print its documentation or schema")
     actions = config.add_subparsers(dest="action", required=True)
     actions.add_parser("check", help="parse a file and name every mistake").add_argument("file", type=Path)
     actions.add_parser("docs", help="print docs/config.md")
     actions.add_parser("schema", help="print the JSON Schema")
+    store = commands.add_parser("activations", help="check a store on disk")
+    checks = store.add_subparsers(dest="action", required=True)
+    check = checks.add_parser("check", help="read every byte; name truncated, altered, foreign and missing shards")
+    check.add_argument("folder", type=Path, help="folder of a manifest.json, or one above several")
     parsed = parser.parse_args(arguments)
     if parsed.command is None:
         parser.print_help()
+    elif parsed.command == "activations":
+        _check_store(parsed.folder)
     elif parsed.action == "check":
         load_config(parsed.file)
         print(f"{parsed.file}: no mistakes")
@@ -102,6 +110,16 @@ def _run_other(arguments: list[str]) -> None:
         print(config_documentation(), end="")
     else:
         print(json.dumps(json_schema(), indent=2))
+
+
+def _check_store(folder: Path) -> None:
+    """Print what is wrong with a store; exit status 1 if anything is."""
+    from visae.activations.check import check_store
+
+    problems = check_store(folder)
+    if problems:
+        sys.exit("\n".join(problems))
+    print(f"{folder}: every shard is whole and as it was written")
 
 
 def _run_stage(name: str, arguments: list[str]) -> None:

@@ -28,16 +28,16 @@ def print_headline(configfile: Path) -> None:
 def study_headline(settings: Settings, name: str, study: StudySettings) -> list[str]:
     """Lines of one study; a part that has not been made is left out."""
     results = Path(settings.results)
-    lines = ["", f"Study {name}: {study.model}, layer {study.layer}, trained on {study.train_on}", ""]
+    lines = ["", f"Study {name}: {study.stored_model}, layer {study.point}, trained on {study.train_on}", ""]
     for sae in study.saes:
-        summary = results / "saes" / study.train_on / study.model / f"layer{study.layer}" / sae / "summary.json"
+        summary = results / "saes" / study.train_on / study.stored_model / f"layer{study.point}" / sae / "summary.json"
         if summary.is_file():
             found = read_json(summary)
             lines.append(
                 f"  SAE {sae}: normalized MSE {found['normalized_mse']:.3f} on held-out patches, "
                 f"L0 {found['l0']:.1f}, dead {found['dead_share']:.1%}"
             )
-        folder = results / "features" / study.train_on / study.model / f"layer{study.layer}" / sae
+        folder = results / "features" / study.train_on / study.stored_model / f"layer{study.point}" / sae
         lines += _scores(folder / (study.segmentation or "") / "scores.parquet")
     lines += _heads(results, study)
     for sae in study.saes:
@@ -51,10 +51,12 @@ def study_headline(settings: Settings, name: str, study: StudySettings) -> list[
 def _heads(results: Path, study: StudySettings) -> list[str]:
     lines = []
     if study.classification:
-        metrics = read_json(results / "heads" / study.classification / study.model / "probe" / "metrics.json")
+        metrics = read_json(results / "heads" / study.classification / study.stored_model / "probe" / "metrics.json")
         lines.append(f"  Linear probe: accuracy {metrics['accuracy']:.3f} on val")
     if study.segmentation:
-        metrics = read_json(results / "heads" / study.segmentation / study.model / "segmentation" / "metrics.json")
+        metrics = read_json(
+            results / "heads" / study.segmentation / study.stored_model / "segmentation" / "metrics.json"
+        )
         lines.append(
             f"  Segmentation head: patch mIoU {metrics['patch_miou']:.3f}, pixel mIoU {metrics['pixel_miou']:.3f}, "
             f"pixel accuracy {metrics['pixel_accuracy']:.3f} on val"

@@ -3,7 +3,8 @@ import polars as pl
 import pytest
 import torch
 
-from visae.activations.store import ActivationStore, write_store
+from visae.activations.given import write_store
+from visae.activations.store import ActivationStore
 from visae.errors import StoreError
 from visae.features import codes
 from visae.features.codes import encode_store, read_codes_manifest, scan_codes

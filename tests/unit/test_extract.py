@@ -14,7 +14,7 @@ from visae.data.images import pixels
 from visae.data.index import build_index, read_index
 from visae.errors import ModelError, StoreError
 from visae.files import read_json
-from visae.vision.model import load_model, prepare_model
+from visae.vision.model import HookPoint, load_model, prepare_model
 
 MODEL = ModelSettings(architecture="vit_tiny_patch16_224", weights="random", image_size=64, batch_size=8)
 SHARDS = 3
@@ -22,6 +22,8 @@ SHARDS = 3
 
 class Made:
     """An index of made pictures and a model."""
+
+    kept: int | None = None
 
     def __init__(self, folder: Path) -> None:
         self.index = folder / "datasets" / "index.parquet"
@@ -32,12 +34,15 @@ class Made:
 
     def extract(self, layers: list[int], shard: int, settings: ModelSettings = MODEL) -> Path:
         receipt = self.root / f"layer{layers[0]}" / f"receipt-{shard}.json"
-        extract_shard(settings, shard, SHARDS, layers[0], layers[1:], self.index, self.card, receipt, "cpu")
+        names = [str(layer) for layer in layers]
+        extract_shard(
+            settings, shard, SHARDS, names[0], names[1:], self.index, self.card, receipt, self.kept, device="cpu"
+        )
         return receipt
 
     def publish(self, layer: int) -> ActivationStore:
         manifest = self.root / f"layer{layer}" / "manifest.json"
-        publish_store(MODEL, layer, SHARDS, self.index, self.card, manifest, "cpu")
+        publish_store(MODEL, str(layer), SHARDS, self.index, self.card, manifest, self.kept, device="cpu")
         return ActivationStore.open(manifest)
 
     def shard(self, layer: int, shard: int) -> Path:
@@ -56,10 +61,10 @@ def test_rows_are_the_models_tokens(made: Made) -> None:
     model = load_model(made.card)
     pictures = read_index(made.index)["path"].to_list()
     batch = torch.stack([pixels(pictures[i], model.card) for i in (0, 10, 11, 31)])
-    for layer, expected in model.read_layers(batch, [3, 11]).items():
-        store = made.publish(layer)
+    for point, expected in model.read(batch, [HookPoint(3), HookPoint(11)]).items():
+        store = made.publish(point.layer)
         assert store.splits == {"train": range(16), "val": range(16, 24), "test": range(24, 32)}
-        assert store.tokens.tolist() == [-1, *range(16)]
+        assert store.choice.tokens == (-1, *range(16))
         found = torch.cat([store.read(range(i, i + 1), "all") for i in (0, 10, 11, 31)])
         # float16 keeps 11 bits: half a unit in the last place is a relative 2^-11; batches of another size sum
         # in another order, about 1e-5.
@@ -99,5 +104,5 @@ def test_another_dtype_is_another_store(made: Made, tmp_path: Path) -> None:
 
 def test_a_layer_that_is_not_there_is_refused_before_any_work(made: Made, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="has 12 blocks, so layers go from 0 to 11"):
-        extract_shard(MODEL, 0, 1, 3, [12], made.index, made.card, tmp_path / "layer3" / "receipt-0.json", "cpu")
+        extract_shard(MODEL, 0, 1, "3", ["12"], made.index, made.card, tmp_path / "layer3" / "receipt-0.json")
     assert list(tmp_path.iterdir()) == []

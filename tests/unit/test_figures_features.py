@@ -45,8 +45,9 @@ def folder(tmp_path: Path) -> Path:
     }
     pl.DataFrame(index, schema=SCHEMA).write_parquet(tmp_path / "index.parquet")
     card = dict.fromkeys(("architecture", "weights", "weights_origin", "weights_sha256"), "x")
-    card |= dict.fromkeys(("depth", "d_model", "n_prefix"), 1)
-    card |= {"image_size": 32, "fit": "crop", "patch_size": 8, "grid": GRID, "has_class_token": True}
+    card |= dict.fromkeys(("d_final", "n_classes", "n_prefix"), 1)
+    card |= {"family": "blocks", "layers": [{"d_model": 1, "grid": GRID}], "precision": "float32"}
+    card |= {"image_size": [32, 32], "fit": "crop", "has_class_token": True}
     write_json(tmp_path / "model.json", card | {"mean": [0] * 3, "std": [1] * 3, "interpolation": "bicubic"})
     return tmp_path
 

@@ -14,7 +14,7 @@ GRADIENT = np.linspace(0, 255, 40 * 30).reshape(30, 40).astype(np.uint8)
 
 
 class Card:
-    image_size = 28
+    image_size = (28, 28)
     fit = "crop"
     interpolation = "bicubic"
 
@@ -185,7 +185,7 @@ def test_crop_is_torchvisions_where_nothing_is_rounded(size, interpolation):
     scaled = image.resize(tuple(round(side * 50 / min(size)) for side in size), Image.Resampling[interpolation.upper()])
     left, upper = (scaled.width - 50) // 2, (scaled.height - 50) // 2
     expected = np.asarray(scaled.crop((left, upper, left + 50, upper + 50)), dtype=int)
-    seen = np.asarray(fitted(image, 50, "crop", interpolation), dtype=int)
+    seen = np.asarray(fitted(image, (50, 50), "crop", interpolation), dtype=int)
     assert seen.shape == (50, 50, 3)
     assert np.abs(seen - expected)[3:-3, 3:-3].max() <= 1
 
@@ -193,28 +193,29 @@ def test_crop_is_torchvisions_where_nothing_is_rounded(size, interpolation):
 def test_squash_uses_the_whole_picture():
     image = Image.fromarray(colours())
     expected = np.asarray(image.resize((24, 24), Image.Resampling.BICUBIC))
-    np.testing.assert_array_equal(np.asarray(fitted(image, 24, "squash")), expected)
+    np.testing.assert_array_equal(np.asarray(fitted(image, (24, 24), "squash")), expected)
 
 
 def test_extreme_shapes_stay_cheap():
-    assert fitted(Image.new("RGB", (30_000, 1)), 224, "crop").size == (224, 224)
+    assert fitted(Image.new("RGB", (30_000, 1)), (224, 224), "crop").size == (224, 224)
 
 
 def test_unknown_fit_is_refused():
     with pytest.raises(ValueError, match="stretch"):
-        fitted(Image.new("RGB", (4, 4)), 4, "stretch")
+        fitted(Image.new("RGB", (4, 4)), (4, 4), "stretch")
 
 
 @pytest.mark.parametrize("fit", ["crop", "squash"])
 @pytest.mark.parametrize("size", [(90, 60), (60, 90), (61, 87), (300, 41), (224, 224)])
-def test_mask_goes_through_the_geometry_of_its_picture(tmp_path, fit, size):
+@pytest.mark.parametrize("seen", [(56, 56), (42, 70), (70, 28)])
+def test_mask_goes_through_the_geometry_of_its_picture(tmp_path, fit, size, seen):
     """A disc drawn in both: picture and mask agree but for the pixels on its edge."""
     rows, columns = np.mgrid[: size[1], : size[0]] + 0.5
     inside = np.hypot((columns - size[0] * 0.45) / size[0], (rows - size[1] * 0.55) / size[1]) < 0.3
     Image.fromarray(inside.astype(np.uint8) * 3).save(tmp_path / "mask.png")
-    mask = fitted_mask(tmp_path / "mask.png", size, 56, fit)
-    picture = np.asarray(fitted(Image.fromarray(inside).convert("RGB"), 56, fit, "bilinear"))[:, :, 0]
-    assert mask.shape == (56, 56)
+    mask = fitted_mask(tmp_path / "mask.png", size, seen, fit)
+    picture = np.asarray(fitted(Image.fromarray(inside).convert("RGB"), seen, fit, "bilinear"))[:, :, 0]
+    assert mask.shape == seen
     assert set(np.unique(mask)) <= {0, 3}
     assert mask.max() == 3
     assert ((mask == 3) != (picture > 127)).mean() < 0.02
@@ -225,7 +226,7 @@ def test_mask_goes_through_the_geometry_of_its_picture(tmp_path, fit, size):
 def test_mask_of_the_same_size_is_unchanged(tmp_path):
     ids = np.random.default_rng(0).integers(0, 200, (40, 40)).astype(np.uint8)
     Image.fromarray(ids).save(tmp_path / "mask.png")
-    np.testing.assert_array_equal(fitted_mask(tmp_path / "mask.png", (40, 40), 40, "crop"), ids)
+    np.testing.assert_array_equal(fitted_mask(tmp_path / "mask.png", (40, 40), (40, 40), "crop"), ids)
 
 
 def test_masks_of_every_mode(tmp_path):
@@ -263,6 +264,6 @@ def test_pixels_are_the_fitted_picture_channels_first(tmp_path):
     assert seen.dtype == torch.uint8
     assert seen.shape == (3, 28, 28)
     assert seen.is_contiguous()
-    expected = np.asarray(fitted(Image.fromarray(colours()), 28, "crop", "bicubic")).transpose(2, 0, 1)
+    expected = np.asarray(fitted(Image.fromarray(colours()), (28, 28), "crop", "bicubic")).transpose(2, 0, 1)
     np.testing.assert_array_equal(seen.numpy(), expected)
     assert seen[:, 2, 2].tolist() == [250, 10, 10]

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 
-from visae.activations.store import write_store
+from visae.activations.given import write_store
 from visae.config.settings import InterventionSettings, ModelSettings
 from visae.errors import DataError
 from visae.features.codes import encode_store
@@ -39,7 +39,7 @@ def planted(tmp_path_factory):
     settings = ModelSettings(architecture="test_vit", weights="random", image_size=64)
     prepare_model(settings, folder / "weights.safetensors", folder / "model.json")
     card = ModelCard.read(folder / "model.json")
-    d, n = card.d_model, N_FIT + N_MEASURE
+    d, n = card.layers[0].d_model, N_FIT + N_MEASURE
     rng = np.random.default_rng(1)
     # Orthonormal, and without a mean, so that the final norm only rescales.
     basis = np.linalg.qr(np.column_stack([np.ones(d), rng.normal(size=(d, WIDTH + 1))]))[0][:, 1:].T
@@ -58,7 +58,9 @@ def planted(tmp_path_factory):
         strength = np.where(rng.random((n, PATCHES, 1)) < 0.2, rng.uniform(1, 2, (n, PATCHES, 1)), 0)
         tokens[:, 1:] += strength * directions[latent]
     tokens += common
-    manifest = write_store(folder / "store", tokens.astype(np.float32), card.tokens, {"train": N_FIT, "val": N_MEASURE})
+    manifest = write_store(
+        folder / "store", tokens.astype(np.float32), card.tokens(0), {"train": N_FIT, "val": N_MEASURE}
+    )
 
     sae = SparseAutoencoder(d, WIDTH, Relu())
     state = {name: torch.zeros_like(tensor) for name, tensor in sae.state_dict().items()}

@@ -17,7 +17,7 @@ from visae.errors import DataError
 
 
 class Card:
-    image_size = 56
+    image_size = (56, 56)
     interpolation = "bicubic"
 
     def __init__(self, fit: str) -> None:
@@ -25,33 +25,35 @@ class Card:
 
 
 def write_card(path: Path, fit: str) -> Path:
-    path.write_text(json.dumps({"image_size": 56, "fit": fit, "patch_size": 14, "grid": [4, 4]}))
+    path.write_text(json.dumps({"image_size": [56, 56], "fit": fit, "layers": [{"d_model": 1, "grid": [4, 4]}]}))
     return path
 
 
-@pytest.mark.parametrize(("side", "patch_size", "n_classes"), [(42, 14, 5), (20, 5, 150), (16, 16, 1), (30, 7, 3)])
-def test_equals_a_plain_loop(side, patch_size, n_classes):
+@pytest.mark.parametrize(
+    ("grid", "patch", "n_classes"),
+    [((3, 3), (14, 14), 5), ((4, 4), (5, 5), 150), ((1, 1), (16, 16), 1), ((4, 2), (7, 5), 3)],
+)
+def test_equals_a_plain_loop(grid, patch, n_classes):
     generator = np.random.default_rng(0)
-    mask = np.minimum(
-        generator.integers(0, n_classes + 1, (side, side)), generator.integers(0, n_classes + 1, (side, side))
-    )
-    labels, purity = patch_labels(mask, patch_size, n_classes)
+    shape = grid[0] * patch[0], grid[1] * patch[1]
+    mask = np.minimum(generator.integers(0, n_classes + 1, shape), generator.integers(0, n_classes + 1, shape))
+    labels, purity = patch_labels(mask, grid, n_classes)
     assert labels.dtype == np.int16
     assert purity.dtype == np.float32
     expected = []
-    for row in range(side // patch_size):
-        for column in range(side // patch_size):
-            down, across = row * patch_size, column * patch_size
-            counts = Counter(mask[down : down + patch_size, across : across + patch_size].ravel().tolist())
+    for row in range(grid[0]):
+        for column in range(grid[1]):
+            down, across = row * patch[0], column * patch[1]
+            counts = Counter(mask[down : down + patch[0], across : across + patch[1]].ravel().tolist())
             label, count = min(counts.items(), key=lambda item: (-item[1], item[0]))
-            expected.append((label, count / patch_size**2))
+            expected.append((label, count / (patch[0] * patch[1])))
     np.testing.assert_array_equal(labels, [label for label, _ in expected])
     np.testing.assert_allclose(purity, [share for _, share in expected], rtol=1e-6)
 
 
 def test_row_major_and_pure():
     mask = np.kron(np.arange(12).reshape(3, 4)[:, :3], np.ones((4, 4), dtype=int))
-    labels, purity = patch_labels(mask.astype(np.uint8), 4, 11)
+    labels, purity = patch_labels(mask.astype(np.uint8), (3, 3), 11)
     assert labels.tolist() == [0, 1, 2, 4, 5, 6, 8, 9, 10]
     assert (purity == 1).all()
 
@@ -61,7 +63,7 @@ def test_ids_out_of_range_are_refused(wrong):
     mask = np.zeros((8, 8), dtype=np.int32)
     mask[3, 3] = wrong
     with pytest.raises(DataError, match=str(wrong)):
-        patch_labels(mask, 4, 6)
+        patch_labels(mask, (2, 2), 6)
 
 
 @pytest.mark.parametrize("fit", ["crop", "squash"])
@@ -81,7 +83,7 @@ def test_written_labels_follow_the_pixels_that_the_model_sees(tmp_path, fit):
         SegmentationFolderSettings(kind="segmentation_folder", root=str(root), splits={"train": "train"}), index_path
     )
     output = tmp_path / "labels.parquet"
-    write_patch_labels(index_path, write_card(tmp_path / "model.json", fit), output)
+    write_patch_labels(index_path, write_card(tmp_path / "model.json", fit), 0, output)
     frame = polars.read_parquet(output)
     assert dict(frame.schema) == {
         "image_id": polars.Int32,
@@ -109,4 +111,4 @@ def test_data_without_masks_is_refused(tmp_path):
     )
     build_index(settings, index_path)
     with pytest.raises(DataError, match="no picture has a mask"):
-        write_patch_labels(index_path, write_card(tmp_path / "model.json", "crop"), tmp_path / "labels.parquet")
+        write_patch_labels(index_path, write_card(tmp_path / "model.json", "crop"), 0, tmp_path / "labels.parquet")

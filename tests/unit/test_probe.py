@@ -9,7 +9,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 
-from visae.activations.store import write_store
+from visae.activations.given import write_store
 from visae.config.settings import ModelSettings, ProbeSettings
 from visae.errors import DataError, StoreError
 from visae.heads.bootstrap import class_mean, interval, ratios, resampling_weights
@@ -33,9 +33,11 @@ def made_task(folder, card, n_fit=60, n_measure=30, labels=True):
     rng = np.random.default_rng(0)
     n = n_fit + n_measure
     classes = np.arange(n) % N_CLASSES
-    centres = rng.normal(size=(N_CLASSES, model.card.d_model))
-    tokens = rng.normal(size=(n, len(model.card.tokens), model.card.d_model)) + 0.4 * centres[classes][:, None]
-    manifest = write_store(folder, tokens.astype(np.float32), model.card.tokens, {"train": n_fit, "val": n_measure})
+    centres = rng.normal(size=(N_CLASSES, model.card.layers[0].d_model))
+    tokens = (
+        rng.normal(size=(n, len(model.card.tokens(0)), model.card.layers[0].d_model)) + 0.4 * centres[classes][:, None]
+    )
+    manifest = write_store(folder, tokens.astype(np.float32), model.card.tokens(0), {"train": n_fit, "val": n_measure})
     index = pl.DataFrame(
         {
             "image_id": pl.Series(range(n), dtype=pl.Int32),

@@ -18,7 +18,7 @@ import torch
 from sae_run_for_tests import settings
 from safetensors.torch import load_file
 
-from visae.activations.store import write_store
+from visae.activations.given import write_store
 from visae.sae.checkpoints import Checkpoint, Checkpoints
 from visae.sae.trainer import train
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from visae.activations.store import ActivationStore, write_store
+from visae.activations.given import write_store
+from visae.activations.store import ActivationStore
 from visae.config.settings import ReluSettings, TopKSettings
 from visae.errors import TrainingError
 from visae.sae import load_sae

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
-from visae.activations.store import write_store
+from visae.activations.given import write_store
 from visae.config.settings import ModelSettings, SegmentationHeadSettings
 from visae.data.patch_labels import write_patch_labels
 from visae.errors import DataError
@@ -63,12 +63,14 @@ def task(tmp_path_factory):
     rng = np.random.default_rng(0)
     n, n_fit = 24, 16
     ids = rng.choice([0, 1, 2, 3], size=(n, 4, 4), p=[0.1, 0.4, 0.3, 0.2])
-    centres = rng.normal(size=(4, card.d_model))
-    tokens = rng.normal(size=(n, 17, card.d_model)) * 0.5
+    centres = rng.normal(size=(4, card.layers[0].d_model))
+    tokens = rng.normal(size=(n, 17, card.layers[0].d_model)) * 0.5
     tokens[:, 1:] += centres[ids.reshape(n, 16)]
     for i, grid in enumerate(ids):
         Image.fromarray(np.kron(grid, np.ones((16, 16))).astype(np.uint8)).save(folder / f"mask-{i}.png")
-    manifest = write_store(folder / "store", tokens.astype(np.float32), card.tokens, {"train": n_fit, "val": n - n_fit})
+    manifest = write_store(
+        folder / "store", tokens.astype(np.float32), card.tokens(0), {"train": n_fit, "val": n - n_fit}
+    )
     pl.DataFrame(
         {
             "image_id": pl.Series(range(n), dtype=pl.Int32),
@@ -84,7 +86,7 @@ def task(tmp_path_factory):
     ).write_parquet(folder / "index.parquet")
     summary = {"kind": "segmentation_folder", "classes": [{"id": i, "name": name} for i, name in NAMES.items()]}
     (folder / "summary.json").write_text(json.dumps(summary))
-    write_patch_labels(folder / "index.parquet", folder / "model.json", folder / "patch_labels.parquet")
+    write_patch_labels(folder / "index.parquet", folder / "model.json", 0, folder / "patch_labels.parquet")
     return folder, manifest, ids
 
 

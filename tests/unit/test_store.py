@@ -9,11 +9,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from visae.activations.check import check_store
+from visae.activations.given import write_store
+from visae.activations.manifest import image_ranges
 from visae.activations.reader import ShuffledReader
-from visae.activations.schema import ShardHeader, ShardRecord, shard_name
-from visae.activations.store import ActivationStore, image_ranges, scan, write_store
+from visae.activations.schema import DTYPES, ShardHeader, ShardRecord, TokenChoice, shard_name
+from visae.activations.store import ActivationStore, scan
 from visae.activations.writer import BackgroundWriter, ShardWriter
 from visae.errors import StoreError
+from visae.vision.hook_points import HookPoint
 
 TOKENS = [-1, *range(9)]
 
@@ -34,9 +38,9 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
 def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     n_images, d_model = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 33))
     n_prefix, n_patches = data.draw(st.integers(0, 3)), data.draw(st.integers(1, 300))
-    dtype = data.draw(st.sampled_from(["float16", "float32"]))
+    dtype = data.draw(st.sampled_from(list(DTYPES)))
     tokens = [*range(-1, -1 - n_prefix, -1), *range(n_patches)]
-    values = np.random.default_rng(1).normal(size=(n_images, len(tokens), d_model)).astype(dtype)
+    values = torch.randn(n_images, len(tokens), d_model, generator=torch.Generator().manual_seed(1)).to(DTYPES[dtype])
     train = data.draw(st.integers(0, n_images))
     folder = tmp_path_factory.mktemp("store")
     shards = data.draw(st.integers(1, 5))
@@ -44,8 +48,14 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, data:
     store = ActivationStore.open(write_store(folder, values, tokens, splits, dtype=dtype, shards=shards))
     start = data.draw(st.integers(0, n_images))
     images = range(start, data.draw(st.integers(start, n_images)))
-    assert np.array_equal(store.read(images, "all").numpy(), values[images.start : images.stop].astype(np.float32))
-    assert np.array_equal(store.read(images).numpy(), values[images.start : images.stop, n_prefix:].astype(np.float32))
+    expected = values[images.start : images.stop].float()
+    assert torch.equal(store.read(images, "all"), expected)
+    assert torch.equal(store.read(images), expected[:, n_prefix:])
+    scanned = scan(store.folder / "manifest.json").collect()
+    assert np.array_equal(scanned["activation"].to_numpy(), values.float().flatten(0, 1).numpy())
+    assert scanned["token"].to_list() == tokens * n_images
+    assert scanned["image_id"].to_list() == np.repeat(np.arange(n_images), len(tokens)).tolist()
+    assert check_store(folder) == []
 
 
 def test_polars_sees_the_same_rows(stored: tuple[Path, np.ndarray]) -> None:
@@ -110,7 +120,7 @@ def test_a_batch_mixes_pictures_like_a_uniform_draw(tmp_path: Path) -> None:
 
 
 def header(n_images: int, dtype: str = "float16") -> ShardHeader:
-    return ShardHeader("made-from", 3, 8, dtype, tuple(TOKENS), (3, 3), 10, n_images)
+    return ShardHeader("made-from", 3, "residual", 8, dtype, TokenChoice(tuple(TOKENS)), (3, 3), 10, n_images)
 
 
 def test_a_failed_shard_leaves_nothing(tmp_path: Path) -> None:
@@ -128,9 +138,9 @@ def test_a_value_that_cannot_be_stored_names_the_picture(tmp_path: Path, value: 
 
     def write() -> None:
         with writer:
-            background = BackgroundWriter({3: writer})
+            background = BackgroundWriter({HookPoint(3): writer})
             try:
-                background.add({3: values})
+                background.add({HookPoint(3): values})
             finally:
                 background.close()
 

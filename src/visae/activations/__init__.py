@@ -1,1 +1,5 @@
-"""The activation store: write, check, read in order, read shuffled."""
+"""The activation store: write, check, read in order, read shuffled, scan with polars."""
+
+from visae.activations.store import ActivationStore, scan
+
+__all__ = ["ActivationStore", "scan"]

@@ -1,4 +1,4 @@
-"""One forward pass over a shard's pictures writes every layer that is still missing."""
+"""One forward pass over a shard's pictures writes every hook point that is still missing."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
+import polars as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from visae.activations.schema import DTYPES, ShardHeader, ShardRecord, shard_name
-from visae.activations.store import image_ranges, write_manifest
+from visae.activations.manifest import image_ranges, write_manifest
+from visae.activations.schema import ShardHeader, ShardRecord, TokenChoice, shard_name
 from visae.activations.writer import BackgroundWriter, ShardWriter
 from visae.config.settings import ModelSettings
 from visae.data.images import pixels
@@ -23,7 +24,7 @@ from visae.errors import DataError, StoreError
 from visae.files import file_sha256, text_sha256, write_json
 from visae.progress import progress_bar
 from visae.provenance import Provenance, code_fingerprint
-from visae.vision.model import ModelCard, VisionTransformer, load_model
+from visae.vision.model import HookPoint, ModelCard, VisionModel, load_model
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +33,13 @@ def extract_shard(
     settings: ModelSettings,
     shard: int,
     shards: int,
-    layer: int,
-    others: list[int],
+    layer: str,
+    others: list[str],
     index_path: Path,
     card_path: Path,
     receipt: Path,
+    tokens_per_image: int | None = None,
+    token_seed: int = 0,
     device: str = "auto",
 ) -> None:
     """Write one shard's activations of a layer, and of the other layers that are missing, in one forward pass.
@@ -51,13 +54,17 @@ def extract_shard(
     shard, shards
         Which of how many.
     layer
-        The block that the receipt is for, counted from 0.
+        The block that the receipt is for, counted from 0; with a hook as `10-attention`.
     others
         Blocks that will be asked for next.
     index_path, card_path
         The data set's index.parquet and the model's model.json.
     receipt
         JSON to write at the end: the shard's record.
+    tokens_per_image
+        Patches kept of each picture; all without it.
+    token_seed
+        Decides which.
     device
         auto, cpu or cuda.
 
@@ -69,29 +76,40 @@ def extract_shard(
         If an activation is not finite, or the disk has too few bytes left.
     """
     card = ModelCard.read(card_path)
-    layers = sorted({layer, *others})
-    for one in layers:
-        card.check_layer(one, "studies: layer")
+    wanted = HookPoint.parse(layer)
+    points = sorted({wanted, *map(HookPoint.parse, others)})
+    for point in points:
+        card.check(point, "studies: layer")
     index = read_index(index_path)
     # A shard without pictures (more shards than pictures) has a receipt and no files.
     first, stop = next(((a, b) for number, a, b in image_ranges(index.height, shards) if number == shard), (0, 0))
-    headers = {one: _header(settings, card, index_path, one, first, stop - first) for one in layers}
-    paths = {one: receipt.parent.parent / f"layer{one}" / shard_name(shard) for one in layers}
-    record = ShardRecord.read_whole(paths[layer], headers[layer].fingerprint)
+    store = _Made(settings, card, index_path, tokens_per_image, token_seed)
+    headers = {point: store.header(point, first, stop - first) for point in points}
+    paths = {point: receipt.parent.parent / f"layer{point}" / shard_name(shard) for point in points}
+    record = ShardRecord.read_whole(paths[wanted], headers[wanted].fingerprint)
     if record is not None:
-        logger.info("shard %d of layer %d is whole already", shard, layer)
+        logger.info("shard %d of layer %s is whole already", shard, wanted)
     elif stop > first:
-        missing = [one for one in layers if not ShardRecord.read_whole(paths[one], headers[one].fingerprint)]
-        _refuse_full_disk(receipt.parent.parent, [headers[one] for one in missing])
+        missing = [point for point in points if not ShardRecord.read_whole(paths[point], headers[point].fingerprint)]
+        _refuse_full_disk(receipt.parent.parent, [headers[point] for point in missing])
         model = load_model(card_path, chosen_device(device))
-        pictures = index["path"].to_list()[first:stop]
-        _forward(model, settings, pictures, {one: headers[one] for one in missing}, paths)
-        record = ShardRecord.read_whole(paths[layer], headers[layer].fingerprint)
+        pictures = index["path"][first:stop]
+        del index  # of a large data set it is hundreds of MB, which decoding processes would inherit
+        _forward(model, settings, pictures, {point: headers[point] for point in missing}, paths)
+        record = ShardRecord.read_whole(paths[wanted], headers[wanted].fingerprint)
     write_json(receipt, asdict(record) if record else {})
 
 
 def publish_store(
-    settings: ModelSettings, layer: int, shards: int, index_path: Path, card_path: Path, manifest: Path, device: str
+    settings: ModelSettings,
+    layer: str,
+    shards: int,
+    index_path: Path,
+    card_path: Path,
+    manifest: Path,
+    tokens_per_image: int | None = None,
+    token_seed: int = 0,
+    device: str = "auto",
 ) -> None:
     """Check one layer's shards against their records and write the manifest that later stages depend on.
 
@@ -100,12 +118,13 @@ def publish_store(
     StoreError
         If a shard is missing or was made from something else.
     """
-    card = ModelCard.read(card_path)
+    card, point = ModelCard.read(card_path), HookPoint.parse(layer)
     index = read_index(index_path)
     provenance = Provenance(settings, [index_path, card_path], 0, described(chosen_device(device)))
+    store = _Made(settings, card, index_path, tokens_per_image, token_seed)
     records = []
     for shard, first, stop in image_ranges(index.height, shards):
-        header = _header(settings, card, index_path, layer, first, stop - first)
+        header = store.header(point, first, stop - first)
         path = manifest.parent / shard_name(shard)
         record = ShardRecord.read_whole(path, header.fingerprint)
         if record is None:
@@ -114,53 +133,64 @@ def publish_store(
                 f"{manifest.parent / f'receipt-{shard}.json'} and run snakemake again"
             )
         records.append(record)
-    splits = {}
-    for split in index["split"].unique(maintain_order=True):
-        ids = index.filter(index["split"] == split)["image_id"]
-        splits[split] = (ids[0], ids[-1] + 1)
+    bounds = index.group_by("split", maintain_order=True).agg(
+        first=pl.col("image_id").min(), stop=pl.col("image_id").max() + 1
+    )
     write_manifest(
         manifest.parent,
         header,
         records,
-        splits,
+        {split: (first, stop) for split, first, stop in bounds.iter_rows()},
         index_sha256=file_sha256(index_path),
         model=asdict(card),
         provenance=provenance.record(),
     )
 
 
-def _header(
-    settings: ModelSettings, card: ModelCard, index_path: Path, layer: int, first: int, n_images: int
-) -> ShardHeader:
-    """Header of a shard; its fingerprint covers all that decides the values."""
-    made_from = {
-        "index": file_sha256(index_path),
-        "model": asdict(card),
-        "layer": layer,
-        "dtype": settings.dtype,
-        "images": [first, n_images],
-        "code": [code_fingerprint("visae.vision.model"), code_fingerprint("visae.data.images")],
-    }
-    return ShardHeader(
-        fingerprint=text_sha256(json.dumps(made_from, sort_keys=True)),
-        layer=layer,
-        d_model=card.d_model,
-        dtype=settings.dtype,
-        tokens=tuple(card.tokens),
-        grid=card.grid,
-        first_image=first,
-        n_images=n_images,
-    )
+class _Made:
+    """What a store's shards share, and the headers that follow from it."""
 
+    def __init__(
+        self,
+        settings: ModelSettings,
+        card: ModelCard,
+        index_path: Path,
+        tokens_per_image: int | None,
+        token_seed: int,
+    ) -> None:
+        self.settings, self.card = settings, card
+        self.patches, self.token_seed = tokens_per_image, token_seed
+        self.index_sha256 = file_sha256(index_path)
 
-def _row_bytes(header: ShardHeader) -> int:
-    """Bytes of a row: its activation, image_id and token."""
-    return header.d_model * DTYPES[header.dtype].itemsize + 4 + 2
+    def header(self, point: HookPoint, first: int, n_images: int) -> ShardHeader:
+        """Header of a shard; its fingerprint covers all that decides the values."""
+        shape = self.card.layers[point.layer]
+        choice = TokenChoice(tuple(self.card.tokens(point.layer)), self.patches, self.token_seed)
+        made_from = {
+            "index": self.index_sha256,
+            "model": asdict(self.card),
+            "point": str(point),
+            "choice": asdict(choice),
+            "dtype": self.settings.dtype,
+            "images": [first, n_images],
+            "code": [code_fingerprint("visae.vision.model"), code_fingerprint("visae.data.images")],
+        }
+        return ShardHeader(
+            fingerprint=text_sha256(json.dumps(made_from, sort_keys=True)),
+            layer=point.layer,
+            hook=point.hook,
+            d_model=shape.d_model,
+            dtype=self.settings.dtype,
+            choice=choice,
+            grid=shape.grid,
+            first_image=first,
+            n_images=n_images,
+        )
 
 
 def _refuse_full_disk(folder: Path, headers: list[ShardHeader]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    needed = sum(_row_bytes(header) * len(header.tokens) * header.n_images for header in headers)
+    needed = sum(header.n_bytes for header in headers)
     free = shutil.disk_usage(folder).free
     logger.info("activations to write: %.1f MB; free: %.1f MB", needed / 1e6, free / 1e6)
     if needed > free:
@@ -173,7 +203,7 @@ def _refuse_full_disk(folder: Path, headers: list[ShardHeader]) -> None:
 class _Pictures(Dataset):
     """Decoded pictures, in index order."""
 
-    def __init__(self, paths: list[str], card: ModelCard) -> None:
+    def __init__(self, paths: pl.Series, card: ModelCard) -> None:
         self.paths, self.card = paths, card
 
     def __len__(self) -> int:
@@ -187,11 +217,11 @@ class _Pictures(Dataset):
 
 
 def _forward(
-    model: VisionTransformer,
+    model: VisionModel,
     settings: ModelSettings,
-    pictures: list[str],
-    headers: dict[int, ShardHeader],
-    paths: dict[int, Path],
+    pictures: pl.Series,
+    headers: dict[HookPoint, ShardHeader],
+    paths: dict[HookPoint, Path],
 ) -> None:
     device = next(model.parameters()).device
     loader = DataLoader(
@@ -201,20 +231,53 @@ def _forward(
         pin_memory=device.type == "cuda",
         prefetch_factor=4 if settings.workers else None,
     )
-    layers = sorted(headers)
-    logger.info("forward pass on %s, layers %s", described(device), layers)
-    bytes_a_picture = sum(
-        header.d_model * DTYPES[header.dtype].itemsize * len(header.tokens) for header in headers.values()
+    points = sorted(headers)
+    logger.info(
+        "forward pass in %s on %s, layers %s", model.card.precision, described(device), ", ".join(map(str, points))
     )
+    next_image = headers[points[0]].first_image
     with ExitStack() as stack:
-        writers = {layer: stack.enter_context(ShardWriter(paths[layer], headers[layer])) for layer in layers}
+        writers = {
+            point: stack.enter_context(ShardWriter(paths[point], header, pictures.__getitem__))
+            for point, header in sorted(headers.items())
+        }
         background = BackgroundWriter(writers)
-        bar = stack.enter_context(progress_bar(len(pictures), "activations", "images"))
+        bar = stack.enter_context(_ByteBar(len(pictures), sum(header.n_bytes for header in headers.values())))
         try:
             for batch in loader:
-                background.add(model.read_layers(batch.to(device, non_blocking=True), layers))
+                tokens = model.read(batch.to(device, non_blocking=True), points)
+                images = range(next_image, next_image + len(batch))
+                background.add({point: _kept(tokens[point], headers[point].choice, images) for point in points})
+                next_image = images.stop
                 bar.update(len(batch))
-                seconds = max(bar.format_dict["elapsed"], 1e-9)
-                bar.set_postfix_str(f"{bar.n * bytes_a_picture / seconds / 1e6:.1f} MB/s")
         finally:
             background.close()
+
+
+def _kept(tokens: torch.Tensor, choice: TokenChoice, images: range) -> torch.Tensor:
+    """Of tokens (n_images, n_tokens, d_model) those that are stored."""
+    if choice.is_whole:
+        return tokens
+    positions = torch.from_numpy(choice.positions(images)).to(tokens.device)
+    return tokens.take_along_dim(positions.unsqueeze(2), dim=1)
+
+
+class _ByteBar:
+    """Progress in pictures and bytes: how many a second, how many are to come, and when it ends."""
+
+    def __init__(self, n_images: int, n_bytes: int) -> None:
+        self.bar = progress_bar(n_images, "activations", "images")
+        self.bytes_an_image = n_bytes / max(1, n_images)
+
+    def __enter__(self) -> _ByteBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def update(self, n_images: int) -> None:
+        """Count pictures that went through the model."""
+        self.bar.update(n_images)
+        rate = self.bar.n / max(self.bar.format_dict["elapsed"], 1e-9)
+        to_come = (self.bar.total - self.bar.n) * self.bytes_an_image
+        self.bar.set_postfix_str(f"{rate * self.bytes_an_image / 1e6:.1f} MB/s, {to_come / 1e9:.2f} GB to come")

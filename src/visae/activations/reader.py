@@ -5,16 +5,21 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from visae.activations.schema import DTYPES
 from visae.activations.store import ActivationStore, Kinds
 from visae.errors import StoreError
 
 # Rows are shuffled within a pool of at most this many bytes; two pools exist at a time.
 POOL_BYTES = 256 << 20
+# One thread waits for the disk while another checks checksums.
+_READERS = 2
+_BITS = {2: torch.int16, 4: torch.int32}
 
 
 class _Group(NamedTuple):
@@ -23,6 +28,14 @@ class _Group(NamedTuple):
     group: int
     images: range
     rows: int
+
+
+class _Pool(NamedTuple):
+    """Rows (n, d_model) that are being read, as bits, and the order in which they are handed out."""
+
+    values: np.ndarray
+    order: np.ndarray
+    reads: list[Future]
 
 
 class ShuffledReader:
@@ -46,6 +59,14 @@ class ShuffledReader:
         Which tokens of a picture.
     pool_bytes
         Size of the pool that is shuffled as one.
+    rank, world_size
+        Of several processes that read together, which one this is: each row group is read by exactly one of them in
+        an epoch. `n_tokens` is then this process's share.
+
+    Raises
+    ------
+    StoreError
+        If stores do not go together or there is nothing to read.
     """
 
     def __init__(
@@ -56,6 +77,8 @@ class ShuffledReader:
         seed: int,
         kinds: Kinds = "patches",
         pool_bytes: int = POOL_BYTES,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         widths = {store.d_model for store in stores}
         if len(widths) != 1:
@@ -67,15 +90,22 @@ class ShuffledReader:
             if split in store.splits
             for shard, group, images in store.groups(store.splits[split])
         ]
+        # Dealt in a fixed random order: neighbouring pictures, which may be alike, go to different processes.
+        dealt = np.random.default_rng([seed, world_size]).permutation(len(self._groups))[rank::world_size]
+        self._groups = [self._groups[number] for number in np.sort(dealt)]
         self.n_tokens = sum(group.rows for group in self._groups)
         if not self.n_tokens:
-            raise StoreError(f"{stores[0].folder}: no tokens of split {split!r} to read")
-        row_bytes = max(store.d_model * np.dtype(store.dtype).itemsize for store in stores)
+            raise StoreError(
+                f"{stores[0].folder}: no tokens of split {split!r} to read (process {rank} of {world_size})"
+            )
+        dtypes = {store.dtype for store in stores}
+        self._dtype = DTYPES[dtypes.pop() if len(dtypes) == 1 else "float32"]
+        row_bytes = stores[0].d_model * self._dtype.itemsize
         self._pool_rows = max(pool_bytes // row_bytes, batch_size)
 
     def batches(self, start: int = 0) -> Iterator[torch.Tensor]:
         """Endless float32 batches (batch_size, d_model), from batch number `start` on."""
-        ahead: queue.Queue[np.ndarray | BaseException] = queue.Queue(maxsize=1)
+        ahead: queue.Queue[torch.Tensor | BaseException] = queue.Queue(maxsize=1)
         stopped = threading.Event()
         thread = threading.Thread(target=self._read_ahead, args=(start, ahead, stopped), daemon=True)
         thread.start()
@@ -89,7 +119,7 @@ class ShuffledReader:
                 taken = 0
                 while taken < len(rows):
                     piece = rows[taken : taken + missing]
-                    parts.append(torch.from_numpy(piece).float())
+                    parts.append(piece.float())
                     taken += len(piece)
                     missing -= len(piece)
                     if missing == 0:
@@ -104,16 +134,32 @@ class ShuffledReader:
                     continue
 
     def _read_ahead(self, start: int, ahead: queue.Queue, stopped: threading.Event) -> None:
-        try:
-            for rows in self._shuffled_rows(start * self.batch_size):
-                if stopped.is_set():
-                    return
-                ahead.put(rows)
-        except BaseException as failure:  # handed to the reading side
-            ahead.put(failure)
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="store reader") as readers:
+            try:
+                for rows in self._shuffled_rows(start * self.batch_size, readers):
+                    if stopped.is_set():
+                        return
+                    ahead.put(rows)
+            except BaseException as failure:  # handed to the other side
+                ahead.put(failure)
+            finally:
+                readers.shutdown(wait=True, cancel_futures=True)
 
-    def _shuffled_rows(self, skip: int) -> Iterator[np.ndarray]:
-        """Pieces of the endless shuffled stream of rows, from row `skip` on."""
+    def _shuffled_rows(self, skip: int, readers: ThreadPoolExecutor) -> Iterator[torch.Tensor]:
+        """Pieces of the endless shuffled stream of rows, from row `skip` on; the next pool is read meanwhile."""
+        pools = self._pools_from(skip)
+        upcoming = self._begun(next(pools), readers)
+        while True:
+            current, upcoming = upcoming, self._begun(next(pools), readers)
+            for done in current.reads:
+                done.result()
+            # Gathered piece by piece: the permuted pool never exists whole.
+            for piece in range(0, len(current.order), 4 * self.batch_size):
+                rows = current.values[current.order[piece : piece + 4 * self.batch_size]]
+                yield torch.from_numpy(rows).view(self._dtype)
+
+    def _pools_from(self, skip: int) -> Iterator[tuple[list[_Group], np.ndarray]]:
+        """Pools of this epoch and all later ones, with the order of their rows, from row `skip` on."""
         epoch, skip = divmod(skip, self.n_tokens)
         while True:
             for number, pool in enumerate(self._pools(epoch)):
@@ -121,12 +167,8 @@ class ShuffledReader:
                 if skip >= rows:
                     skip -= rows
                     continue
-                order = np.random.default_rng([self.seed, epoch, number, 1]).permutation(rows)[skip:]
+                yield pool, np.random.default_rng([self.seed, epoch, number, 1]).permutation(rows)[skip:]
                 skip = 0
-                values = self._read_pool(pool, rows)
-                # Gathered piece by piece: the permuted pool never exists whole.
-                for piece in range(0, len(order), 4 * self.batch_size):
-                    yield values[order[piece : piece + 4 * self.batch_size]]
             epoch += 1
 
     def _pools(self, epoch: int) -> list[list[_Group]]:
@@ -143,12 +185,19 @@ class ShuffledReader:
             rows += self._groups[index].rows
         return pools
 
-    def _read_pool(self, pool: list[_Group], rows: int) -> np.ndarray:
-        dtypes = {self.stores[group.store].dtype for group in pool}
-        values = np.empty((rows, self.stores[0].d_model), dtype="float32" if len(dtypes) > 1 else dtypes.pop())
-        filled = 0
-        for group in pool:
-            read = self.stores[group.store].read_group(group.shard, group.group, group.images, self.kinds)
-            values[filled : filled + group.rows] = read.reshape(group.rows, -1)
-            filled += group.rows
-        return values
+    def _begun(self, planned: tuple[list[_Group], np.ndarray], readers: ThreadPoolExecutor) -> _Pool:
+        """Start reading a pool."""
+        pool, order = planned
+        rows = sum(group.rows for group in pool)
+        values = torch.empty(rows, self.stores[0].d_model, dtype=self._dtype)
+        # As bits: NumPy has no bfloat16, and it moves rows in this thread alone, where torch would take all cores.
+        bits = values.view(_BITS[self._dtype.itemsize]).numpy()
+
+        def read(group: _Group, place: int) -> None:
+            found = self.stores[group.store].read_group(group.shard, group.group, group.images, self.kinds)
+            found = found.to(self._dtype).view(_BITS[self._dtype.itemsize])
+            bits[place : place + group.rows].reshape(found.shape)[:] = found.numpy()
+
+        places = np.cumsum([0, *(group.rows for group in pool)]).tolist()
+        reads = [readers.submit(read, group, place) for group, place in zip(pool, places, strict=False)]
+        return _Pool(bits, order, reads)

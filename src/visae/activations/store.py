@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,26 +12,25 @@ import polars as pl
 import pyarrow.parquet as pq
 import torch
 
-from visae.activations.schema import FORMAT, ShardHeader, ShardRecord, as_array, shard_name
-from visae.activations.writer import ShardWriter
+from visae.activations.manifest import read_manifest
+from visae.activations.schema import DTYPES, ShardRecord, TokenChoice, as_tensor, footer_sha256
 from visae.errors import StoreError
-from visae.files import read_json, text_sha256, write_json
 
 Kinds = Literal["patches", "all", "class"]
 
 
 class ActivationStore:
-    """The activations of one data set at one layer of one model.
+    """The activations of one data set at one hook point of one model.
 
-    Every picture has the same tokens in the same order, and pictures lie in the order of their ids, so any
-    picture is found by arithmetic.
+    Every picture has the same number of rows, and pictures lie in the order of their ids, so any picture is found
+    by arithmetic.
 
     Attributes
     ----------
     d_model
         Dimension of an activation.
-    tokens
-        int16 (n_tokens,) token ids of every picture: -1 for [CLS], -2, ... for registers, patches from 0.
+    choice
+        Which tokens of each picture are stored.
     n_images
         Pictures in the store, ids 0 to n_images - 1.
     """
@@ -42,7 +39,7 @@ class ActivationStore:
         self.folder, self.manifest = folder, manifest
         self.d_model: int = manifest["d_model"]
         self.dtype: str = manifest["dtype"]
-        self.tokens = np.array(manifest["tokens"], dtype=np.int16)
+        self.choice = TokenChoice(**{**manifest["choice"], "tokens": tuple(manifest["choice"]["tokens"])})
         self.n_images: int = manifest["n_images"]
         self.grid: tuple[int, int] = tuple(manifest["grid"])
         self.splits: dict[str, range] = {name: range(*bounds) for name, bounds in manifest["splits"].items()}
@@ -60,12 +57,13 @@ class ActivationStore:
             If it is no manifest of a store, or a shard is missing or of another size.
         """
         manifest_path = Path(manifest_path)
-        if not manifest_path.is_file():
-            raise StoreError(f"{manifest_path}: no such manifest; make it with: snakemake {manifest_path}")
-        manifest = read_json(manifest_path)
-        if manifest.get("format") != FORMAT:
-            raise StoreError(f"{manifest_path}: not the manifest of an activation store ({FORMAT})")
-        store = cls(manifest_path.parent, manifest)
+        manifest = read_manifest(manifest_path)
+        try:
+            store = cls(manifest_path.parent, manifest)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StoreError(
+                f"{manifest_path}: damaged; make it again with: snakemake --force {manifest_path}"
+            ) from error
         for shard in store.shards:
             path = store.folder / shard.file
             if not path.is_file() or path.stat().st_size != shard.bytes:
@@ -85,18 +83,21 @@ class ActivationStore:
             raise StoreError(f"{self.folder}: no split {split!r}; it has {', '.join(self.splits)}")
         return self.splits[split]
 
-    def token_slice(self, kinds: Kinds) -> slice:
+    def row_slice(self, kinds: Kinds) -> slice:
         """Positions of a kind of token within a picture's rows."""
-        n_prefix = int((self.tokens < 0).sum())
         if kinds == "class":
-            if self.tokens[0] != -1:
+            if self.choice.tokens[0] != -1:
                 raise StoreError(f"{self.folder}: the model has no [CLS] token")
             return slice(0, 1)
-        return slice(n_prefix, None) if kinds == "patches" else slice(None)
+        return slice(self.choice.n_prefix, None) if kinds == "patches" else slice(None)
 
     def n_tokens(self, kinds: Kinds) -> int:
-        """Tokens of that kind in a picture."""
-        return len(self.tokens[self.token_slice(kinds)])
+        """Stored tokens of that kind in a picture."""
+        return len(range(*self.row_slice(kinds).indices(self.choice.n_rows)))
+
+    def token_ids(self, images: range, kinds: Kinds = "patches") -> np.ndarray:
+        """Ids of the stored tokens, int16 (n_images, n_tokens)."""
+        return self.choice.ids(images)[:, self.row_slice(kinds)]
 
     def groups(self, images: range) -> list[tuple[int, int, range]]:
         """Row groups that hold the pictures, as (shard, group, ids of the wanted pictures in it)."""
@@ -110,23 +111,28 @@ class ActivationStore:
                     found.append((number, group, wanted))
         return found
 
-    def read_group(self, shard: int, group: int, wanted: range, kinds: Kinds) -> np.ndarray:
-        """Stored values (n_images, n_tokens, d_model) of the wanted pictures of one row group.
+    def read_group(self, shard: int, group: int, wanted: range, kinds: Kinds) -> torch.Tensor:
+        """Stored values (n_images, n_tokens, d_model) of the wanted pictures of one row group; a view, not a copy.
 
         Raises
         ------
         StoreError
-            If the shard cannot be read.
+            If the shard cannot be read, or is not the one that the manifest describes.
         """
         record = self.shards[shard]
+        start = wanted.start - record.first_image - group * self.images_per_group
         try:
             column = self._file(shard).read_row_group(group, columns=["activation"], use_threads=False).column(0)
+            rows = as_tensor(column.chunk(0), self.d_model, self.dtype)
+            pictures = rows.view(-1, self.choice.n_rows, self.d_model)[start : start + len(wanted)]
+            if column.num_chunks != 1 or len(pictures) != len(wanted):
+                raise ValueError(f"it has {len(column)} rows")
         except Exception as error:  # pyarrow raises many kinds for a damaged file
-            raise StoreError(f"{self.folder / record.file}: row group {group} cannot be read: {error}") from error
-        rows = as_array(column.chunk(0), self.d_model, self.dtype)
-        pictures = rows.reshape(-1, len(self.tokens), self.d_model)
-        start = wanted.start - record.first_image - group * self.images_per_group
-        return pictures[start : start + len(wanted), self.token_slice(kinds)]
+            raise StoreError(
+                f"{self.folder / record.file}: row group {group} cannot be read ({error}); find out more with: "
+                f"python -m visae activations check {self.folder}"
+            ) from error
+        return pictures[:, self.row_slice(kinds)]
 
     def read(self, images: range, kinds: Kinds = "patches") -> torch.Tensor:
         """Activations of consecutive pictures, float32 (n_images, n_tokens, d_model)."""
@@ -134,8 +140,7 @@ class ActivationStore:
             raise StoreError(f"{self.folder}: pictures {images.start} to {images.stop} of {self.n_images}")
         out = torch.empty(len(images), self.n_tokens(kinds), self.d_model)
         for shard, group, wanted in self.groups(images):
-            values = torch.from_numpy(self.read_group(shard, group, wanted, kinds).copy())
-            out[wanted.start - images.start : wanted.stop - images.start] = values
+            out[wanted.start - images.start : wanted.stop - images.start] = self.read_group(shard, group, wanted, kinds)
         return out
 
     def iterate(
@@ -152,109 +157,27 @@ class ActivationStore:
         if not hasattr(self._open, "files"):
             self._open.files = {}
         if shard not in self._open.files:
-            self._open.files[shard] = pq.ParquetFile(self.folder / self.shards[shard].file, memory_map=True)
+            path = self.folder / self.shards[shard].file
+            if footer_sha256(path) != self.shards[shard].footer_sha256:
+                raise ValueError("its footer was altered")
+            # Arrow checks each page it reads against its checksum, so that a flipped bit is never read as a value.
+            self._open.files[shard] = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
         return self._open.files[shard]
 
 
-def write_manifest(
-    folder: Path, header: ShardHeader, records: list[ShardRecord], splits: dict[str, tuple[int, int]], **more: Any
-) -> Path:
-    """Publish shards as a store: the manifest is what later stages depend on.
-
-    Parameters
-    ----------
-    folder
-        Where the shards lie.
-    header
-        Header of any of them; what is particular to a shard is not used.
-    records
-        All of them, in the order of their pictures.
-    splits
-        Split name to (first, stop) picture id.
-    more
-        Further entries (dataset, model, provenance).
-    """
-    n_images = sum(record.n_images for record in records)
-    expected = 0
-    for record in records:
-        if record.first_image != expected:
-            raise StoreError(f"{folder}: pictures {expected} to {record.first_image} are in no shard")
-        expected += record.n_images
-    path = folder / "manifest.json"
-    manifest = {
-        "format": FORMAT,
-        "layer": header.layer,
-        "d_model": header.d_model,
-        "dtype": header.dtype,
-        "tokens": list(header.tokens),
-        "grid": list(header.grid),
-        "n_images": n_images,
-        "rows": sum(record.rows for record in records),
-        "images_per_group": header.images_per_group,
-        "splits": {name: list(bounds) for name, bounds in splits.items()},
-        "shards": [asdict(record) for record in records],
-        **more,
-    }
-    write_json(path, manifest)
-    return path
-
-
-def write_store(
-    folder: Path,
-    activations: np.ndarray | torch.Tensor,
-    tokens: list[int],
-    splits: dict[str, int],
-    layer: int = 0,
-    grid: tuple[int, int] | None = None,
-    dtype: str = "float32",
-    shards: int = 1,
-) -> Path:
-    """Write an array as a store, such as vectors from elsewhere; returns the manifest's path.
-
-    Parameters
-    ----------
-    folder
-        Where to write.
-    activations
-        (n_images, n_tokens, d_model).
-    tokens
-        Token ids of every picture (-1 for [CLS], patches from 0).
-    splits
-        Split name to number of pictures, in picture order.
-    """
-    activations = torch.as_tensor(activations)
-    n_images, _, d_model = activations.shape
-    if sum(splits.values()) != n_images:
-        raise StoreError(f"splits hold {sum(splits.values())} pictures, the array {n_images}")
-    fingerprint = text_sha256(f"{tuple(activations.shape)} {float(activations.double().sum())}")
-    n_patches = sum(token >= 0 for token in tokens)
-    records = []
-    for shard, first, stop in image_ranges(n_images, shards):
-        shape = grid or (1, n_patches)
-        header = ShardHeader(fingerprint, layer, d_model, dtype, tuple(tokens), shape, first, stop - first)
-        path = folder / shard_name(shard)
-        with ShardWriter(path, header) as writer:
-            for start in range(first, stop, 256):
-                writer.add(activations[start : min(start + 256, stop)])
-        record = ShardRecord.read_whole(path, fingerprint)
-        assert record is not None
-        records.append(record)
-    bounds, start = {}, 0
-    for name, count in splits.items():
-        bounds[name] = (start, start + count)
-        start += count
-    return write_manifest(folder, header, records, bounds)
-
-
-def image_ranges(n_images: int, shards: int) -> list[tuple[int, int, int]]:
-    """Cut pictures into shards of equal size: (shard, first, stop); shards that would be empty are left out."""
-    edges = [n_images * shard // shards for shard in range(shards + 1)]
-    return [(shard, first, stop) for shard, (first, stop) in enumerate(pairwise(edges)) if stop > first]
-
-
 def scan(manifest_path: str | Path) -> pl.LazyFrame:
-    """Lazily read a store with polars: image_id, token, and activation as an array column."""
+    """Lazily read a store with polars: image_id, token, and activation as an array column (bfloat16 as float32)."""
     store = ActivationStore.open(manifest_path)
     frame = pl.scan_parquet([store.folder / shard.file for shard in store.shards])
-    kind = pl.Array(pl.Float16 if store.dtype == "float16" else pl.Float32, store.d_model)
-    return frame.with_columns(pl.col("activation").bin.reinterpret(dtype=kind, endianness="little"))
+    raw = {"float16": pl.Float16, "bfloat16": pl.UInt16, "float32": pl.Float32}[store.dtype]
+    column = pl.col("activation").bin.reinterpret(dtype=pl.Array(raw, store.d_model), endianness="little")
+    if store.dtype == "bfloat16":
+        wide = pl.Array(pl.Float32, store.d_model)
+        column = column.map_batches(lambda bits: _widened(bits, wide), return_dtype=wide, is_elementwise=True)
+    return frame.with_columns(column)
+
+
+def _widened(bits: pl.Series, kind: pl.Array) -> pl.Series:
+    """Values of bfloat16 bits: the upper half of a float32's."""
+    values = torch.tensor(bits.to_numpy().view(np.int16)).view(DTYPES["bfloat16"]).float()
+    return pl.Series(bits.name, values.numpy(), dtype=kind)

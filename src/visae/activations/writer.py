@@ -1,9 +1,10 @@
-"""Writing one shard: in a thread of its own, checked, and whole or absent."""
+"""Writing shards: in a thread of their own, checked, and whole or absent."""
 
 from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from visae.activations.schema import DTYPES, ShardHeader, ShardRecord
+from visae.activations.schema import DTYPES, ShardHeader, ShardRecord, footer_sha256
 from visae.errors import StoreError
 from visae.files import atomic_path, file_sha256, write_json
+from visae.vision.hook_points import HookPoint
 
 
 class ShardWriter:
@@ -28,12 +30,14 @@ class ShardWriter:
         The shard's final name.
     header
         What the shard holds.
+    name_of
+        Name of the shard's n-th picture, for errors.
     """
 
-    def __init__(self, path: Path, header: ShardHeader) -> None:
-        self.path, self.header = path, header
+    def __init__(self, path: Path, header: ShardHeader, name_of: Callable[[int], str] | None = None) -> None:
+        self.path, self.header, self.name_of = path, header, name_of
         self.minimum, self.maximum = np.inf, -np.inf
-        self._waiting: list[np.ndarray] = []
+        self._group: torch.Tensor | None = None  # reused: rows are gathered into it until a row group is full
         self._n_waiting = 0
         self._next_image = header.first_image
 
@@ -42,42 +46,44 @@ class ShardWriter:
         self._temporary = self._whole.__enter__()
         self._file = pq.ParquetWriter(
             self._temporary,
-            self.header.schema(),
+            self.header.schema,
             compression="none",
             use_dictionary=False,
             write_statistics=False,
+            write_page_checksum=True,
             data_page_size=1 << 24,
             store_schema=True,
         )
         return self
 
     def add(self, activations: torch.Tensor) -> None:
-        """Append pictures, (n_images, n_tokens, d_model).
+        """Append pictures, (n_images, n_rows, d_model): the tokens that the header's choice keeps.
 
         Raises
         ------
         StoreError
             If a value is not finite in the stored dtype; the message names the picture.
         """
-        stored = activations.detach().to("cpu", DTYPES[self.header.dtype]).contiguous().numpy()
-        low, high = float(stored.min()), float(stored.max())
+        stored = activations.detach().to("cpu", DTYPES[self.header.dtype])
+        low, high = (float(value) for value in stored.aminmax())
         if not (np.isfinite(low) and np.isfinite(high)):
-            bad = self._next_image + self._n_waiting + int(np.argmin(np.isfinite(stored).all(axis=(1, 2))))
-            raise StoreError(
-                f"{self.path}: image_id {bad} has NaN or infinite activations at layer {self.header.layer} "
-                f"as {self.header.dtype}; look at that picture, or set the model's dtype: float32"
-            )
+            self._refuse(stored)
         self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
-        self._waiting.append(stored)
-        self._n_waiting += len(stored)
-        while self._n_waiting >= self.header.images_per_group:
-            self._write_group(self.header.images_per_group)
+        if self._group is None:
+            self._group = torch.empty(self.header.images_per_group, *stored.shape[1:], dtype=stored.dtype)
+        while len(stored):
+            taken = stored[: len(self._group) - self._n_waiting]
+            self._group[self._n_waiting : self._n_waiting + len(taken)] = taken
+            self._n_waiting += len(taken)
+            stored = stored[len(taken) :]
+            if self._n_waiting == len(self._group):
+                self._write_group()
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         try:
             if kind is None:
                 if self._n_waiting:
-                    self._write_group(self._n_waiting)
+                    self._write_group()
                 written = self._next_image - self.header.first_image
                 if written != self.header.n_images:
                     raise StoreError(f"{self.path}: {written} pictures came, {self.header.n_images} were announced")
@@ -89,49 +95,59 @@ class ShardWriter:
         if kind is None:
             write_json(self.path.with_suffix(".json"), asdict(self._record()))
 
+    def _refuse(self, stored: torch.Tensor) -> None:
+        place = self._next_image - self.header.first_image + self._n_waiting
+        place += int(stored.isfinite().all(dim=2).all(dim=1).int().argmin())
+        name = f" ({self.name_of(place)})" if self.name_of else ""
+        point = HookPoint(self.header.layer, self.header.hook)
+        raise StoreError(
+            f"{self.path}: image_id {self.header.first_image + place}{name} has NaN or infinite activations at layer "
+            f"{point} as {self.header.dtype}; look at that picture, or set the model's dtype: float32"
+        )
+
     def _record(self) -> ShardRecord:
         return ShardRecord(
             file=self.path.name,
             fingerprint=self.header.fingerprint,
             first_image=self.header.first_image,
             n_images=self.header.n_images,
-            rows=self.header.n_images * len(self.header.tokens),
+            rows=self.header.n_images * self.header.choice.n_rows,
             bytes=self.path.stat().st_size,
             sha256=file_sha256(self.path),
+            footer_sha256=footer_sha256(self.path),
             minimum=self.minimum,
             maximum=self.maximum,
-            nan_count=0,
+            nan_count=0,  # a value that is not finite never gets here
         )
 
-    def _write_group(self, n_images: int) -> None:
-        joined = np.concatenate(self._waiting) if len(self._waiting) > 1 else self._waiting[0]
-        group, rest = joined[:n_images], joined[n_images:]
-        self._waiting, self._n_waiting = ([rest] if len(rest) else []), len(rest)
-        rows, n_tokens = n_images * group.shape[1], group.shape[1]
-        schema = self.header.schema()
-        ids = np.repeat(np.arange(self._next_image, self._next_image + n_images, dtype=np.int32), n_tokens)
-        tokens = np.tile(np.array(self.header.tokens, dtype=np.int16), n_images)
-        buffer = pa.py_buffer(np.ascontiguousarray(group))
+    def _write_group(self) -> None:
+        assert self._group is not None
+        images = range(self._next_image, self._next_image + self._n_waiting)
+        group = self._group[: self._n_waiting].contiguous()
+        schema, rows = self.header.schema, group.shape[0] * group.shape[1]
+        ids = np.repeat(np.arange(images.start, images.stop, dtype=np.int32), group.shape[1])
+        tokens = self.header.choice.ids(images).ravel()
+        buffer = pa.py_buffer(group.view(torch.uint8).numpy())
         activation = pa.Array.from_buffers(schema.field("activation").type, rows, [None, buffer])
         self._file.write_table(pa.table([ids, tokens, activation], schema=schema), row_group_size=rows)
-        self._next_image += n_images
+        self._next_image, self._n_waiting = images.stop, 0
 
 
 class BackgroundWriter:
     """Feeds several shard writers from one thread, so that the forward pass never waits for the disk."""
 
-    def __init__(self, writers: dict[int, ShardWriter], waiting: int = 4) -> None:
+    def __init__(self, writers: dict[HookPoint, ShardWriter], waiting: int = 4) -> None:
         self._writers = writers
-        self._queue: queue.Queue[dict[int, torch.Tensor] | None] = queue.Queue(maxsize=waiting)
+        self._queue: queue.Queue[dict[HookPoint, torch.Tensor] | None] = queue.Queue(maxsize=waiting)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="shard writer", daemon=True)
         self._thread.start()
 
-    def add(self, layers: dict[int, torch.Tensor]) -> None:
-        """Hand over one batch, layer to (n_images, n_tokens, d_model); raises what writing has raised."""
+    def add(self, batch: dict[HookPoint, torch.Tensor]) -> None:
+        """Hand over one batch, hook point to (n_images, n_rows, d_model); raises what writing has raised."""
         if self._failure is not None:
             raise self._failure
-        self._queue.put(layers)
+        self._queue.put(batch)
 
     def close(self) -> None:
         """Wait until all is written; raises what writing has raised."""
@@ -141,11 +157,11 @@ class BackgroundWriter:
             raise self._failure
 
     def _work(self) -> None:
-        while (layers := self._queue.get()) is not None:
+        while (batch := self._queue.get()) is not None:
             if self._failure is not None:
                 continue  # drain, so that the sender never blocks
             try:
-                for layer, activations in layers.items():
-                    self._writers[layer].add(activations)
+                for point, activations in batch.items():
+                    self._writers[point].add(activations)
             except BaseException as failure:  # handed to the main thread
                 self._failure = failure

@@ -14,7 +14,7 @@ import jsonschema
 import yaml
 
 from visae.config.schema import section_schema
-from visae.config.settings import ImageFolderSettings, Settings
+from visae.config.settings import GIVEN, ImageFolderSettings, Settings, StudySettings
 from visae.errors import ConfigError
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -73,6 +73,8 @@ def from_plain(kind: Any, value: Any) -> Any:
         members = [member for member in get_args(kind) if member is not type(None)]
         if len(members) == 1:
             return from_plain(members[0], value)
+        if not isinstance(value, dict):
+            return value
         return from_plain(next(m for m in members if _tag(m) in value.items()), value)
     if origin is dict:
         return {key: from_plain(get_args(kind)[1], item) for key, item in value.items()}
@@ -153,11 +155,17 @@ def _unresolved(settings: Settings) -> Iterator[str]:
     for name, drawn in settings.datasets.items():
         if isinstance(drawn, ImageFolderSettings) and drawn.val_share + drawn.test_share >= 1:
             yield f"datasets: {name}: val_share: with test_share it leaves nothing for train; their sum must be below 1"
+    for name, model in settings.models.items():
+        size = model.image_size
+        if isinstance(size, list) and (len(size) != 2 or min(size) < 14):
+            yield f"models: {name}: image_size: {size}: write one side, or height and width, each 14 or more"
+        if name == GIVEN:
+            yield f"models: {name}: this name stands for given activations in paths; choose another"
     for name, study in settings.studies.items():
         at = f"studies: {name}"
-        if study.model not in settings.models:
+        if study.model is not None and study.model not in settings.models:
             yield f"{at}: model: {study.model!r} is not in models ({_names(settings.models)})"
-        if study.layer > study.head_layer:
+        if study.head_layer is not None and study.layer > study.head_layer:
             yield f"{at}: layer: {study.layer} lies after head_layer: {study.head_layer}"
         for sae in study.saes:
             if sae not in settings.saes:
@@ -173,12 +181,34 @@ def _unresolved(settings: Settings) -> Iterator[str]:
         for key, dataset in measured:
             if dataset in settings.datasets and dataset not in study.describe:
                 yield f"{at}: {key}: {dataset!r} must stand in describe too: latents are chosen by their codes on it"
+        yield from _impossible(settings, at, study)
         segmented = settings.datasets.get(study.segmentation or "")
         if segmented and segmented.kind == "image_folder":
             yield f"{at}: segmentation: {study.segmentation!r} is of kind {segmented.kind}, which has no masks"
         classified = settings.datasets.get(study.classification or "")
         if classified and classified.kind == "segmentation_folder":
             yield f"{at}: classification: {study.classification!r} is of kind {classified.kind}, which has no labels"
+
+
+def _impossible(settings: Settings, at: str, study: StudySettings) -> Iterator[str]:
+    """What a study asks of data sets and hook points that these cannot give."""
+    used = {study.train_on, *study.describe, study.classification, study.segmentation}
+    known = {name: dataset for name, dataset in settings.datasets.items() if name in used}
+    given = [name for name, dataset in known.items() if dataset.kind == "activations"]
+    if study.model is None and len(given) < len(known):
+        yield f"{at}: key 'model' is missing; only data sets of kind activations need no model"
+    tasks = [key for key in ("classification", "segmentation") if getattr(study, key) is not None]
+    for key in tasks:
+        if study.head_layer is None:
+            yield f"{at}: key 'head_layer' is missing: {key} reads the model's last block"
+        if study.hook != "residual":
+            yield f"{at}: hook: {study.hook} can be described, not edited; leave {key} out or set hook: residual"
+        if getattr(study, key) in given:
+            yield f"{at}: {key}: {getattr(study, key)!r} is of kind activations, which has no pictures to classify"
+    for name, dataset in known.items():
+        if dataset.tokens_per_image is not None and name in {*study.describe, study.classification, study.segmentation}:
+            kept = f"tokens_per_image: {dataset.tokens_per_image}"
+            yield f"{at}: {name!r} keeps {kept}, so its pictures are not whole, and it serves train_on only"
 
 
 def _names(section: dict[str, Any]) -> str:

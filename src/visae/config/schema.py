@@ -35,6 +35,8 @@ def _of(kind: Any) -> dict[str, Any]:
         schemas = [_of(member) for member in members]
         if len(members) == 1:
             return {**schemas[0], "type": [schemas[0]["type"], "null"]}
+        if not _sections(kind):
+            return {"anyOf": schemas}
         return {"oneOf": schemas}
     if origin is Literal:
         return {"const": arguments[0]} if len(arguments) == 1 else {"enum": list(arguments)}
@@ -123,6 +125,8 @@ def _type_text(spec: Field, kind: Any) -> str:
         text = "sections by name" if _sections(kind) else "names to texts"
     elif _sections(kind):
         text = "section"
+    elif list[int] in arguments:
+        text = "integer or list of integers"
     elif arguments:
         text = _PLAIN[arguments[0]]
     else:

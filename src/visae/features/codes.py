@@ -126,16 +126,16 @@ def read_codes_manifest(manifest_path: str | Path) -> dict[str, Any]:
 
 def _encoded(store: ActivationStore, sae: SparseAutoencoder, images: range, bar: Any) -> Iterator[pa.Table]:
     """Codes of consecutive pictures, batch after batch."""
-    patches = store.tokens[store.token_slice("patches")]
-    batch_images = max(1, _BATCH_TOKENS // len(patches))
+    n_patches = store.n_tokens("patches")
+    batch_images = max(1, _BATCH_TOKENS // n_patches)
     for first in range(images.start, images.stop, batch_images):
         batch = range(first, min(first + batch_images, images.stop))
         activations = store.read(batch, "patches").flatten(0, 1).to(sae.decoder_bias.device)
         codes = sae.sparse_codes(activations)
-        picture, place = np.divmod(codes.tokens.cpu().numpy(), len(patches))
+        picture, place = np.divmod(codes.tokens.cpu().numpy(), n_patches)
         columns = [
             (picture + first).astype(np.int32),
-            patches[place],
+            store.token_ids(batch)[picture, place],
             codes.latents.cpu().numpy().astype(np.int32),
             codes.values.cpu().numpy(),
         ]

@@ -148,6 +148,7 @@ def draw_exemplars(
     *,
     settings: FigureSettings,
     scores: Path | None = None,
+    layer: int = -1,
 ) -> None:
     """Write the sheet as PDF, PNG and CSV.
 
@@ -163,6 +164,8 @@ def draw_exemplars(
         As for `save_figure`.
     settings
         Section `figures`.
+    layer
+        Whose latents these are; without it, the last.
     """
     table = data(
         pl.read_parquet(exemplars),
@@ -178,7 +181,7 @@ def draw_exemplars(
         image_id: np.asarray(fitted(open_image(path), card.image_size, card.fit, card.interpolation))
         for image_id, path in shown.select("image_id", "path").iter_rows()
     }
-    save_figure(draw(table, settings, pictures, card.grid), table, output)
+    save_figure(draw(table, settings, pictures, card.layers[layer].grid), table, output)
 
 
 def _best(scores: pl.DataFrame) -> pl.DataFrame:

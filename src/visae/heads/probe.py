@@ -24,7 +24,7 @@ from visae.files import atomic_path, read_json, write_json
 from visae.heads.bootstrap import class_mean, interval, ratios, resampling_weights
 from visae.heads.tokens import final_tokens, open_store
 from visae.provenance import Provenance
-from visae.vision.model import VisionTransformer, load_model
+from visae.vision.model import VisionModel, load_model
 
 HELD_OUT_SHARE = 0.2
 _RESAMPLES = 1000
@@ -205,7 +205,7 @@ def measured_accuracy(labels: np.ndarray, predictions: np.ndarray, seed: int) ->
 
 
 def _features(
-    store: ActivationStore, model: VisionTransformer, split: str, labels: dict[int, int], device: torch.device
+    store: ActivationStore, model: VisionModel, split: str, labels: dict[int, int], device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
     card = model.card
     features, found = [], []

@@ -24,7 +24,7 @@ from visae.heads.metrics import accuracy, class_iou, confusion_matrix, mean_iou
 from visae.heads.tokens import final_tokens, open_store
 from visae.progress import progress_bar
 from visae.provenance import Provenance
-from visae.vision.model import ModelCard, VisionTransformer, load_model
+from visae.vision.model import ModelCard, VisionModel, load_model
 
 UNLABELLED = -1
 # The loss is taken on a grid this many times finer than the patches. Compared with one majority label a patch it
@@ -143,7 +143,7 @@ class Masks:
         return image_id in self._rows
 
     def read(self, image_id: int) -> torch.Tensor:
-        """Channels int16 (image_size, image_size) of a picture."""
+        """Channels int16 (height, width) of a picture."""
         path, width, height = self._rows[image_id]
         mask = np.asarray(fitted_mask(path, (width, height), self.card.image_size, self.card.fit))
         return torch.from_numpy(channels(mask, self.class_ids))
@@ -159,7 +159,7 @@ def channels(ids: np.ndarray, class_ids: list[int]) -> np.ndarray:
 def _trained(
     settings: SegmentationHeadSettings,
     store: ActivationStore,
-    model: VisionTransformer,
+    model: VisionModel,
     *,
     masks: Masks,
     split: str,
@@ -177,7 +177,7 @@ def _trained(
     labels = torch.stack([_coarse(masks.read(i), height, width) for i in image_ids])
 
     generator = torch.Generator().manual_seed(seed)
-    weight = torch.zeros(len(masks.class_ids), card.d_model)
+    weight = torch.zeros(len(masks.class_ids), card.d_final)
     head = SegmentationHead(weight, torch.zeros(len(weight)), card.n_prefix, card.grid).to(device)
     optimizer = torch.optim.AdamW(head.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     batches = -(-len(tokens) // settings.batch_size)
@@ -208,7 +208,7 @@ def _coarse(mask: torch.Tensor, height: int, width: int) -> torch.Tensor:
 def _measured(
     head: SegmentationHead,
     store: ActivationStore,
-    model: VisionTransformer,
+    model: VisionModel,
     *,
     masks: Masks,
     patch_labels: str | Path,

@@ -10,7 +10,7 @@ import torch
 
 from visae.activations.store import ActivationStore
 from visae.errors import StoreError
-from visae.vision.model import ModelCard, VisionTransformer
+from visae.vision.model import ModelCard, VisionModel
 
 
 def open_store(manifest: str | Path, card: ModelCard) -> ActivationStore:
@@ -22,17 +22,25 @@ def open_store(manifest: str | Path, card: ModelCard) -> ActivationStore:
         If its tokens or their dimension are not the model's.
     """
     store = ActivationStore.open(manifest)
-    if store.d_model != card.d_model or list(store.tokens) != card.tokens:
+    layer = min(store.manifest["layer"], card.depth - 1)
+    d_model, tokens = card.layers[layer].d_model, card.tokens(layer)
+    if store.d_model != d_model or list(store.choice.tokens) != tokens:
         raise StoreError(
-            f"{manifest}: {len(store.tokens)} tokens of {store.d_model} values a picture, but {card.architecture} "
-            f"at {card.image_size} px has {len(card.tokens)} of {card.d_model}; give the store of the same model"
+            f"{manifest}: {len(store.choice.tokens)} tokens of {store.d_model} values a picture, but "
+            f"{card.architecture} at {card.image_size[0]} x {card.image_size[1]} px has {len(tokens)} of {d_model}; "
+            "give the store of the same model"
+        )
+    if not store.choice.is_whole or store.manifest["hook"] != "residual":
+        raise StoreError(
+            f"{manifest}: heads and edits read the residual stream of whole pictures; this store has hook "
+            f"{store.manifest['hook']} and keeps {store.choice.n_rows} of {len(tokens)} tokens"
         )
     return store
 
 
 @torch.inference_mode()
 def final_tokens(
-    store: ActivationStore, model: VisionTransformer, split: str, device: torch.device, batch_images: int = 64
+    store: ActivationStore, model: VisionModel, split: str, device: torch.device, batch_images: int = 64
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
     """Walk a split of the last block's store: ids (b,) and final-normed tokens (b, n_tokens, d_model)."""
     for image_ids, tokens in store.iterate(split, batch_images, kinds="all"):

@@ -26,7 +26,7 @@ from visae.interventions.targets import Target, largest_values, targets_by_auc, 
 from visae.progress import progress_bar
 from visae.provenance import Provenance
 from visae.sae import SparseAutoencoder, load_sae
-from visae.vision.model import VisionTransformer, load_model
+from visae.vision.model import HookPoint, VisionModel, load_model
 
 EXAMPLES_PER_CLASS = 2
 TOP_CLASSES = 3
@@ -88,7 +88,7 @@ def classification_edits(
     inputs = [manifest, sae_config, codes_manifest, card_path, probe_metrics, index_path]
     provenance = Provenance(settings, inputs, seed, described(chosen))
     model, sae = load_model(card_path, chosen), load_sae(sae_config, chosen)
-    model.card.check_layer(layer, "layer")
+    model.card.check(HookPoint(layer), "layer")
     probe = load_probe(probe_metrics, chosen)
     store = open_store(manifest, model.card)
     labels = image_labels(index_path)
@@ -99,7 +99,7 @@ def classification_edits(
         raise DataError(f"{codes_manifest}: no latent is active on split {fit_split!r}; train the SAE for longer")
     largest = largest_values(codes_manifest, store.image_ids(fit_split))
     latents = with_controls(
-        targets, largest, d_model=model.card.d_model, draws=settings.random_draws, seed=seed, device=chosen
+        targets, largest, d_model=sae.d_model, draws=settings.random_draws, seed=seed, device=chosen
     )
     measured = {i: labels[i] for i in store.image_ids(measure_split) if i in labels}
     experiment = _Experiment(settings, model, layer, sae, probe, store, measured, seed)
@@ -149,7 +149,7 @@ class _Experiment:
     """Everything that the loop over classes needs, and what it measures; `measured` is the label by picture."""
 
     settings: InterventionSettings
-    model: VisionTransformer
+    model: VisionModel
     layer: int
     sae: SparseAutoencoder
     probe: Probe

@@ -23,7 +23,7 @@ from visae.interventions.targets import Target, largest_values, targets_by_f1, w
 from visae.progress import progress_bar
 from visae.provenance import Provenance
 from visae.sae import SparseAutoencoder, load_sae
-from visae.vision.model import VisionTransformer, load_model
+from visae.vision.model import HookPoint, VisionModel, load_model
 
 MAPS_PER_CLASS = 3
 MAPPED_ARMS = ("random_latent", "automatic")
@@ -88,13 +88,13 @@ def segmentation_arms(
     inputs = [manifest, sae_config, codes_manifest, scores, card_path, head_metrics, index_path]
     provenance = Provenance(settings, inputs, seed, described(chosen))
     model, sae = load_model(card_path, chosen), load_sae(sae_config, chosen)
-    model.card.check_layer(layer, "layer")
+    model.card.check(HookPoint(layer), "layer")
     head = load_segmentation_head(head_metrics, chosen)
     store = open_store(manifest, model.card)
     largest = largest_values(codes_manifest, store.image_ids(fit_split))
     targets = [t for t in targets_by_f1(scores) if t.latent in largest]
     latents = with_controls(
-        targets, largest, d_model=model.card.d_model, draws=settings.random_draws, seed=seed, device=chosen
+        targets, largest, d_model=sae.d_model, draws=settings.random_draws, seed=seed, device=chosen
     )
     labels = patch_channels(patch_labels, [c["id"] for c in head.classes])
     images = store.image_ids(measure_split)
@@ -148,7 +148,7 @@ class _Experiment:
     `labels` are channels of the head by picture; `images` the measured split.
     """
 
-    model: VisionTransformer
+    model: VisionModel
     layer: int
     sae: SparseAutoencoder
     head: SegmentationHead

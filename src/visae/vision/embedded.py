@@ -80,7 +80,7 @@ def _initializers(graph_bytes: bytes) -> dict[str, np.ndarray]:
     return arrays
 
 
-def embedded_state_dict(graph_bytes: bytes, grid: int) -> dict[str, torch.Tensor]:
+def embedded_state_dict(graph_bytes: bytes, grid: tuple[int, int]) -> dict[str, torch.Tensor]:
     """Turn the graph's initializers into a state dict of timm's DINOv2 ViT-S/14.
 
     Parameters
@@ -88,13 +88,13 @@ def embedded_state_dict(graph_bytes: bytes, grid: int) -> dict[str, torch.Tensor
     graph_bytes
         The ONNX graph.
     grid
-        Patches along a side. The 37 x 37 position embedding is resampled to it bicubically, without
+        Patches down and across. The 37 x 37 position embedding is resampled to it bicubically, without
         antialiasing, as the graph itself does.
 
     Returns
     -------
     dict
-        float32 tensors under timm's names, `pos_embed` of shape (1, 1 + grid * grid, 384).
+        float32 tensors under timm's names, `pos_embed` of shape (1, 1 + n_patches, 384).
     """
     arrays = {name: torch.from_numpy(array.copy()) for name, array in _initializers(graph_bytes).items()}
     state = {
@@ -123,14 +123,14 @@ def embedded_state_dict(graph_bytes: bytes, grid: int) -> dict[str, torch.Tensor
     return state
 
 
-def _resampled(position: torch.Tensor, grid: int) -> torch.Tensor:
-    """Resample a square position embedding (1, side * side, d) to (1, grid * grid, d)."""
+def _resampled(position: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Resample a square position embedding (1, side * side, d) to (1, n_patches, d)."""
     side = int(position.shape[1] ** 0.5)
-    if side == grid:
+    if (side, side) == grid:
         return position
     square = position.reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    square = F.interpolate(square, size=(grid, grid), mode="bicubic", align_corners=False, antialias=False)
-    return square.permute(0, 2, 3, 1).reshape(1, grid * grid, -1)
+    square = F.interpolate(square, size=grid, mode="bicubic", align_corners=False, antialias=False)
+    return square.permute(0, 2, 3, 1).reshape(1, grid[0] * grid[1], -1)
 
 
 def graph_sha256(graph_bytes: bytes) -> str:

@@ -1,0 +1,110 @@
+"""Convolutional and hierarchical networks: stages of feature grids, each cell of a grid a token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visae.errors import ModelError
+from visae.vision.card import LayerShape
+from visae.vision.hook_points import HookPoint
+
+
+class Stages:
+    """Reads and resumes any timm model that lists its stages in `feature_info`."""
+
+    family = "stages"
+
+    def __init__(self, module: Any, image_size: tuple[int, int]) -> None:
+        self.module, self.image_size = module, image_size
+        self._names = [entry["module"] for entry in module.feature_info]
+
+    @classmethod
+    def has(cls, module: Any) -> bool:
+        """Whether the model lists its stages."""
+        return bool(getattr(module, "feature_info", None)) and hasattr(module, "forward_intermediates")
+
+    def shapes(self) -> tuple[LayerShape, ...]:
+        """Shape of each stage's grid."""
+        points = [HookPoint(number) for number in range(len(self._names))]
+        grids = self._grids(self._blank("cpu"), points)
+        return tuple(LayerShape(grid.shape[1], (grid.shape[2], grid.shape[3])) for grid in grids)
+
+    def d_final(self) -> int:
+        """Dimension of the final tokens."""
+        return self.final(self._blank("cpu")).shape[2]
+
+    def n_prefix(self) -> int:
+        """Tokens before the patches: none."""
+        return 0
+
+    def has_class_token(self) -> bool:
+        """Whether there is a [CLS] token: never."""
+        return False
+
+    def read(self, images: Tensor, points: Sequence[HookPoint]) -> dict[HookPoint, Tensor]:
+        """Tokens of stages, row-major over their grids, in one forward pass that ends at the deepest."""
+        return {
+            point: grid.flatten(2).transpose(1, 2)
+            for point, grid in zip(points, self._grids(images, points), strict=True)
+        }
+
+    def resume(self, tokens: Tensor, after: int) -> Tensor:
+        """Run what comes after stage `after`; differentiable in `tokens`."""
+
+        def given(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
+            return self._like(tokens, output)
+
+        handle = self.module.get_submodule(self._names[after]).register_forward_hook(given)
+        try:
+            # One blank picture runs up to the stage, whose output is then replaced.
+            return self.final(self._blank(tokens.device))
+        finally:
+            handle.remove()
+
+    def final(self, images: Tensor) -> Tensor:
+        """Final tokens of the uninterrupted forward pass."""
+        features = self.module.forward_features(images)
+        if features.ndim != 4:
+            raise ModelError(f"models: architecture: {type(self.module).__name__} has no feature grids to read")
+        return features.flatten(1, 2) if self._is_channels_last(features) else features.flatten(2).transpose(1, 2)
+
+    def logits(self, final: Tensor) -> Tensor:
+        """What the model's own head makes of final tokens."""
+        return self.module.forward_head(self._like(final, self._final_features))
+
+    @cached_property
+    def _final_features(self) -> Tensor:
+        """Final features of a blank picture, in the model's own layout."""
+        with torch.no_grad():
+            return self.module.forward_features(self._blank(next(self.module.parameters()).device))
+
+    def _grids(self, images: Tensor, points: Sequence[HookPoint]) -> list[Tensor]:
+        wanted = sorted({point.layer for point in points})
+        with torch.no_grad():
+            found = self.module.forward_intermediates(
+                images, indices=wanted, intermediates_only=True, output_fmt="NCHW", stop_early=True
+            )
+        if any(grid.ndim != 4 for grid in found):
+            raise ModelError(f"models: architecture: {type(self.module).__name__} has no feature grids to read")
+        by_layer = dict(zip(wanted, found, strict=True))
+        return [by_layer[point.layer] for point in points]
+
+    def _like(self, tokens: Tensor, native: Tensor) -> Tensor:
+        """Tokens (b, n, d) as a grid in the layout of a tensor of that stage."""
+        if native.ndim != 4:
+            raise ModelError(f"{type(self.module).__name__} cannot be resumed: its stages are no grids")
+        if self._is_channels_last(native, tokens.shape[2]):
+            return tokens.unflatten(1, native.shape[1:3])
+        return tokens.transpose(1, 2).unflatten(2, native.shape[2:4])
+
+    def _is_channels_last(self, grid: Tensor, channels: int | None = None) -> bool:
+        channels = channels or self.module.num_features
+        return grid.shape[1] != channels and grid.shape[3] == channels
+
+    def _blank(self, device: str | torch.device) -> Tensor:
+        return torch.zeros(1, 3, *self.image_size, device=device)
