@@ -14,7 +14,7 @@ import jsonschema
 import yaml
 
 from visae.config.schema import section_schema
-from visae.config.settings import ImageFolderSettings, Settings
+from visae.config.settings import DrawnSettings, Settings
 from visae.errors import ConfigError
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -151,7 +151,7 @@ def _unresolved(settings: Settings) -> Iterator[str]:
             elif member in unions:
                 yield f"datasets: {name}: members: {member!r} is a union itself; name its members instead"
     for name, drawn in settings.datasets.items():
-        if isinstance(drawn, ImageFolderSettings) and drawn.val_share + drawn.test_share >= 1:
+        if isinstance(drawn, DrawnSettings) and drawn.val_share + drawn.test_share >= 1:
             yield f"datasets: {name}: val_share: with test_share it leaves nothing for train; their sum must be below 1"
     for name, study in settings.studies.items():
         at = f"studies: {name}"
@@ -174,11 +174,16 @@ def _unresolved(settings: Settings) -> Iterator[str]:
             if dataset in settings.datasets and dataset not in study.describe:
                 yield f"{at}: {key}: {dataset!r} must stand in describe too: latents are chosen by their codes on it"
         segmented = settings.datasets.get(study.segmentation or "")
-        if segmented and segmented.kind == "image_folder":
-            yield f"{at}: segmentation: {study.segmentation!r} is of kind {segmented.kind}, which has no masks"
+        if segmented and segmented.kind != "union" and not segmented.has_masks:
+            named = " unless its key classes names them" if hasattr(segmented, "classes") else ""
+            yield f"{at}: segmentation: {study.segmentation!r} is of kind {segmented.kind}, which has no masks{named}"
         classified = settings.datasets.get(study.classification or "")
-        if classified and classified.kind == "segmentation_folder":
-            yield f"{at}: classification: {study.classification!r} is of kind {classified.kind}, which has no labels"
+        if classified and classified.kind != "union" and not classified.may_have_labels:
+            unless = " with labels: none" if classified.kind == "image_folder" else ""
+            yield (
+                f"{at}: classification: {study.classification!r} is of kind {classified.kind}{unless}, "
+                "which has no labels"
+            )
 
 
 def _names(section: dict[str, Any]) -> str:
