@@ -48,11 +48,10 @@ def list_image_folder(settings: ImageFolderSettings, seed: int) -> Listing:
         for picture in found(""):
             yield _below(picture.path, root), picture
 
+    classes = {number: name for name, number in numbers.items()}
     if settings.splits:
-        pictures = (picture for split in in_order(folders) for picture in found(split))
-    else:
-        pictures = in_drawn_splits(with_keys, settings, seed, f"root: {root}")
-    return Listing(pictures, {number: name for name, number in numbers.items()})
+        return Listing((picture for split in in_order(folders) for picture in found(split)), classes)
+    return Listing(in_drawn_splits(with_keys, settings, seed, f"root: {root}"), classes)
 
 
 def list_segmentation_folder(settings: SegmentationFolderSettings) -> Listing:

@@ -117,9 +117,8 @@ def _stored(path: str, base: Path | None) -> str:
 def _write(index: pyarrow.parquet.ParquetWriter, rows: list[tuple[Any, ...]]) -> None:
     """Write held rows as a row group, and hold none."""
     if rows:
-        arrays = [
-            pyarrow.array(column, kind) for column, kind in zip(zip(*rows, strict=True), COLUMNS.types, strict=True)
-        ]
+        columns = zip(zip(*rows, strict=True), COLUMNS.types, strict=True)
+        arrays = [pyarrow.array(values, kind) for values, kind in columns]
         index.write_table(pyarrow.Table.from_arrays(arrays, schema=COLUMNS))
         rows.clear()
 

@@ -76,7 +76,8 @@ def list_webdataset(settings: WebDatasetSettings, seed: int) -> Listing:
 
     def with_keys(split: str) -> Iterator[tuple[str, Picture]]:
         for sample in itertools.chain.from_iterable(map(_samples, tars[split])):
-            yield sample.key, Picture(sample.picture, split, *labels.of(sample.label), sample.mask)
+            number, name = labels.of(sample.label)
+            yield sample.key, Picture(sample.picture, split, number, name, sample.mask)
 
     if settings.splits:
         return Listing((picture for split in tars for _, picture in with_keys(split)), classes)
@@ -150,9 +151,9 @@ def _samples(tar: Path) -> Iterator[_Sample]:
 def _members(tar: Path, file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     """Files in a tar, checked to be whole."""
     try:
-        archive = tarfile.open(fileobj=file, mode="r:")
+        archive = tarfile.TarFile(fileobj=file)
         while member := archive.next():
-            archive.members.clear()  # it keeps all that it has seen
+            archive.members.clear()  # type: ignore[attr-defined]  # it keeps all that it has seen
             name = os.path.basename(member.name)
             if member.isdir() or name.startswith(".") or "." not in name:
                 continue
