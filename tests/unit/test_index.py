@@ -131,6 +131,7 @@ for name in ("few", "few", "many"):  # the first warms up allocators and imports
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process is read from /proc")
 def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
     """Both have more pictures than a row group. A row in Python objects is over 1000 bytes, its path and hash 300."""

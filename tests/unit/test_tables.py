@@ -1,4 +1,4 @@
-"""Tables of pictures: columns, labels, splits, and what is refused. `test_dataset_kinds.py` tests what all kinds share."""
+"""Tables: columns, labels, splits, and what is refused. `test_dataset_kinds.py` tests what all kinds share."""
 
 from pathlib import Path
 
