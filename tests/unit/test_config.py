@@ -1,4 +1,5 @@
 import copy
+import json
 import re
 from pathlib import Path
 
@@ -127,6 +128,13 @@ def test_a_task_needs_a_data_set_that_can_serve_it(task: str, dataset: dict, mes
     else:
         with pytest.raises(ConfigError, match=f"studies: demo: {task}: {message}"):
             parse_config(values)
+
+
+@pytest.mark.parametrize("dataset", [TABLE, {**TARS, "classes": "c.txt"}, FOLDER, {**MASKS, "ignore_ids": [255]}])
+def test_every_kind_of_data_set_survives_the_trip_through_a_jobs_spec(dataset: dict) -> None:
+    settings = parse_config(changed("datasets/own", dataset)).datasets["own"]
+    assert from_plain(AnyDataset, json.loads(json.dumps(to_plain(settings)))) == settings
+    assert settings.kind == dataset["kind"]
 
 
 @pytest.mark.parametrize("dataset", [TABLE, TARS, FOLDER])
