@@ -19,7 +19,8 @@ from visae.data.pictures import Listing, Picture, check_shares, existing, in_dra
 from visae.errors import DataError
 
 _COLUMNS = ("path", "split", "label", "label_name", "mask")
-_BATCH_ROWS = 4096
+_BATCH_ROWS = 4096  # of Parquet
+_BLOCK_BYTES = 1 << 16  # of CSV: as texts in Python, its rows take tens of times that
 
 
 class _Row(NamedTuple):
@@ -141,7 +142,8 @@ class _Table:
                 yield from parquet.iter_batches(_BATCH_ROWS, use_threads=False)
         else:
             as_texts = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(self.columns, pyarrow.string()))
-            with pyarrow.csv.open_csv(self.file, convert_options=as_texts) as reader:
+            in_blocks = pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES)
+            with pyarrow.csv.open_csv(self.file, in_blocks, convert_options=as_texts) as reader:
                 yield from reader
 
 
