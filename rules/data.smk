@@ -29,6 +29,8 @@ rule index:
 rule patch_labels:
     input:
         index=INDEX,
+        # It says which ids of masks count as unlabelled.
+        summary=f"{RESULTS}/datasets/{{dataset}}/summary.json",
         card=CARD,
     output:
         labels=PATCH_LABELS,

@@ -102,7 +102,7 @@ def edited_layer(wildcards):
 
 def has_masks(dataset):
     """Whether concept scores can be had on a data set."""
-    return SETTINGS.datasets[dataset].kind in ("scenes", "segmentation_folder")
+    return SETTINGS.datasets[dataset].has_masks
 
 
 def described_table(name):

@@ -8,8 +8,8 @@ from typing import Any
 from tqdm import tqdm
 
 
-def progress_bar(total: int, what: str, unit: str, **options: Any) -> tqdm:
-    """Return a bar over `total` units; off a terminal it prints a line a half minute at most."""
+def progress_bar(total: int | None, what: str, unit: str, **options: Any) -> tqdm:
+    """Return a bar over `total` units (None: nobody knows); off a terminal it prints a line a half minute at most."""
     watched = sys.stderr.isatty()
     return tqdm(
         total=total,

@@ -1,4 +1,5 @@
 import copy
+import json
 import re
 from pathlib import Path
 
@@ -95,6 +96,51 @@ def test_a_union_serves_training_only() -> None:
     values["studies"]["demo"]["describe"] = ["both", "scenes"]
     with pytest.raises(ConfigError, match=r"describe: 'both' is a union, which serves train_on only"):
         parse_config(values)
+
+
+TABLE = {"kind": "table", "file": "a.csv"}
+TARS = {"kind": "webdataset", "root": "tars"}
+FOLDER = {"kind": "image_folder", "root": "pictures"}
+MASKS = {"kind": "segmentation_folder", "root": "pictures"}
+
+
+@pytest.mark.parametrize(
+    ("task", "dataset", "message"),
+    [
+        ("classification", TABLE, None),
+        ("classification", TARS, None),
+        ("classification", FOLDER, None),
+        ("segmentation", {**TABLE, "classes": "classes.txt"}, None),
+        ("segmentation", {**TARS, "classes": "classes.txt"}, None),
+        ("segmentation", {**MASKS, "ignore_ids": [255]}, None),
+        ("segmentation", TABLE, "'own' is of kind table, which has no masks unless its key classes names them"),
+        ("segmentation", TARS, "'own' is of kind webdataset, which has no masks unless its key classes names them"),
+        ("segmentation", FOLDER, "'own' is of kind image_folder, which has no masks$"),
+        ("classification", MASKS, "'own' is of kind segmentation_folder, which has no labels"),
+        ("classification", {**FOLDER, "labels": "none"}, "'own' is of kind image_folder with labels: none, which has"),
+    ],
+)
+def test_a_task_needs_a_data_set_that_can_serve_it(task: str, dataset: dict, message: str | None) -> None:
+    values = changed("datasets/own", dataset)
+    values["studies"]["demo"].update({"describe": ["scenes", "own"], task: "own"})
+    if message is None:
+        assert getattr(parse_config(values).studies["demo"], task) == "own"
+    else:
+        with pytest.raises(ConfigError, match=f"studies: demo: {task}: {message}"):
+            parse_config(values)
+
+
+@pytest.mark.parametrize("dataset", [TABLE, {**TARS, "classes": "c.txt"}, FOLDER, {**MASKS, "ignore_ids": [255]}])
+def test_every_kind_of_data_set_survives_the_trip_through_a_jobs_spec(dataset: dict) -> None:
+    settings = parse_config(changed("datasets/own", dataset)).datasets["own"]
+    assert from_plain(AnyDataset, json.loads(json.dumps(to_plain(settings)))) == settings
+    assert settings.kind == dataset["kind"]
+
+
+@pytest.mark.parametrize("dataset", [TABLE, TARS, FOLDER])
+def test_shares_have_to_leave_something_for_train(dataset: dict) -> None:
+    with pytest.raises(ConfigError, match="datasets: own: val_share: with test_share it leaves nothing for train"):
+        parse_config(changed("datasets/own", {**dataset, "val_share": 0.5, "test_share": 0.5}))
 
 
 def test_variables_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

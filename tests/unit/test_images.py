@@ -1,5 +1,7 @@
 """Every kind of picture file becomes the RGB that a viewer shows, and masks follow their pictures."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from visae.data.images import fitted, fitted_mask, open_image, pixels, read_mask
+from visae.data.images import fitted, fitted_mask, image_size, open_image, pixels, read_mask
 from visae.errors import DataError
 
 GRADIENT = np.linspace(0, 255, 40 * 30).reshape(30, 40).astype(np.uint8)
@@ -76,6 +78,58 @@ def test_exif_orientation(tmp_path, orientation):
     seen = opened(tmp_path / "a.jpg")
     assert seen.shape == (30, 40, 3)
     assert np.abs(seen.astype(int) - colours()).mean() < 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_the_header_gives_the_size_after_rotation(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(colours()).save(tmp_path / f"a{suffix}", exif=exif)
+    expected = (30, 40) if orientation >= 5 else (40, 30)
+    assert open_image(tmp_path / f"a{suffix}").size == expected
+    assert image_size(tmp_path / f"a{suffix}") == expected
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".gif", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".webp"])
+def test_the_header_gives_the_size_of_every_format(tmp_path, suffix):
+    frames = [Image.fromarray(colours()).convert("L" if suffix == ".pgm" else "RGB")] * 2
+    animated = {"save_all": True, "append_images": frames[1:]} if suffix in (".gif", ".webp", ".tif") else {}
+    frames[0].save(tmp_path / f"a{suffix}", **animated)
+    assert image_size(tmp_path / f"a{suffix}") == open_image(tmp_path / f"a{suffix}").size == (40, 30)
+
+
+def with_chunk(png: bytes, kind: bytes, content: bytes) -> bytes:
+    """Put a chunk after the pixels of a PNG, just before its end, as ExifTool does."""
+    chunk = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    return png[:-12] + chunk + png[-12:]
+
+
+def test_a_rotation_after_the_pixels_of_a_png_counts_too(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    rotation = b'<x xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="8"/>'
+    Image.fromarray(colours()).save(tmp_path / "plain.png")
+    plain = (tmp_path / "plain.png").read_bytes()
+    late = {
+        "exif.png": with_chunk(plain, b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")),
+        "xmp.png": with_chunk(plain, b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + rotation),
+        "comment.png": with_chunk(plain, b"tEXt", b"Comment\0hello"),
+    }
+    for name, content in late.items():
+        (tmp_path / name).write_bytes(content)
+        assert image_size(tmp_path / name) == open_image(tmp_path / name).size
+    assert [image_size(tmp_path / name) for name in late] == [(30, 40), (30, 40), (40, 30)]
+
+
+def test_the_header_is_all_that_is_read_for_the_size(tmp_path):
+    for suffix in (".png", ".jpg"):
+        path = tmp_path / f"cut{suffix}"
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 48, 3), dtype=np.uint8)).save(path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        assert image_size(path) == (48, 64)
+        with pytest.raises(DataError, match=f"cut{suffix}"):
+            open_image(path)
 
 
 def test_grey_and_black_and_white(tmp_path):
@@ -172,8 +226,9 @@ def test_empty_text_and_missing_files_are_refused_by_name(tmp_path):
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.png").write_text("not a picture")
     for name in ("empty.jpg", "text.png", "missing.png"):
-        with pytest.raises(DataError, match=name):
-            open_image(tmp_path / name)
+        for read in (open_image, image_size):
+            with pytest.raises(DataError, match=name):
+                read(tmp_path / name)
 
 
 @pytest.mark.parametrize("size", [(200, 100), (100, 200), (150, 150), (50, 100)])
@@ -227,6 +282,19 @@ def test_mask_of_the_same_size_is_unchanged(tmp_path):
     ids = np.random.default_rng(0).integers(0, 200, (40, 40)).astype(np.uint8)
     Image.fromarray(ids).save(tmp_path / "mask.png")
     np.testing.assert_array_equal(fitted_mask(tmp_path / "mask.png", (40, 40), (40, 40), "crop"), ids)
+
+
+@pytest.mark.parametrize("fit", ["crop", "squash"])
+def test_ignored_ids_become_unlabelled(tmp_path, fit):
+    ids = np.random.default_rng(0).choice([0, 1, 7, 255], (40, 30)).astype(np.uint8)
+    Image.fromarray(ids).save(tmp_path / "mask.png")
+    whole = fitted_mask(tmp_path / "mask.png", (30, 40), (20, 20), fit)
+    assert set(np.unique(whole)) == {0, 1, 7, 255}
+    expected = np.where(np.isin(whole, [7, 255]), 0, whole)
+    np.testing.assert_array_equal(fitted_mask(tmp_path / "mask.png", (30, 40), (20, 20), fit, [255, 7, 99]), expected)
+    deep = np.array([[65535, 3]], dtype=np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    assert read_mask(tmp_path / "deep.png", (2, 1), [65535, -1]).tolist() == [[0, 3]]
 
 
 def test_masks_of_every_mode(tmp_path):

@@ -3,10 +3,13 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import polars
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -96,6 +99,77 @@ def test_split_order_and_other_splits(tmp_path, index_path):
         "extra",
         "zoo",
     ]
+
+
+def test_order_is_that_of_relative_paths(tmp_path, index_path):
+    """As texts, slashes included: what one sorts a list of paths by."""
+    names = ["a/1", "a-b/1", "a b/1", "a/b/1", "a/b.c/1", "a/b", "a/B", "aé/1", "a.png/x", "a/0/z/1"]
+    for number, name in enumerate(names):
+        picture(tmp_path / "set" / f"{name}.png", number)
+    for labels in ("folder", "none"):
+        build_index(image_folder(tmp_path / "set", labels=labels, val_share=0.0, test_share=0.0), index_path)
+        found = [Path(path).relative_to(tmp_path / "set").as_posix() for path in read_index(index_path)["path"]]
+        assert found == sorted(f"{name}.png" for name in names)
+    assert read_classes(index_path) == {}
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+from visae.config.settings import ImageFolderSettings
+from visae.data.index import build_index
+
+def peak():
+    # Of this process alone: ru_maxrss would start from that of the process which started this one.
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+for name in ("few", "few", "many"):  # the first warms up allocators and imports
+    root = f"{sys.argv[1]}/{name}"
+    build_index(ImageFolderSettings(kind="image_folder", root=root), f"{sys.argv[1]}/out/{name}.parquet")
+    print(peak())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process is read from /proc")
+def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
+    """Both have more pictures than a row group. A row in Python objects is over 1000 bytes, its path and hash 300."""
+    tiny = picture(tmp_path / "tiny.png", size=(1, 1))
+    sizes = {"few": 10_000, "many": 30_000}
+    for name, size in sizes.items():
+        for number in range(size):
+            if number % 200 == 0:
+                folder = tmp_path / name / f"class-{number:06d}"
+                folder.mkdir(parents=True)
+            os.link(tiny, folder / f"{number:06d}.png")
+    # Arrow's own allocator keeps some megabytes more or less, as threads happen to meet.
+    environment = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"}
+    command = [sys.executable, "-c", MEASURE, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    _, few, many = map(int, done.stdout.split())
+    assert len(read_index(tmp_path / "out" / "many.parquet")) == sizes["many"]
+    assert (many - few) / (sizes["many"] - sizes["few"]) < 300
+
+
+def test_row_groups_are_written_as_they_fill(tmp_path, index_path):
+    tiny = picture(tmp_path / "tiny.png", size=(1, 1))
+    (tmp_path / "set").mkdir()
+    for number in range(9000):
+        os.link(tiny, tmp_path / "set" / f"{number:04d}.png")
+    settings = image_folder(tmp_path / "set", labels="none", val_share=0.5, test_share=0.0)
+    build_index(settings, index_path)
+    frame = read_index(index_path)
+    parquet = pyarrow.parquet.ParquetFile(index_path)
+    assert [parquet.metadata.row_group(group).num_rows for group in range(2)] == [8192, 808]
+    assert frame["image_id"].to_list() == list(range(9000))
+    assert frame["path"].n_unique() == 9000
+    for split in ("train", "val"):
+        ids = frame.filter(split=split)["image_id"]
+        assert ids[-1] - ids[0] + 1 == len(ids)
+        assert frame.filter(split=split)["path"].is_sorted()
+    assert summary(index_path)["n_images"] == dict(frame["split"].value_counts().sort("split").iter_rows())
+    assert summary(index_path)["n_shared_between_splits"] == 9000
 
 
 def test_same_folder_same_bytes(tmp_path, index_path):

@@ -61,15 +61,15 @@ def _problem(store: ActivationStore, shard: ShardRecord) -> str:
     path = store.folder / shard.file
     if not path.is_file():
         return "missing"
-    size = path.stat().st_size
-    if size < shard.bytes:
-        return f"truncated: {size} bytes of {shard.bytes}"
     if file_sha256(path) == shard.sha256:
         return ""
     try:
         header = ShardHeader.read(path)
         rows = pq.read_metadata(path).num_rows
     except Exception:  # whatever Arrow says of it, the bytes are not those that were written
+        size = path.stat().st_size
+        if size < shard.bytes:
+            return f"truncated: {size} bytes of {shard.bytes}"
         return "altered: its bytes are not those that were written, and it is no readable shard"
     if header.fingerprint != shard.fingerprint or rows != shard.rows or header.first_image != shard.first_image:
         return "foreign: a shard of other pictures, weights, tokens or settings"

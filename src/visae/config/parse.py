@@ -13,8 +13,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import jsonschema
 import yaml
 
+from visae.config.consistency import unresolved
 from visae.config.schema import section_schema
-from visae.config.settings import GIVEN, ImageFolderSettings, Settings, StudySettings
+from visae.config.settings import Settings
 from visae.errors import ConfigError
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -48,7 +49,7 @@ def parse_config(values: dict[str, Any], where: str = "config") -> Settings:
         For an unknown key, a value out of range, or a name that is not defined; all mistakes are listed.
     """
     settings = parse_section(Settings, values, where)
-    problems = list(_unresolved(settings))
+    problems = list(unresolved(settings))
     if problems:
         raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems))
     return settings
@@ -141,75 +142,3 @@ def _explained_union(error: jsonschema.ValidationError, place: str) -> Iterator[
                     yield from _explained(inner)
             return
     yield f"{place}: {key}: {wanted!r} is none of {', '.join(value for _, value in tags)}"
-
-
-def _unresolved(settings: Settings) -> Iterator[str]:
-    """Names that point to nothing, and combinations that cannot be."""
-    unions = {name for name, dataset in settings.datasets.items() if dataset.kind == "union"}
-    for name in unions:
-        for member in settings.datasets[name].members:  # type: ignore[union-attr]
-            if member not in settings.datasets:
-                yield f"datasets: {name}: members: {member!r} is not in datasets ({_names(settings.datasets)})"
-            elif member in unions:
-                yield f"datasets: {name}: members: {member!r} is a union itself; name its members instead"
-    for name, drawn in settings.datasets.items():
-        if isinstance(drawn, ImageFolderSettings) and drawn.val_share + drawn.test_share >= 1:
-            yield f"datasets: {name}: val_share: with test_share it leaves nothing for train; their sum must be below 1"
-    for name, model in settings.models.items():
-        size = model.image_size
-        if isinstance(size, list) and (len(size) != 2 or min(size) < 14):
-            yield f"models: {name}: image_size: {size}: write one side, or height and width, each 14 or more"
-        if name == GIVEN:
-            yield f"models: {name}: this name stands for given activations in paths; choose another"
-    for name, study in settings.studies.items():
-        at = f"studies: {name}"
-        if study.model is not None and study.model not in settings.models:
-            yield f"{at}: model: {study.model!r} is not in models ({_names(settings.models)})"
-        if study.head_layer is not None and study.layer > study.head_layer:
-            yield f"{at}: layer: {study.layer} lies after head_layer: {study.head_layer}"
-        for sae in study.saes:
-            if sae not in settings.saes:
-                yield f"{at}: saes: {sae!r} is not in saes ({_names(settings.saes)})"
-        described = [("describe", dataset) for dataset in study.describe]
-        tasks = {"classification": study.classification, "segmentation": study.segmentation}
-        measured = [(key, dataset) for key, dataset in tasks.items() if dataset is not None]
-        for key, dataset in [("train_on", study.train_on), *described, *measured]:
-            if dataset not in settings.datasets:
-                yield f"{at}: {key}: {dataset!r} is not in datasets ({_names(settings.datasets)})"
-            elif dataset in unions and key != "train_on":
-                yield f"{at}: {key}: {dataset!r} is a union, which serves train_on only; name a member"
-        for key, dataset in measured:
-            if dataset in settings.datasets and dataset not in study.describe:
-                yield f"{at}: {key}: {dataset!r} must stand in describe too: latents are chosen by their codes on it"
-        yield from _impossible(settings, at, study)
-        segmented = settings.datasets.get(study.segmentation or "")
-        if segmented and segmented.kind == "image_folder":
-            yield f"{at}: segmentation: {study.segmentation!r} is of kind {segmented.kind}, which has no masks"
-        classified = settings.datasets.get(study.classification or "")
-        if classified and classified.kind == "segmentation_folder":
-            yield f"{at}: classification: {study.classification!r} is of kind {classified.kind}, which has no labels"
-
-
-def _impossible(settings: Settings, at: str, study: StudySettings) -> Iterator[str]:
-    """What a study asks of data sets and hook points that these cannot give."""
-    used = {study.train_on, *study.describe, study.classification, study.segmentation}
-    known = {name: dataset for name, dataset in settings.datasets.items() if name in used}
-    given = [name for name, dataset in known.items() if dataset.kind == "activations"]
-    if study.model is None and len(given) < len(known):
-        yield f"{at}: key 'model' is missing; only data sets of kind activations need no model"
-    tasks = [key for key in ("classification", "segmentation") if getattr(study, key) is not None]
-    for key in tasks:
-        if study.head_layer is None:
-            yield f"{at}: key 'head_layer' is missing: {key} reads the model's last block"
-        if study.hook != "residual":
-            yield f"{at}: hook: {study.hook} can be described, not edited; leave {key} out or set hook: residual"
-        if getattr(study, key) in given:
-            yield f"{at}: {key}: {getattr(study, key)!r} is of kind activations, which has no pictures to classify"
-    for name, dataset in known.items():
-        if dataset.tokens_per_image is not None and name in {*study.describe, study.classification, study.segmentation}:
-            kept = f"tokens_per_image: {dataset.tokens_per_image}"
-            yield f"{at}: {name!r} keeps {kept}, so its pictures are not whole, and it serves train_on only"
-
-
-def _names(section: dict[str, Any]) -> str:
-    return ", ".join(sorted(section)) or "which is empty"

@@ -6,128 +6,23 @@ in exactly one place.
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal
 
-
-def setting(
-    doc: str,
-    default: Any = MISSING,
-    *,
-    minimum: float | None = None,
-    above: float | None = None,
-    maximum: float | None = None,
-    not_empty: bool = False,
-) -> Any:
-    """Declare one key: what it means, its default (required without one) and its allowed range."""
-    limits = {
-        "minimum": minimum,
-        "exclusiveMinimum": above,
-        "maximum": maximum,
-        "not_empty": not_empty,
-    }
-    metadata = {"doc": doc, **{k: v for k, v in limits.items() if v is not None and v is not False}}
-    if default is MISSING:
-        return field(metadata=metadata)
-    if isinstance(default, list | dict):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-# --- data sets -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetSettings:
-    """What all data sets share.
-
-    Splits have fixed roles: everything is learned and chosen on `train` and measured on `val`; `test` is kept apart.
-    """
-
-    shards: int = setting("Files that the activations are cut into; each is a job of its own.", 1, minimum=1)
-    max_unreadable: float = setting(
-        "Share of unreadable pictures above which the data set is refused; fewer are skipped and listed.",
-        0.01,
-        minimum=0,
-        maximum=1,
-    )
-    seed: int = setting(
-        "Seed of what is random in this data set (made pictures, drawn splits, tokens_per_image).", 0, minimum=0
-    )
-    tokens_per_image: int | None = setting(
-        "Patches kept of each picture, drawn by seed; [CLS] and registers are always kept. For large sets to train "
-        "on: all other uses need whole pictures.",
-        None,
-        minimum=1,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScenesSettings(DatasetSettings):
-    """Made on the spot: shapes with photographic textures on photographs, every cause known."""
-
-    kind: Literal["scenes"]
-    train: int = setting("Pictures to train on.", 480, minimum=1)
-    val: int = setting("Pictures to measure on.", 120, minimum=1)
-    test: int = setting("Pictures kept apart.", 120, minimum=1)
-    image_size: int = setting("Side of a picture in pixels.", 224, minimum=32)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageFolderSettings(DatasetSettings):
-    """Pictures in folders, by default one folder a class."""
-
-    kind: Literal["image_folder"]
-    root: str = setting("Folder that holds the pictures.")
-    splits: dict[str, str] = setting(
-        "Split name to subfolder of `root` (train, val, test). Empty: `root` itself holds everything and "
-        "splits are drawn by seed.",
-        {},
-    )
-    labels: Literal["folder", "none"] = setting("Where a picture's class comes from.", "folder")
-    val_share: float = setting("Share drawn for val where `splits` is empty.", 0.1, minimum=0, maximum=0.9)
-    test_share: float = setting("Share drawn for test where `splits` is empty.", 0.1, minimum=0, maximum=0.9)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentationFolderSettings(DatasetSettings):
-    """`images/<folder>/NAME.jpg` beside `annotations/<folder>/NAME.png` (0 = unlabelled) and `classes.txt`."""
-
-    kind: Literal["segmentation_folder"]
-    root: str = setting("Folder that holds `images`, `annotations` and `classes.txt`.")
-    splits: dict[str, str] = setting(
-        "Split name to folder name below `images` and `annotations`.", {"train": "train", "val": "val"}, not_empty=True
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ActivationsSettings(DatasetSettings):
-    """Vectors of the user's own, from any model, of pictures or not; everything up to features works on them."""
-
-    kind: Literal["activations"]
-    root: str = setting(
-        "Folder of Parquet files (columns `activation`, `image_id`, and optionally `token`), or one with subfolders "
-        "train and val of them, or the folder of a store's manifest.json."
-    )
-    val_share: float = setting(
-        "Share of the pictures, the last ones, that becomes val where `root` has no subfolders.",
-        0.1,
-        minimum=0,
-        maximum=0.9,
-    )
-    dtype: Literal["float16", "bfloat16", "float32"] = setting("How they are stored.", "float32")
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnionSettings(DatasetSettings):
-    """Several data sets read as one to train SAEs on; nothing is stored twice."""
-
-    kind: Literal["union"]
-    members: list[str] = setting("Names of the data sets to join.", not_empty=True)
-
-
-AnyDataset = ScenesSettings | ImageFolderSettings | SegmentationFolderSettings | ActivationsSettings | UnionSettings
-
+# The data sets' sections have a module of their own, and are imported from here like all others.
+from visae.config.datasets import (  # noqa: F401
+    ActivationsSettings,
+    AnyDataset,
+    DatasetSettings,
+    DrawnSettings,
+    ImageFolderSettings,
+    ScenesSettings,
+    SegmentationFolderSettings,
+    TableSettings,
+    UnionSettings,
+    WebDatasetSettings,
+)
+from visae.config.fields import setting
 
 # --- models --------------------------------------------------------------------------------------
 

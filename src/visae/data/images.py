@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Collection
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
+from visae.data.locators import opened
 from visae.errors import DataError
 
 SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
@@ -44,10 +47,32 @@ def open_image(path: str | Path) -> Image.Image:
         If the file cannot be read or is damaged, truncated ones included.
     """
     try:
-        with Image.open(path) as opened:
-            opened.load()
-            return _rgb(ImageOps.exif_transpose(opened))
+        with opened(path) as file, Image.open(file) as image:
+            image.load()
+            return _rgb(ImageOps.exif_transpose(image))
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
+        raise DataError(f"{path}: unreadable picture: {_reason(error)}") from error
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of a picture after EXIF rotation, from its header.
+
+    Raises
+    ------
+    DataError
+        If there is no file, or not a picture's header in it.
+    """
+    try:
+        with opened(path) as file, Image.open(file) as image:
+            if image.format == "PNG" and _has_late_text(file):
+                return ImageOps.exif_transpose(image).size
+            # Of these two, Pillow's own ways to the orientation decode the picture, or apply it half.
+            exif = Image.Image.getexif(image)
+            width, height = image.size
+            if isinstance(image, TiffImagePlugin.TiffImageFile):
+                width, height = (int(image.tag_v2[tag]) for tag in (256, 257))
+            return (height, width) if exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8) else (width, height)
+    except Exception as error:  # as in open_image
         raise DataError(f"{path}: unreadable picture: {_reason(error)}") from error
 
 
@@ -69,8 +94,10 @@ def fitted(image: Image.Image, size: tuple[int, int], fit: str, interpolation: s
     return image.resize(size[::-1], resample, box=_used_box(image.width, image.height, size, fit))
 
 
-def read_mask(mask_path: str | Path, image_size_wh: tuple[int, int]) -> NDArray[np.int32]:
-    """Read class ids, int32 (height, width).
+def read_mask(
+    mask_path: str | Path, image_size_wh: tuple[int, int], ignore_ids: Collection[int] = ()
+) -> NDArray[np.int32]:
+    """Read class ids, int32 (height, width), those in `ignore_ids` turned into 0.
 
     Raises
     ------
@@ -78,9 +105,9 @@ def read_mask(mask_path: str | Path, image_size_wh: tuple[int, int]) -> NDArray[
         If the mask is missing, damaged, has colours instead of ids, or another size than its picture.
     """
     try:
-        with Image.open(mask_path) as opened:
-            opened.load()
-            mode, size, mask = opened.mode, opened.size, np.asarray(opened)
+        with opened(mask_path) as file, Image.open(file) as image:
+            image.load()
+            mode, size, mask = image.mode, image.size, np.asarray(image).astype(np.int32)
     except FileNotFoundError as error:
         raise DataError(f"{mask_path}: the mask is missing; every picture needs one") from error
     except Exception as error:  # as in open_image
@@ -94,11 +121,17 @@ def read_mask(mask_path: str | Path, image_size_wh: tuple[int, int]) -> NDArray[
             f"{mask_path}: the mask has {size[0]} x {size[1]} pixels, its picture {image_size_wh[0]} x "
             f"{image_size_wh[1]} (after EXIF rotation); they have to be the same"
         )
-    return mask.astype(np.int32)
+    if ignore_ids:
+        mask[np.isin(mask, list(ignore_ids))] = 0
+    return mask
 
 
 def fitted_mask(
-    mask_path: str | Path, image_size_wh: tuple[int, int], size: tuple[int, int], fit: str
+    mask_path: str | Path,
+    image_size_wh: tuple[int, int],
+    size: tuple[int, int],
+    fit: str,
+    ignore_ids: Collection[int] = (),
 ) -> NDArray[np.int32]:
     """Read a mask and scale it as `fitted` scales its picture, by nearest neighbour.
 
@@ -110,13 +143,15 @@ def fitted_mask(
         Width and height of the picture that it belongs to.
     size, fit
         As for `fitted`.
+    ignore_ids
+        Ids that become 0: `visae.data.index.read_ignore_ids` tells a data set's own.
 
     Returns
     -------
     numpy.ndarray
         int32 (height, width).
     """
-    mask = read_mask(mask_path, image_size_wh)
+    mask = read_mask(mask_path, image_size_wh, ignore_ids)
     height, width = mask.shape
     left, upper, right, lower = _used_box(width, height, size, fit)
     down, across = ((np.arange(side) + 0.5) / side for side in size)
@@ -166,6 +201,19 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _from_grey(values: NDArray[np.floating]) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8)).convert("RGB")
+
+
+def _has_late_text(file: BinaryIO) -> bool:
+    """Whether a PNG has metadata after its pixels: an orientation may be among it, which only decoding reads."""
+    file.seek(8)
+    after_pixels = False
+    while len(header := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", header)
+        after_pixels = after_pixels or kind == b"IDAT"
+        if after_pixels and kind in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"):
+            return True
+        file.seek(length + 4, 1)
+    return False
 
 
 def _reason(error: Exception) -> str:

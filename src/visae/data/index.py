@@ -1,57 +1,33 @@
-"""The index: one row a picture, each decoded once, with its split, label, mask and hash."""
+"""The index: one row a picture, each looked at once, with its split, label, mask and hash."""
 
 from __future__ import annotations
 
-import os
-from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import polars
 
 from visae.config.settings import (
     AnyDataset,
-    DatasetSettings,
     ImageFolderSettings,
     ScenesSettings,
     SegmentationFolderSettings,
+    TableSettings,
+    WebDatasetSettings,
 )
-from visae.data.folders import Listing, Picture, class_list_file, list_image_folder, list_segmentation_folder
-from visae.data.images import open_image, read_mask
+from visae.data.checks import checked_pictures
+from visae.data.classes import class_list_file
+from visae.data.folders import list_image_folder, list_segmentation_folder
+from visae.data.pictures import Listing, Picture, existing
+from visae.data.rows import COLUMNS, shared_between_splits, write_rows
 from visae.data.scenes import CLASSES, make_scenes
+from visae.data.tables import list_table
+from visae.data.webdatasets import list_webdataset
 from visae.errors import DataError
 from visae.files import atomic_path, file_sha256, read_json, write_json
-from visae.progress import progress_bar
 from visae.provenance import Provenance
 
-SCHEMA = {
-    "image_id": polars.Int32,
-    "path": polars.String,
-    "split": polars.String,
-    "label": polars.Int32,
-    "label_name": polars.String,
-    "mask_path": polars.String,
-    "width": polars.Int32,
-    "height": polars.Int32,
-    "sha256": polars.String,
-}
-_SPLIT_ORDER = ("train", "val", "test")
-_CHUNK = 64  # pictures handed to a thread at once
-_NAMED = 5  # files named in an error
-
-
-@dataclass(frozen=True)
-class _Checked:
-    """What decoding a picture told: its size and hash, or why it or its mask cannot be used."""
-
-    width: int = 0
-    height: int = 0
-    sha256: str = ""
-    unreadable: str = ""
-    mask_problem: str = ""
+SCHEMA = dict(polars.DataFrame(COLUMNS.empty_table()).schema)
 
 
 def build_index(settings: AnyDataset, index_path: str | Path, seed: int = 0) -> None:
@@ -97,154 +73,67 @@ def read_classes(index_path: str | Path) -> dict[int, str]:
     return {entry["id"]: entry["name"] for entry in summary["classes"]}
 
 
+def read_ignore_ids(index_path: str | Path) -> tuple[int, ...]:
+    """Read which ids of a data set's masks count as unlabelled, from the summary beside its index."""
+    return tuple(read_json(Path(index_path).with_name("summary.json")).get("ignore_ids", ()))
+
+
 def _build(settings: AnyDataset, index_path: Path, seed: int) -> None:
-    sources = [class_list_file(settings.root)] if isinstance(settings, SegmentationFolderSettings) else []
-    provenance = Provenance(settings, sources, seed, "cpu")
+    provenance = Provenance(settings, _small_files(settings), seed, "cpu")
     listing = _listed(settings, index_path, seed)
-    pictures = sorted(listing.pictures, key=lambda picture: (_split_rank(picture.split), picture.relative))
-    checked = list(_checked(pictures, set(listing.classes)))
-    skipped = [
-        (picture, check.unreadable) for picture, check in zip(pictures, checked, strict=True) if check.unreadable
-    ]
-    _write_skipped(index_path.with_name("skipped.csv"), skipped)
-    _refuse(
-        settings, index_path, len(pictures), skipped, [check.mask_problem for check in checked if check.mask_problem]
-    )
     # Made pictures lie beside the index and move with it.
     base = index_path.parent.absolute() if isinstance(settings, ScenesSettings) else None
-    usable = [pair for pair in zip(pictures, checked, strict=True) if not pair[1].unreadable]
-    frame = _frame(usable, base)
+    ignore_ids = list(getattr(settings, "ignore_ids", ()))
+    skipped_path = index_path.with_name("skipped.csv")
     with atomic_path(index_path) as temporary:
-        frame.write_parquet(temporary)
+        # The list of what was skipped is of use where the index is refused, most of all.
+        with atomic_path(skipped_path) as temporary_skipped:
+            checked = checked_pictures(listing, settings, ignore_ids)
+            tally = write_rows(checked, temporary, temporary_skipped, base)
+        tally.refuse(settings.max_unreadable, skipped_path)
     summary = {
         "kind": settings.kind,
-        "n_images": Counter(frame["split"].to_list()),
-        "n_skipped": len(skipped),
-        "n_shared_between_splits": _shared_between_splits(frame),
+        "n_images": tally.n_images,
+        "n_skipped": tally.n_skipped,
+        "n_shared_between_splits": shared_between_splits(index_path, tally.n_images) if settings.hashes else None,
         "classes": [{"id": number, "name": name} for number, name in sorted(listing.classes.items())],
+        "ignore_ids": ignore_ids,
         "index_sha256": file_sha256(index_path),
         "provenance": provenance.record(),
     }
     write_json(index_path.with_name("summary.json"), summary)
 
 
+def _small_files(settings: AnyDataset) -> list[Path]:
+    """Files beside the pictures that decide the index."""
+    if isinstance(settings, SegmentationFolderSettings):
+        return [class_list_file(settings.root)]
+    found = [existing(settings.file, "file", folder=False)] if isinstance(settings, TableSettings) else []
+    if isinstance(settings, TableSettings | WebDatasetSettings) and settings.classes is not None:
+        found.append(existing(settings.classes, "classes", folder=False))
+    return found
+
+
 def _listed(settings: AnyDataset, index_path: Path, seed: int) -> Listing:
     if isinstance(settings, ScenesSettings):
         folder = index_path.parent.absolute() / "pictures"
         make_scenes(settings, folder, seed)
-        return _list_scenes(folder)
+        return Listing(_made_pictures(folder), CLASSES)
     if isinstance(settings, ImageFolderSettings):
         return list_image_folder(settings, seed)
     if isinstance(settings, SegmentationFolderSettings):
         return list_segmentation_folder(settings)
+    if isinstance(settings, TableSettings):
+        return list_table(settings, seed)
+    if isinstance(settings, WebDatasetSettings):
+        return list_webdataset(settings, seed)
     raise DataError(f"kind: {settings.kind} has no pictures of its own; index its members instead")
 
 
-def _list_scenes(folder: Path) -> Listing:
+def _made_pictures(folder: Path) -> Iterator[Picture]:
     """List made pictures from their causes, so that image ids are those of causes.parquet."""
     numbers = {name: number for number, name in CLASSES.items()}
     causes = polars.read_parquet(folder / "causes.parquet").filter("is_largest").sort("image_id")
-    pictures = []
     for path, split, texture in causes.select("path", "split", "texture").iter_rows():
-        mask = folder / path.replace("images/", "annotations/", 1).replace(".jpg", ".png")
-        pictures.append(Picture(folder / path, path, split, numbers[texture], texture, mask))
-    return Listing(pictures, CLASSES)
-
-
-def _split_rank(split: str) -> tuple[int, str]:
-    return (_SPLIT_ORDER.index(split) if split in _SPLIT_ORDER else len(_SPLIT_ORDER), split)
-
-
-def _checked(pictures: list[Picture], class_ids: set[int]) -> Iterator[_Checked]:
-    """Decode all pictures in order; Pillow decodes and hashlib hashes outside Python's lock, so threads do."""
-    allowed = np.zeros(max(class_ids, default=0) + 1, dtype=bool)
-    allowed[[0, *class_ids]] = True
-    chunks = [pictures[start : start + _CHUNK] for start in range(0, len(pictures), _CHUNK)]
-
-    def check(chunk: list[Picture]) -> list[_Checked]:
-        return [_check(picture, allowed) for picture in chunk]
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar(len(pictures), "reading", "pictures") as bar:
-        for results in pool.map(check, chunks):
-            yield from results
-            bar.update(len(results))
-
-
-def _check(picture: Picture, allowed: np.ndarray) -> _Checked:
-    try:
-        str(picture.file).encode()
-    except UnicodeEncodeError:
-        return _Checked(unreadable="its name is not UTF-8; rename it")
-    try:
-        width, height = open_image(picture.file).size
-    except DataError as error:
-        return _Checked(unreadable=str(error).removeprefix(f"{picture.file}: "))
-    problem = _mask_problem(picture.mask, (width, height), allowed) if picture.mask else ""
-    return _Checked(width, height, file_sha256(picture.file), mask_problem=problem)
-
-
-def _mask_problem(path: Path, size: tuple[int, int], allowed: np.ndarray) -> str:
-    try:
-        mask = read_mask(path, size)
-    except DataError as error:
-        return str(error)
-    lowest, highest = int(mask.min()), int(mask.max())
-    if lowest >= 0 and highest < len(allowed) and allowed[mask].all():
-        return ""
-    foreign = sorted(set(np.unique(mask).tolist()) - set(np.flatnonzero(allowed).tolist()))
-    return f"{path}: class ids {', '.join(map(str, foreign[:_NAMED]))} are not in the list of classes (0 = unlabelled)"
-
-
-def _refuse(
-    settings: DatasetSettings,
-    index_path: Path,
-    n_found: int,
-    skipped: list[tuple[Picture, str]],
-    mask_problems: list[str],
-) -> None:
-    """Raise DataError where masks are wrong or too much is unreadable."""
-    if mask_problems:
-        more = f" (and {len(mask_problems) - _NAMED} more)" if len(mask_problems) > _NAMED else ""
-        raise DataError(f"{len(mask_problems)} masks are wrong: {'; '.join(mask_problems[:_NAMED])}{more}")
-    if len(skipped) > settings.max_unreadable * n_found or len(skipped) == n_found:
-        first = "; ".join(f"{picture.file} ({reason})" for picture, reason in skipped[:_NAMED])
-        raise DataError(
-            f"{len(skipped)} of {n_found} pictures are unreadable, more than max_unreadable: {settings.max_unreadable} "
-            f"allows; all are listed in {index_path.with_name('skipped.csv')}, first {first}"
-        )
-
-
-def _write_skipped(path: Path, skipped: list[tuple[Picture, str]]) -> None:
-    rows = {
-        "path": [str(picture.file).encode(errors="backslashreplace").decode() for picture, _ in skipped],
-        "reason": [reason.encode(errors="backslashreplace").decode() for _, reason in skipped],
-    }
-    with atomic_path(path) as temporary:
-        polars.DataFrame(rows, schema={"path": polars.String, "reason": polars.String}).write_csv(temporary)
-
-
-def _frame(usable: list[tuple[Picture, _Checked]], base: Path | None) -> polars.DataFrame:
-    """Table of the index; paths relative to `base` where it is given."""
-
-    def stored(path: Path | None) -> str | None:
-        if path is None or base is None:
-            return None if path is None else path.as_posix()
-        return path.relative_to(base).as_posix()
-
-    columns = {
-        "image_id": range(len(usable)),
-        "path": [stored(picture.file) for picture, _ in usable],
-        "split": [picture.split for picture, _ in usable],
-        "label": [picture.label for picture, _ in usable],
-        "label_name": [picture.label_name for picture, _ in usable],
-        "mask_path": [stored(picture.mask) for picture, _ in usable],
-        "width": [check.width for _, check in usable],
-        "height": [check.height for _, check in usable],
-        "sha256": [check.sha256 for _, check in usable],
-    }
-    return polars.DataFrame(columns, schema=SCHEMA)
-
-
-def _shared_between_splits(frame: polars.DataFrame) -> int:
-    """Pictures whose very bytes are in more than one split: what would make a measurement too good."""
-    return int(frame.filter(polars.col("split").n_unique().over("sha256") > 1).height)
+        mask = path.replace("images/", "annotations/", 1).replace(".jpg", ".png")
+        yield Picture(f"{folder}/{path}", split, numbers[texture], texture, f"{folder}/{mask}")

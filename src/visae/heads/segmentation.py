@@ -16,7 +16,7 @@ from torch.nn import functional
 from visae.activations.store import ActivationStore
 from visae.config.settings import SegmentationHeadSettings
 from visae.data.images import fitted_mask
-from visae.data.index import read_classes, read_index
+from visae.data.index import read_classes, read_ignore_ids, read_index
 from visae.device import chosen_device, described
 from visae.errors import DataError
 from visae.files import atomic_path, read_json, write_json
@@ -137,7 +137,7 @@ class Masks:
         columns = ["image_id", "mask_path", "width", "height"]
         rows = read_index(index_path).filter(pl.col("mask_path").is_not_null()).select(columns).iter_rows()
         self._rows = {image_id: (path, width, height) for image_id, path, width, height in rows}
-        self.class_ids = class_ids
+        self.class_ids, self.ignore_ids = class_ids, read_ignore_ids(index_path)
 
     def __contains__(self, image_id: int) -> bool:
         return image_id in self._rows
@@ -145,7 +145,7 @@ class Masks:
     def read(self, image_id: int) -> torch.Tensor:
         """Channels int16 (height, width) of a picture."""
         path, width, height = self._rows[image_id]
-        mask = np.asarray(fitted_mask(path, (width, height), self.card.image_size, self.card.fit))
+        mask = fitted_mask(path, (width, height), self.card.image_size, self.card.fit, self.ignore_ids)
         return torch.from_numpy(channels(mask, self.class_ids))
 
 

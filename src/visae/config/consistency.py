@@ -1,0 +1,92 @@
+"""What a schema cannot say of a configuration: that its names exist and its parts fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from visae.config.settings import GIVEN, DrawnSettings, Settings, StudySettings
+
+
+def unresolved(settings: Settings) -> Iterator[str]:
+    """Yield a line for each name that points to nothing, and each combination that cannot be."""
+    yield from _of_datasets(settings)
+    for name, model in settings.models.items():
+        size = model.image_size
+        if isinstance(size, list) and (len(size) != 2 or min(size) < 14):
+            yield f"models: {name}: image_size: {size}: write one side, or height and width, each 14 or more"
+        if name == GIVEN:
+            yield f"models: {name}: this name stands for given activations in paths; choose another"
+    for name, study in settings.studies.items():
+        at = f"studies: {name}"
+        yield from _of_study(settings, at, study)
+        yield from _impossible(settings, at, study)
+
+
+def _of_datasets(settings: Settings) -> Iterator[str]:
+    unions = {name for name, dataset in settings.datasets.items() if dataset.kind == "union"}
+    for name in unions:
+        for member in settings.datasets[name].members:  # type: ignore[union-attr]
+            if member not in settings.datasets:
+                yield f"datasets: {name}: members: {member!r} is not in datasets ({_names(settings.datasets)})"
+            elif member in unions:
+                yield f"datasets: {name}: members: {member!r} is a union itself; name its members instead"
+    for name, drawn in settings.datasets.items():
+        if isinstance(drawn, DrawnSettings) and drawn.val_share + drawn.test_share >= 1:
+            yield f"datasets: {name}: val_share: with test_share it leaves nothing for train; their sum must be below 1"
+
+
+def _of_study(settings: Settings, at: str, study: StudySettings) -> Iterator[str]:
+    """Names in a study that point to nothing, or to data sets of the wrong kind."""
+    unions = {name for name, dataset in settings.datasets.items() if dataset.kind == "union"}
+    if study.model is not None and study.model not in settings.models:
+        yield f"{at}: model: {study.model!r} is not in models ({_names(settings.models)})"
+    if study.head_layer is not None and study.layer > study.head_layer:
+        yield f"{at}: layer: {study.layer} lies after head_layer: {study.head_layer}"
+    for sae in study.saes:
+        if sae not in settings.saes:
+            yield f"{at}: saes: {sae!r} is not in saes ({_names(settings.saes)})"
+    described = [("describe", dataset) for dataset in study.describe]
+    tasks = {"classification": study.classification, "segmentation": study.segmentation}
+    measured = [(key, dataset) for key, dataset in tasks.items() if dataset is not None]
+    for key, dataset in [("train_on", study.train_on), *described, *measured]:
+        if dataset not in settings.datasets:
+            yield f"{at}: {key}: {dataset!r} is not in datasets ({_names(settings.datasets)})"
+        elif dataset in unions and key != "train_on":
+            yield f"{at}: {key}: {dataset!r} is a union, which serves train_on only; name a member"
+    for key, dataset in measured:
+        if dataset in settings.datasets and dataset not in study.describe:
+            yield f"{at}: {key}: {dataset!r} must stand in describe too: latents are chosen by their codes on it"
+    segmented = settings.datasets.get(study.segmentation or "")
+    if segmented and segmented.kind != "union" and not segmented.has_masks:
+        named = " unless its key classes names them" if hasattr(segmented, "classes") else ""
+        yield f"{at}: segmentation: {study.segmentation!r} is of kind {segmented.kind}, which has no masks{named}"
+    classified = settings.datasets.get(study.classification or "")
+    if classified and classified.kind != "union" and not classified.may_have_labels:
+        unless = " with labels: none" if classified.kind == "image_folder" else ""
+        yield (
+            f"{at}: classification: {study.classification!r} is of kind {classified.kind}{unless}, which has no labels"
+        )
+
+
+def _impossible(settings: Settings, at: str, study: StudySettings) -> Iterator[str]:
+    """What a study asks of data sets and hook points that these cannot give."""
+    used = {study.train_on, *study.describe, study.classification, study.segmentation}
+    known = {name: dataset for name, dataset in settings.datasets.items() if name in used}
+    given = [name for name, dataset in known.items() if dataset.kind == "activations"]
+    if study.model is None and len(given) < len(known):
+        yield f"{at}: key 'model' is missing; only data sets of kind activations need no model"
+    tasks = [key for key in ("classification", "segmentation") if getattr(study, key) is not None]
+    for key in tasks:
+        if study.head_layer is None:
+            yield f"{at}: key 'head_layer' is missing: {key} reads the model's last block"
+        if study.hook != "residual":
+            yield f"{at}: hook: {study.hook} can be described, not edited; leave {key} out or set hook: residual"
+    for name, dataset in known.items():
+        if dataset.tokens_per_image is not None and name in {*study.describe, study.classification, study.segmentation}:
+            kept = f"tokens_per_image: {dataset.tokens_per_image}"
+            yield f"{at}: {name!r} keeps {kept}, so its pictures are not whole, and it serves train_on only"
+
+
+def _names(section: dict[str, Any]) -> str:
+    return ", ".join(sorted(section)) or "which is empty"
