@@ -8,7 +8,8 @@ precision   what 16 bits lose
 
 Contenders take turns within one run, with as many torch threads each; values are medians over repetitions, ratios
 medians of the quotients within a repetition. "Cold" means that a file's pages were dropped from the page cache by
-posix_fadvise(DONTNEED) after an fsync. Peers are installed from PyPI into ~/.cache/visae/bench on first use.
+posix_fadvise(DONTNEED) after an fsync. "At its fastest" means the faster of a contender's variants. Peers are
+installed from PyPI into ~/.cache/visae/bench on first use.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,8 +46,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
         for part, measure in _parts(arguments, Path(scratch)).items():
             if part in wanted:
-                print(f"measuring {part}", file=sys.stderr, flush=True)
+                started = time.monotonic()
                 rows += measure()
+                print(f"{part}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     return publish(rows, None if arguments.only else arguments.output, arguments.check)
 
 
@@ -53,13 +56,13 @@ def _parts(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callable[[
     """Name to what measures it; the embedded model and its activations are made once, when first asked for."""
     quick, times, threads = arguments.quick, repetitions(arguments), arguments.threads
     rows = arguments.rows or (200_000 if quick else 1_300_000)
-    dinov2 = _Dinov2(scratch / "dinov2")
+    dinov2 = _Dinov2(scratch / "dinov2", 32 if quick else 64)
     return {
         "reading": lambda: reading.measure(
-            scratch / "reading", rows, 12 * reading.BATCH if quick else 48 * reading.BATCH, threads, times
+            scratch / "reading", rows, (4 if quick else 48) * reading.BATCH, threads, times
         ),
         "formats": lambda: formats.measure(
-            scratch / "formats", _tiled(dinov2.activations(), 49_152 if quick else 163_840), times
+            scratch / "formats", _tiled(dinov2.activations(), 32_768 if quick else 163_840), times
         ),
         "throughput": lambda: extraction.measure_throughput(
             scratch / "throughput", dinov2.card(), 32 if quick else 96, times
@@ -72,10 +75,10 @@ def _parts(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callable[[
 
 
 class _Dinov2:
-    """The embedded DINOv2 and its activations on 64 made pictures."""
+    """The embedded DINOv2 and its activations on some made pictures."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder, self.count = folder, count
         self._card: Path | None = None
         self._activations: np.ndarray | None = None
 
@@ -86,11 +89,11 @@ class _Dinov2:
         return self._card
 
     def activations(self) -> np.ndarray:
-        """Float32 (64 * n_tokens, d_model)."""
+        """Float32 (count * n_tokens, d_model)."""
         if self._activations is None:
             model = load_model(self.card())
-            pictures = extraction.decoded(extraction.made_pictures(self.folder / "pictures", 64), model, 64)
-            self._activations = extraction.activations(model, pictures)
+            index = extraction.made_pictures(self.folder / "pictures", self.count)
+            self._activations = extraction.activations(model, extraction.decoded(index, model, self.count))
         return self._activations
 
 

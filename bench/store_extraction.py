@@ -13,7 +13,7 @@ from statistics import median
 
 import numpy as np
 import torch
-from harness import FOLDER, Measurement, Target, interleaved, measurement, median_ratio
+from harness import FOLDER, Measurement, Target, measurement, median_ratio
 
 from visae.activations.extract import extract_shard
 from visae.config.settings import ImageFolderSettings, ModelSettings, ScenesSettings
@@ -69,34 +69,38 @@ def activations(model: VisionTransformer, pictures: torch.Tensor) -> np.ndarray:
 
 
 def measure_throughput(folder: Path, card: Path, count: int, repetitions: int) -> list[Measurement]:
-    """Compare `count` pictures' bare forward passes with a dump of pictures on disk.
+    """Compare the bare forward passes of `count` decoded pictures with a dump of the same pictures on disk.
 
-    A dump's steady state is the difference between dumps of one batch and of `count` pictures more, so that what
-    happens once (the model's loading, the decoding process's start) is on neither side.
+    From a dump's time that of a dump of one picture is taken off, and one picture from the count: what happens once
+    (loading the model, starting the decoding process) is on neither side. That the first batch must be decoded
+    before any forward pass stays. Half of the bare passes run before the dump and half after it, so that a machine
+    that gets slower or faster meanwhile does so for both.
     """
     model = load_model(card)
-    longer = made_pictures(folder / "longer", count + BATCH)
-    shorter = _first_pictures(longer, BATCH, folder / "shorter")
-    batches = decoded(longer, model, count).split(BATCH)
+    index = made_pictures(folder / "pictures", count)
+    one = _first_pictures(index, 1, folder / "one")
+    batches = decoded(index, model, count).split(BATCH)
+    halves = [half for batch in batches for half in batch.chunk(2)] if len(batches) == 1 else list(batches)
+    middle = len(halves) // 2
     read_layer(model, batches[0])
-    seconds: dict[str, list[float]] = {"shorter": [], "longer": []}
-
-    def forward() -> float:
-        return count / _seconds(lambda: [read_layer(model, batch) for batch in batches])
-
-    def steady() -> float:
-        for name, index in (("shorter", shorter), ("longer", longer)):
-            output = folder / f"dump-{name}-{len(seconds[name])}"
-            seconds[name].append(_seconds(lambda index=index, output=output: dump(DINOV2, LAYER, index, card, output)))
-        return count / (seconds["longer"][-1] - seconds["shorter"][-1])
-
-    samples = interleaved({"forward": forward, "dump": steady}, repetitions)
-    whole = (count + BATCH) / median(seconds["longer"])
+    seconds: dict[str, list[float]] = {"forward": [], "one": [], "all": []}
+    for repetition in range(repetitions):
+        before = _seconds(lambda: [read_layer(model, batch) for batch in halves[:middle]])
+        for name, pictures in (("one", one), ("all", index)):
+            output = folder / f"dump-{name}-{repetition}"
+            seconds[name].append(
+                _seconds(lambda pictures=pictures, output=output: dump(DINOV2, LAYER, pictures, card, output))
+            )
+        seconds["forward"].append(before + _seconds(lambda: [read_layer(model, batch) for batch in halves[middle:]]))
+    samples = {
+        "forward": [count / forward for forward in seconds["forward"]],
+        "dump": [(count - 1) / (whole - start) for whole, start in zip(seconds["all"], seconds["one"], strict=True)],
+    }
     ratio = median_ratio(samples, "dump", "forward")
     return [
         measurement("extraction: bare forward passes", median(samples["forward"]), "images/s"),
-        measurement("extraction: dump, steady", median(samples["dump"]), "images/s", ratio, NEARLY_ALL),
-        measurement(f"extraction: dump of {count + BATCH} with its start", whole, "images/s"),
+        measurement("extraction: dump", median(samples["dump"]), "images/s", ratio, NEARLY_ALL),
+        measurement(f"extraction: dump of {count} with its start", count / median(seconds["all"]), "images/s"),
     ]
 
 

@@ -72,20 +72,19 @@ def write_data(folder: Path, rows: int) -> Data:
     return data
 
 
-def measure(folder: Path, rows: int, peer_rows: int, threads: int, repetitions: int) -> list[Measurement]:
-    """Compare all contenders on about `rows` rows; the peers are timed over `peer_rows` of them."""
+def measure(folder: Path, rows: int, saev_rows: int, threads: int, repetitions: int) -> list[Measurement]:
+    """Compare all contenders on about `rows` rows.
+
+    saev, the slowest by far, is timed over a random `saev_rows` of them, and SAELens over the first files' rows.
+    """
     data = write_data(folder, rows)
     common = {"threads": threads, "shape": [IMAGES_PER_FILE, N_TOKENS, D_MODEL], "batch_size": BATCH, "layer": LAYER}
     saev_settings = {**common, "folder": str(folder / "raw"), "images": data.files * IMAGES_PER_FILE}
-    saelens_files = min(data.files, SAELENS_FILES)
-    saelens_settings = {
-        **common,
-        "raw": str(folder / "raw"),
-        "folder": str(folder / "saelens"),
-        "shards": saelens_files,
-    }
-    # Its mixing buffer keeps some rows back, which a whole data set would wrap around to.
-    saelens_rows = min(peer_rows, saelens_files * ROWS_PER_FILE - 4 * BATCH)
+    files = min(data.files, SAELENS_FILES)
+    saelens_settings = {**common, "raw": str(folder / "raw"), "folder": str(folder / "saelens"), "shards": files}
+    saev_rows = min(saev_rows, data.rows)
+    # Its mixing buffer keeps some rows back, so a whole data set would make it begin a second time.
+    saelens_rows = files * ROWS_PER_FILE // BATCH * BATCH - 4 * BATCH
     with (
         Peer("saev", "saev_reading.py", saev_settings, folder / "saev.log") as saev,
         Peer("saelens", "saelens_reading.py", saelens_settings, folder / "saelens.log") as saelens,
@@ -94,8 +93,8 @@ def measure(folder: Path, rows: int, peer_rows: int, threads: int, repetitions: 
             "visae": _cold(folder / "visae", lambda: _timed(_visae_batches(data), data.rows)),
             RAW[0]: _cold(folder / "raw", lambda: _timed(raw_batches(data), data.rows)),
             RAW[1]: _cold(folder / "raw", lambda: _timed(ahead(raw_batches(data)), data.rows)),
-            SAEV[0]: _cold(folder / "raw", lambda: _peer(saev, rows=min(peer_rows, data.rows), workers=None)),
-            SAEV[1]: _cold(folder / "raw", lambda: _peer(saev, rows=min(peer_rows, data.rows), workers=threads)),
+            SAEV[0]: _cold(folder / "raw", lambda: _peer(saev, rows=saev_rows, workers=None)),
+            SAEV[1]: _cold(folder / "raw", lambda: _peer(saev, rows=saev_rows, workers=threads)),
             "SAELens": _cold(folder / "saelens", lambda: _peer(saelens, rows=saelens_rows)),
         }
         samples = interleaved(contenders, repetitions)

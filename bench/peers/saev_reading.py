@@ -20,11 +20,8 @@ from protocol import rows_a_second, serve, settings
 # PyPI's torchvision, beside a torch for CPUs only, cannot be imported before these operators are declared.
 if not torch.version.cuda:
     declared = torch.library.Library("torchvision", "DEF")
-    declared.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    declared.define(
-        "roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width, "
-        "int sampling_ratio, bool aligned) -> Tensor"
-    )
+    for operator in ("nms", "qnms"):
+        declared.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 from saev import activations, config
 
