@@ -1,0 +1,106 @@
+"""How fast activations are read, written and extracted, beside raw files, saev and SAELens.
+
+reading     shuffled batches of 4096 x 384 float32 from a cold disk
+formats     ways to keep the same column in Parquet
+throughput  a dump of pictures on disk beside the bare forward passes
+memory      peak memory of a dump of few and of many pictures
+precision   what 16 bits lose
+
+Contenders take turns within one run, with as many torch threads each; values are medians over repetitions, ratios
+medians of the quotients within a repetition. "Cold" means that a file's pages were dropped from the page cache by
+posix_fadvise(DONTNEED) after an fsync. "At its fastest" means the faster of a contender's variants. Peers are
+installed from PyPI into ~/.cache/visae/bench on first use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import store_extraction as extraction
+import store_formats as formats
+import store_reading as reading
+import torch
+from harness import Measurement, parser, publish, repetitions
+
+from visae.vision.model import load_model
+
+PARTS = ("reading", "formats", "throughput", "memory", "precision")
+
+
+def main() -> int:
+    made = parser(__doc__ or "", "store.json")
+    made.add_argument("--rows", type=int, help="rows to read shuffled (default: 1.3 million; with --quick 200,000)")
+    arguments = made.parse_args()
+    wanted = arguments.only or PARTS
+    if unknown := set(wanted) - set(PARTS):
+        made.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    torch.set_num_threads(arguments.threads)
+    arguments.scratch.mkdir(parents=True, exist_ok=True)
+    rows: list[Measurement] = []
+    with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
+        for part, measure in _parts(arguments, Path(scratch)).items():
+            if part in wanted:
+                started = time.monotonic()
+                rows += measure()
+                print(f"{part}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    return publish(rows, None if arguments.only else arguments.output, arguments.check)
+
+
+def _parts(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callable[[], list[Measurement]]]:
+    """Name to what measures it; the embedded model and its activations are made once, when first asked for."""
+    quick, times, threads = arguments.quick, repetitions(arguments), arguments.threads
+    rows = arguments.rows or (200_000 if quick else 1_300_000)
+    dinov2 = _Dinov2(scratch / "dinov2", 32 if quick else 64)
+    return {
+        "reading": lambda: reading.measure(
+            scratch / "reading", rows, (4 if quick else 48) * reading.BATCH, threads, times
+        ),
+        "formats": lambda: formats.measure(
+            scratch / "formats", _tiled(dinov2.activations(), 32_768 if quick else 163_840), times
+        ),
+        "throughput": lambda: extraction.measure_throughput(
+            scratch / "throughput", dinov2.card(), 32 if quick else 96, times
+        ),
+        "memory": lambda: extraction.measure_memory(
+            scratch / "memory", 200 if quick else 500, 1000 if quick else 5000, threads
+        ),
+        "precision": lambda: extraction.measure_precision(dinov2.activations()),
+    }
+
+
+class _Dinov2:
+    """The embedded DINOv2 and its activations on some made pictures."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder, self.count = folder, count
+        self._card: Path | None = None
+        self._activations: np.ndarray | None = None
+
+    def card(self) -> Path:
+        """Return the path of the model's card."""
+        if self._card is None:
+            self._card = extraction.prepared(extraction.DINOV2, self.folder / "model")
+        return self._card
+
+    def activations(self) -> np.ndarray:
+        """Float32 (count * n_tokens, d_model)."""
+        if self._activations is None:
+            model = load_model(self.card())
+            index = extraction.made_pictures(self.folder / "pictures", self.count)
+            self._activations = extraction.activations(model, extraction.decoded(index, model, self.count))
+        return self._activations
+
+
+def _tiled(values: np.ndarray, rows: int) -> np.ndarray:
+    """Repeat rows until there are `rows`; a repeat is farther away than a compressor looks."""
+    return np.resize(values, (rows, values.shape[1]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
