@@ -21,9 +21,10 @@ from disk import drop_pages
 from harness import Measurement, Samples, Target, fastest, interleaved, measurement, median_ratio
 from peer_processes import Peer
 
+from visae.activations.given import write_store
 from visae.activations.reader import POOL_BYTES, ShuffledReader
 from visae.activations.schema import ROWS_PER_GROUP
-from visae.activations.store import ActivationStore, write_store
+from visae.activations.store import ActivationStore
 
 N_TOKENS, D_MODEL, LAYER = 257, 384, 10
 BATCH = 4096

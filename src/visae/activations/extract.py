@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
 from visae.activations.manifest import image_ranges, write_manifest
 from visae.activations.schema import ShardHeader, ShardRecord, TokenChoice, shard_name
@@ -195,7 +196,7 @@ def _refuse_full_disk(folder: Path, headers: list[ShardHeader]) -> None:
     logger.info("activations to write: %.1f MB; free: %.1f MB", needed / 1e6, free / 1e6)
     if needed > free:
         raise StoreError(
-            f"{folder}: {needed / 1e9:.2f} GB of activations are to be written and {free / 1e9:.2f} GB are free; "
+            f"{folder}: {needed / 1e6:.1f} MB of activations are to be written and {free / 1e6:.1f} MB are free; "
             "free some space, or set `results:` to another disk"
         )
 
@@ -279,5 +280,5 @@ class _ByteBar:
         """Count pictures that went through the model."""
         self.bar.update(n_images)
         rate = self.bar.n / max(self.bar.format_dict["elapsed"], 1e-9)
-        to_come = (self.bar.total - self.bar.n) * self.bytes_an_image
-        self.bar.set_postfix_str(f"{rate * self.bytes_an_image / 1e6:.1f} MB/s, {to_come / 1e9:.2f} GB to come")
+        to_come = tqdm.format_sizeof((self.bar.total - self.bar.n) * self.bytes_an_image, "B")
+        self.bar.set_postfix_str(f"{rate * self.bytes_an_image / 1e6:.1f} MB/s, {to_come} to come")
