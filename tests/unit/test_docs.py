@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,18 @@ def test_python_in_the_docs_runs(page: str, tmp_path: Path, monkeypatch: pytest.
     if page == "docs/store.md":
         assert "(1000, 8)\ntorch.Size([2, 256, 8])" in said
         assert "(20, 8)\n(5140, 8)" in said
+
+
+def tables() -> list[tuple[str, str, str]]:
+    """Page, command and text of every table that a benchmark printed."""
+    pattern = re.compile(r"^<!-- (bench/markdown\.py [^>]*) -->\n(.*?)^<!-- end -->", re.MULTILINE | re.DOTALL)
+    return [(page, *found) for page in PAGES for found in pattern.findall((ROOT / page).read_text())]
+
+
+@pytest.mark.parametrize(("page", "command", "text"), tables())
+def test_tables_are_what_the_benchmark_printed(page: str, command: str, text: str) -> None:
+    done = subprocess.run([sys.executable, *command.split()], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert text == done.stdout, f"{page}: make docs writes it anew"
 
 
 def test_links_between_pages_lead_somewhere() -> None:
