@@ -70,7 +70,7 @@ def _parts(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callable[[
             scratch / "throughput", dinov2.card(), 32 if quick else 96, times
         ),
         "memory": lambda: extraction.measure_memory(
-            scratch / "memory", 200 if quick else 500, 1000 if quick else 5000, threads
+            scratch / "memory", 200 if quick else 500, 1000 if quick else 5000, threads, times
         ),
         "precision": lambda: extraction.measure_precision(dinov2.activations()),
         "training": lambda: training.measure(scratch / "training", dinov2.activations(), 40 if quick else 120),

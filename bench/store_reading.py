@@ -111,7 +111,7 @@ def measure(folder: Path, rows: int, saev_rows: int, threads: int, repetitions: 
 def _judged(samples: Samples) -> list[Measurement]:
     """Rows a second of all, then visae over the fastest of each kind."""
     rows = [
-        measurement(f"reading, cold: {name}", median(values), "rows/s", median_ratio(samples, "visae", name))
+        measurement(f"reading, cold: {name}", median(values), "rows/s", median_ratio(samples, VISAE[0], name))
         for name, values in samples.items()
     ]
     # Over raw files it is the same bytes that count; over other tools, what users get: each one's default format.
