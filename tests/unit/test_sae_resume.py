@@ -86,6 +86,7 @@ def wait_for(condition, seconds=60.0):
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_points_ends_bit_identical(place, whole):
     folder = place / "killed"
     chance = random.Random(2)
