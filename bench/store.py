@@ -51,7 +51,7 @@ def main() -> int:
                 started = time.monotonic()
                 rows += measure()
                 print(f"{part}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    return publish(rows, None if arguments.only else arguments.output, arguments.check)
+    return publish(rows, arguments.output, arguments.check, partly=bool(arguments.only))
 
 
 def _parts(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callable[[], list[Measurement]]]:
@@ -67,7 +67,7 @@ def _parts(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callable[[
             scratch / "formats", _tiled(dinov2.activations(), 32_768 if quick else 163_840), times
         ),
         "throughput": lambda: extraction.measure_throughput(
-            scratch / "throughput", dinov2.card(), 32 if quick else 96, times
+            scratch / "throughput", dinov2.card(), 32 if quick else 192, times
         ),
         "memory": lambda: extraction.measure_memory(
             scratch / "memory", 200 if quick else 500, 1000 if quick else 5000, threads, times
