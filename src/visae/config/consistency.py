@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from visae.config.settings import GIVEN, DrawnSettings, Settings, StudySettings
+from visae.config.saes import growing
+from visae.config.settings import GIVEN, DrawnSettings, MatryoshkaSettings, Settings, StudySettings
 
 
 def unresolved(settings: Settings) -> Iterator[str]:
@@ -17,6 +18,9 @@ def unresolved(settings: Settings) -> Iterator[str]:
             yield f"models: {name}: image_size: {size}: write one side, or height and width, each 14 or more"
         if name == GIVEN:
             yield f"models: {name}: this name stands for given activations in paths; choose another"
+    for name, sae in settings.saes.items():
+        if isinstance(sae, MatryoshkaSettings) and not growing(sae.prefixes):
+            yield f"saes: {name}: prefixes: {sae.prefixes}: each must be 1 or more and larger than the one before"
     for name, study in settings.studies.items():
         at = f"studies: {name}"
         yield from _of_study(settings, at, study)

@@ -51,8 +51,13 @@ class TrainingRun:
         self.rows: list[dict[str, Any]] = []
 
     @torch.no_grad()
-    def advance(self, activations: Tensor) -> dict[str, Any]:
+    def advance(self, activations: Tensor, target: Tensor | None = None) -> dict[str, Any]:
         """Train on one batch of raw activations (n, d_model); returns what to log of it.
+
+        Parameters
+        ----------
+        target
+            (n, d_target), raw activations of the same tokens that a transcoder shall give.
 
         Raises
         ------
@@ -61,9 +66,12 @@ class TrainingRun:
         """
         settings, sae = self.settings, self.sae
         inputs = sae.normalized(activations.to(self.silent.device, non_blocking=True))
-        done = sae.variant.step(sae.weights, inputs, self.step, self.silent >= settings.dead_after_tokens)
+        wanted = inputs
+        if target is not None:
+            wanted = sae.normalized_target(target.to(self.silent.device, non_blocking=True))
+        done = sae.variant.step(sae.weights, inputs, self.step, self.silent >= settings.dead_after_tokens, wanted)
         without_parallel(done.gradients.decoder, sae.weights.decoder)
-        norm = float(torch.nn.utils.get_total_norm(done.gradients))
+        norm = float(torch.nn.utils.get_total_norm(done.all_gradients))
         if not (math.isfinite(norm) and math.isfinite(float(done.losses["loss"]))):
             raise TrainingError(
                 f"step {self.step + 1}: the loss or its gradient is not a finite number; try a lower learning_rate "
@@ -73,25 +81,27 @@ class TrainingRun:
         self._update(done, rate, min(1.0, settings.gradient_clip / max(norm, 1e-30)))
         self._count(done, len(inputs))
         self.step += 1
-        return {**self._described(done, inputs), "gradient_norm": norm, "learning_rate": rate}
+        return {**self._described(done, wanted), "gradient_norm": norm, "learning_rate": rate}
 
     def _update(self, done: Step, rate: float, shrink: float) -> None:
-        for parameter, gradient in zip(self.sae.parameters(), done.gradients, strict=True):
+        for parameter, gradient in zip(self.sae.parameters(), done.all_gradients, strict=True):
             parameter.grad = gradient if shrink == 1 else gradient.mul_(shrink)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        decoder = self.sae.weights.decoder
-        decoder.div_(torch.linalg.vector_norm(decoder, dim=1, keepdim=True))
+        variant = self.sae.variant
+        for name, value in done.buffers.items():
+            variant.get_buffer(name).copy_(value)
+        variant.project(self.sae.weights)
 
     def _count(self, done: Step, n_tokens: int) -> None:
         self.silent += n_tokens
         self.silent[done.codes.latents[done.codes.values > 0]] = 0
 
-    def _described(self, done: Step, inputs: Tensor) -> dict[str, Any]:
+    def _described(self, done: Step, target: Tensor) -> dict[str, Any]:
         """Losses and sparsity of a batch; deviations are about the batch's own mean."""
-        n_tokens = len(inputs)
-        deviation = float((inputs - inputs.mean(0)).square().sum())
+        n_tokens = len(target)
+        deviation = float((target - target.mean(0)).square().sum())
         active = done.codes.latents[done.codes.values > 0]
         share = torch.bincount(active, minlength=self.sae.width) / n_tokens
         return {

@@ -34,7 +34,8 @@ from visae.sae.run import TrainingRun
 _SAMPLE_TOKENS = 1 << 16
 _HELD_OUT_TOKENS = 1 << 14
 _METRICS = (
-    *("loss", "reconstruction", "auxk", "sparsity", "normalized_mse", "explained_variance", "l0", "l1"),
+    *("loss", "reconstruction", "auxk", "sparsity", "gate_reconstruction"),
+    *("normalized_mse", "explained_variance", "l0", "l1"),
     *("dead_share", "dense_share", "gradient_norm", "learning_rate", "tokens_per_second"),
 )
 # What may differ between the parts of a continued run.
