@@ -61,7 +61,7 @@ class BatchTopKSettings(_TopKShared):
     threshold_rate: float = setting(
         "Weight of a step in the running mean of the smallest kept value, which is the threshold after training; the "
         "first steps count alike until each would weigh less.",
-        0.01,
+        0.05,
         above=0,
         maximum=1,
     )
@@ -73,7 +73,7 @@ class MatryoshkaSettings(_TopKShared):
 
     variant: Literal["matryoshka"]
     over: Literal["topk", "batchtopk"] = setting("Which latents are kept.", "topk")
-    threshold_rate: float = setting("As of `batchtopk`; without effect over `topk`.", 0.01, above=0, maximum=1)
+    threshold_rate: float = setting("As of `batchtopk`; without effect over `topk`.", 0.05, above=0, maximum=1)
     prefixes: list[int] = setting(
         "Numbers of latents of the prefixes, growing, the last one all latents; left empty, they are drawn anew in "
         "each step, short ones more often.",

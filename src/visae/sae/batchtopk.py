@@ -39,7 +39,7 @@ class BatchTopK(TopK):
     name = "batchtopk"
     threshold: Tensor
 
-    def __init__(self, k: int, auxk: int = 0, auxk_weight: float = 0.0, threshold_rate: float = 0.01) -> None:
+    def __init__(self, k: int, auxk: int = 0, auxk_weight: float = 0.0, threshold_rate: float = 0.05) -> None:
         super().__init__(k, auxk, auxk_weight)
         self.threshold_rate = threshold_rate
         self.register_buffer("threshold", torch.zeros(()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from visae import __version__
 from visae.errors import ModelError
@@ -34,15 +35,24 @@ def import_sae(source: Path, output: Path, normalization: Path | None = None) ->
     """
     sae = read_saelens(source) if source.is_dir() else read_saev(source)
     if normalization is not None:
-        numbers = read_json(normalization)
-        mean, scale = torch.tensor(numbers["mean"]), float(numbers["scale"])
-        if mean.shape != (sae.d_model,) or not scale > 0:
-            raise ModelError(f"{normalization}: mean: {sae.d_model} numbers belong here, and a scale above 0")
+        mean, scale = _normalization(normalization, sae.d_model)
         sae.mean.copy_(mean)
         sae.scale.fill_(scale)
     weights = source / "sae_weights.safetensors" if source.is_dir() else source
     made_from = {"path": str(source), "sha256": file_sha256(weights), "visae": __version__}
     save_sae(sae, output, imported=made_from)
+
+
+def _normalization(path: Path, d_model: int) -> tuple[Tensor, float]:
+    """Mean (d_model,) and scale from a JSON file."""
+    try:
+        numbers = read_json(path)
+        mean, scale = torch.tensor(numbers["mean"], dtype=torch.float32), float(numbers["scale"])
+    except (OSError, ValueError, KeyError, TypeError):
+        mean, scale = torch.empty(0), 0.0
+    if mean.shape != (d_model,) or not scale > 0:
+        raise ModelError(f"{path}: allowed: `mean`, {d_model} numbers, and `scale`, above 0")
+    return mean, scale
 
 
 def export_sae(config: Path, output: Path) -> None:
