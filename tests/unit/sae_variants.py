@@ -70,7 +70,7 @@ def per_batch(pre, k):
 
 
 def auxiliary(batch, error, decoder=None):
-    """arXiv 2406.04093, appendix A.2, relative to the residual."""
+    """arXiv 2406.04093, relative to the residual."""
     decoder = batch.weights["decoder"] if decoder is None else decoder
     dead, residual = batch.dead, -error.detach()
     if not dead.any():
@@ -89,7 +89,7 @@ def batchtopk_loss(batch):
 
 
 def matryoshka_loss(batch, chosen=per_token):
-    """arXiv 2503.17547, equation 4, as a mean: every prefix multiplied out on its own."""
+    """arXiv 2503.17547, as a mean: every prefix multiplied out on its own."""
     codes, errors = chosen(batch.pre_activations, 5), []
     for length in batch.variant.prefixes_of(batch.number, WIDTH):
         errors.append(batch.error(torch.cat([codes[:, :length], torch.zeros_like(codes[:, length:])], 1)))
@@ -101,7 +101,7 @@ def matryoshka_over_batchtopk_loss(batch):
 
 
 def archetypal_loss(batch):
-    """arXiv 2502.12892, equation 5, rows at unit norm."""
+    """arXiv 2502.12892, rows at unit norm."""
     archetypes = torch.softmax(batch.own["logits"], 1) @ batch.variant.points
     if "departures" in batch.own:
         archetypes = archetypes + batch.own["departures"]
@@ -116,7 +116,7 @@ def relu_loss(batch):
 
 
 class Step(torch.autograd.Function):
-    """H(z - t) with the estimator of arXiv 2407.14435, equation 12."""
+    """H(z - t) with the estimator of arXiv 2407.14435."""
 
     @staticmethod
     def forward(ctx, z, threshold, bandwidth):
@@ -132,7 +132,7 @@ class Step(torch.autograd.Function):
 
 
 class Jump(torch.autograd.Function):
-    """z H(z - t) with the estimator of arXiv 2407.14435, equation 11."""
+    """z H(z - t) with the estimator of arXiv 2407.14435."""
 
     @staticmethod
     def forward(ctx, z, threshold, bandwidth):
@@ -158,7 +158,7 @@ def jumprelu_loss(batch):
 
 
 def gated_loss(batch):
-    """arXiv 2404.16014, equations 6 to 8."""
+    """arXiv 2404.16014."""
     projected = batch.inputs @ batch.weights["encoder"].T
     gate = projected + batch.weights["encoder_bias"]
     magnitude = projected * batch.own["log_scale"].exp() + batch.own["magnitude_bias"]

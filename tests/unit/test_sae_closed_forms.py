@@ -8,7 +8,7 @@ import torch
 from sae_variants import CASES, D_MODEL, SHARED, WIDTH, planted, trained
 from scipy.optimize import linprog
 
-from visae.config.parse import parse_section
+from visae.config.parse import parse_config, parse_section
 from visae.config.settings import AnySae, ArchetypalSettings, BatchTopKSettings, MatryoshkaSettings, TopKSettings
 from visae.errors import ConfigError, TrainingError
 from visae.sae import SparseAutoencoder, load_sae, save_sae
@@ -194,6 +194,21 @@ def test_prefixes_that_do_not_grow_to_the_width_are_refused(prefixes):
     settings = MatryoshkaSettings(variant="matryoshka", k=2, expansion=2, prefixes=prefixes)
     with pytest.raises(ConfigError, match=r"saes\.\*\.prefixes: .* allowed: numbers that grow from 1 or more to 16"):
         empty_sae(settings, 8)
+
+
+def test_prefixes_that_do_not_grow_are_refused_before_anything_is_trained():
+    sae = {"variant": "matryoshka", "prefixes": [8, 4]}
+    study = {"model": "m", "layer": 0, "train_on": "d", "saes": ["s"], "describe": ["d"]}
+    config = {
+        "datasets": {"d": {"kind": "scenes"}},
+        "models": {"m": {"architecture": "a"}},
+        "saes": {"s": sae},
+        "studies": {"x": study},
+    }
+    with pytest.raises(ConfigError, match=r"saes: s: prefixes: \[8, 4\]: each must be 1 or more and larger"):
+        parse_config(config)
+    sae["prefixes"] = [4, 8]
+    assert parse_config(config).saes["s"].prefixes == [4, 8]
 
 
 def test_more_drawn_prefixes_than_latents_are_refused():

@@ -2,16 +2,19 @@
 
 import dataclasses
 
+import polars as pl
 import pytest
 import torch
 from sae_variants import CASES, D_MODEL, WIDTH, Batch, advance, planted, trained
 from torch.nn.functional import normalize
 
+from visae.activations.given import write_store
 from visae.sae import load_sae, save_sae
 from visae.sae.checkpoints import Checkpoints
 from visae.sae.initial import empty_sae, initial_sae
 from visae.sae.metrics import quality
 from visae.sae.run import TrainingRun
+from visae.sae.trainer import train
 from visae.sae.variant import Weights
 
 every_variant = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -127,6 +130,22 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_bit_equal(case, data, tmp_pat
     start = initial_sae(settings, data, seed=0).state_dict()
     unmoved = {name for name, tensor in start.items() if torch.equal(expected[f"sae.{name}"], tensor)}
     assert unmoved == {"mean", "scale"} | ({"variant.points"} if settings.variant == "archetypal" else set())
+
+
+@every_variant
+def test_the_trainer_writes_what_the_step_found(case, data, tmp_path):
+    manifest = write_store(
+        tmp_path / "store", data.view(250, 16, D_MODEL).numpy(), list(range(16)), {"train": 200, "val": 50}
+    )
+    settings = dataclasses.replace(case.settings, steps=6, log_every=2, checkpoint_every=3)
+    summary = train(settings, [manifest], tmp_path / "out", tmp_path / "work", device="cpu")
+    sae = load_sae(tmp_path / "out/config.json")
+    assert summary["variant"] == sae.variant.name == settings.variant
+    assert summary["normalized_mse"] == pytest.approx(quality(sae, data[3200:]).normalized_mse, rel=1e-4)
+    rows = pl.read_parquet(tmp_path / "out/metrics.parquet").filter(split="train")
+    parts = rows.select("reconstruction", "auxk", "sparsity", "gate_reconstruction").fill_null(0).sum_horizontal()
+    assert rows["step"].to_list() == [2, 4, 6]
+    assert (parts - rows["loss"]).abs().max() < 1e-5
 
 
 @every_variant

@@ -24,7 +24,7 @@ class Archetypal(TopK):
 
     C (points, d_target) are the means of clusters of a sample, in normalized units; S (width, points) is the softmax
     of free numbers. With `relaxation` an archetype may leave the convex hull by a vector of bounded norm (the paper's
-    RA-SAE, equation 5). Decoder rows are the archetypes' directions: here all rows have unit norm, so that codes mean
+    RA-SAE). Decoder rows are the archetypes' directions: here all rows have unit norm, so that codes mean
     the same for every variant. Two trainings then find much the same dictionary, and none outside the data.
 
     Parameters

@@ -10,7 +10,7 @@ from visae.sae.variant import Weights, sparse_pass
 
 
 class AuxK:
-    """The auxiliary loss of arXiv 2406.04093, appendix A.2, relative to the residual.
+    """The auxiliary loss of arXiv 2406.04093, relative to the residual.
 
     The `latents` largest of the dead latents reconstruct the residual; their squared error, divided by the residual's
     square, is added with `weight`. So the weight means the same however good the reconstruction is.

@@ -19,7 +19,7 @@ class BatchTopK(TopK):
     """Train on the k x n largest positive pre-activations of n tokens; afterwards keep those above a threshold.
 
     So an easy token may have few codes and a hard one many. The threshold is the running mean over steps of the
-    smallest value kept (the paper's equation 7): it lets a token be encoded without a batch around it.
+    smallest value kept: it lets a token be encoded without a batch around it.
 
     Parameters
     ----------

@@ -15,10 +15,10 @@ from visae.sae.variant import Step, Variant, Weights, reconstruction_error, uppe
 
 
 class Gated(Variant):
-    """Codes are 1[gate > 0] ReLU(magnitude), equations 6 and 7, in which both paths share the encoder's directions.
+    """Codes are 1[gate > 0] ReLU(magnitude), in which both paths share the encoder's directions.
 
     gate = W x + encoder_bias; magnitude = exp(log_scale) W x + magnitude_bias (the paper's r_mag and b_mag). The loss
-    is the sum of three parts (equation 8): the squared error's mean over all elements; `l1` times the mean over tokens
+    is the sum of three parts: the squared error's mean over all elements; `l1` times the mean over tokens
     of the sum of ReLU(gate); the squared error of what ReLU(gate) alone reconstructs with decoder and bias frozen.
     The last two train the gates, through which the first has no gradient, and shrink no magnitudes.
 

@@ -15,11 +15,11 @@ from visae.sae.variant import Step, Variant, Weights, reconstruction_error, uppe
 
 
 class JumpRelu(Variant):
-    """A pre-activation z is a code where it is above its latent's threshold t: f = z H(z - t), equation 3.
+    """A pre-activation z is a code where it is above its latent's threshold t: f = z H(z - t).
 
     The loss is the squared error's mean over all elements plus `sparsity` times the mean over tokens of a penalty:
-    the number of active latents, sum H(z - t) (`l0`, equation 9), or sum tanh(tanh_scale f) (`tanh`). H has no useful
-    gradient in t; the paper's straight-through estimators (equations 11 and 12) stand for it, with the rectangle
+    the number of active latents, sum H(z - t) (`l0`), or sum tanh(tanh_scale f) (`tanh`). H has no useful
+    gradient in t; the paper's straight-through estimators stand for it, with the rectangle
     kernel K of width e = `bandwidth`: df/dt = -(t / e) K((z - t) / e), dH/dt = -(1 / e) K((z - t) / e). Gradients in
     z are those of the function itself. Thresholds stay positive because their logarithms are what is trained.
 

@@ -25,7 +25,7 @@ class Matryoshka(Variant):
     """The mean over prefixes of the latents of the squared error of what that prefix alone reconstructs.
 
     So the first latents must be good on their own, and become general; later ones add detail, and need not absorb
-    what belongs to a general one. Equation 4 of the paper, as a mean, so that the learning rate need not follow the
+    what belongs to a general one. The paper's loss, as a mean, so that the learning rate need not follow the
     number of prefixes.
 
     Parameters
