@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 CORES ?= all
 CONFIG ?= config/config.yaml
 
-.PHONY: demo test test-fast lint format docs clean help
+.PHONY: demo test test-fast lint format docs bench clean help
 
 help:
 	@echo "make demo       run the embedded study: pictures to causal figures, under 6 minutes on 2 cores"
 	@echo "make test       all tests        make test-fast  those under 3 minutes"
 	@echo "make lint       ruff, snakefmt, snakemake --lint, mypy"
-	@echo "make format     format the code  make docs       write docs/config.md"
+	@echo "make format     format the code  make docs       write the generated parts of docs"
+	@echo "make bench      compare with peers from PyPI; the tables in docs are its output"
 
 $(VENV)/.ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -47,6 +48,10 @@ format: $(VENV)/.ready-dev
 
 docs: $(VENV)/.ready
 	$(BIN)/python -m visae config docs > docs/config.md
+	$(BIN)/python bench/write_docs.py
+
+bench: $(VENV)/.ready-dev
+	$(BIN)/python bench/store.py
 
 clean:
 	rm -rf results/* logs benchmarks .snakemake

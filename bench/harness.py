@@ -112,7 +112,7 @@ def table(rows: list[Measurement]) -> str:
     for row in rows:
         holds = {None: "", True: "yes", False: "NO"}[row.holds]
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        cells.append((row.name, _short(row.value), row.unit, ratio, row.target or "", holds))
+        cells.append((row.name, short(row.value), row.unit, ratio, row.target or "", holds))
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     right = (1, 3)
     return "\n".join(
@@ -160,7 +160,7 @@ def repetitions(arguments: argparse.Namespace) -> int:
     return arguments.repetitions or (3 if arguments.quick else 5)
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     if value == 0 or 1e-3 <= abs(value) < 10:
         return f"{value:.3f}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -19,7 +19,7 @@ from visae.activations.extract import extract_shard
 from visae.config.settings import ImageFolderSettings, ModelSettings, ScenesSettings
 from visae.data.images import pixels
 from visae.data.index import build_index, read_index
-from visae.vision.model import VisionTransformer, load_model, prepare_model
+from visae.vision.model import HookPoint, VisionModel, load_model, prepare_model
 
 LAYER, BATCH = 10, 32
 DINOV2 = ModelSettings(
@@ -29,15 +29,15 @@ TINY = ModelSettings(architecture="vit_tiny_patch16_224", weights="random", imag
 NEARLY_ALL, LITTLE_GROWTH = Target("ratio", ">=", 0.93), Target("value", "<", 50)
 
 
-def read_layer(model: VisionTransformer, batch: torch.Tensor, layer: int = LAYER) -> torch.Tensor:
+def read_layer(model: VisionModel, batch: torch.Tensor, layer: int = LAYER) -> torch.Tensor:
     """Activations (b, n_tokens, d_model) of uint8 pixels (b, 3, height, width): the bare forward pass."""
-    return model.read_layers(batch, [layer])[layer]
+    return model.read(batch, [HookPoint(layer)])[HookPoint(layer)]
 
 
 def dump(settings: ModelSettings, layer: int, index: Path, card: Path, folder: Path) -> None:
     """Read all pictures of an index into one shard below `folder`, as `visae` does: load, decode, run, write."""
     receipt = folder / f"layer{layer}" / "receipt-0.json"
-    extract_shard(settings, 0, 1, layer, [], index, card, receipt, "cpu")
+    extract_shard(settings, 0, 1, str(layer), [], index, card, receipt, device="cpu")
 
 
 def prepared(settings: ModelSettings, folder: Path) -> Path:
@@ -54,12 +54,12 @@ def made_pictures(folder: Path, count: int, size: int = 224) -> Path:
     return index
 
 
-def decoded(index: Path, model: VisionTransformer, count: int) -> torch.Tensor:
+def decoded(index: Path, model: VisionModel, count: int) -> torch.Tensor:
     """Read the first pictures of an index as uint8 (count, 3, height, width)."""
     return torch.stack([pixels(path, model.card) for path in read_index(index)["path"].to_list()[:count]])
 
 
-def activations(model: VisionTransformer, pictures: torch.Tensor) -> np.ndarray:
+def activations(model: VisionModel, pictures: torch.Tensor) -> np.ndarray:
     """Float32 (pictures * n_tokens, d_model) at the benchmark's layer."""
     read = [read_layer(model, batch) for batch in pictures.split(BATCH)]
     return torch.cat(read).flatten(0, 1).numpy()

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from disk import drop_pages
 from harness import Measurement, interleaved, measurement, median_ratio
 
-from visae.activations.schema import ROWS_PER_GROUP, as_array
+from visae.activations.schema import ROWS_PER_GROUP, as_tensor
 
 ROWS_IN_GROUPS = (2048, ROWS_PER_GROUP, 32768)
 # What visae writes: a plain column of fixed-size binary, a row group of about 8192 rows.
@@ -105,5 +105,5 @@ def _reading(path: Path, kind: str, values: np.ndarray, cold: bool) -> Callable[
 
 def _array(column: pa.Array, kind: str, d_model: int) -> np.ndarray:
     if kind == "binary":
-        return as_array(column, d_model, "float32")
+        return as_tensor(column, d_model, "float32").numpy()
     return column.flatten().to_numpy(zero_copy_only=True).reshape(-1, d_model)

@@ -95,7 +95,9 @@ def test_quick_repeats_three_times() -> None:
 def test_the_raw_contender_gives_the_rows_that_visae_gives(tmp_path: Path) -> None:
     data = write_data(tmp_path, 1)
     drop_pages(tmp_path)  # and the files are what they were
-    ours = ShuffledReader([ActivationStore.open(path) for path in data.manifests], "train", BATCH, seed=0).batches()
+    ours = ShuffledReader(
+        [ActivationStore.open(path) for path in data.manifests("float32")], "train", BATCH, seed=0
+    ).batches()
     pairs = [(next(ours).numpy(), batch) for batch in ahead(raw_batches(data))]
     assert len(pairs) == data.rows // BATCH
     assert all(np.array_equal(one, other) for one, other in pairs)

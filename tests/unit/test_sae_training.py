@@ -109,6 +109,7 @@ def test_metrics_have_a_row_each_log_step_and_val_rows_at_checkpoints(trained):
     parts = train_rows["reconstruction"] + train_rows["auxk"]
     assert (parts - train_rows["loss"]).abs().max() < 1e-6
     assert train_rows["tokens_per_second"].min() > 0
+    assert train_rows["data_wait_share"].is_between(0, 1).all()
     assert val_rows["normalized_mse"][-1] == pytest.approx(trained["topk"][1]["normalized_mse"], rel=1e-6)
 
 

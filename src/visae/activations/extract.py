@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -12,6 +13,7 @@ from pathlib import Path
 import polars as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
 from visae.activations.manifest import image_ranges, write_manifest
 from visae.activations.schema import ShardHeader, ShardRecord, TokenChoice, shard_name
@@ -195,7 +197,7 @@ def _refuse_full_disk(folder: Path, headers: list[ShardHeader]) -> None:
     logger.info("activations to write: %.1f MB; free: %.1f MB", needed / 1e6, free / 1e6)
     if needed > free:
         raise StoreError(
-            f"{folder}: {needed / 1e9:.2f} GB of activations are to be written and {free / 1e9:.2f} GB are free; "
+            f"{folder}: {needed / 1e6:.1f} MB of activations are to be written and {free / 1e6:.1f} MB are free; "
             "free some space, or set `results:` to another disk"
         )
 
@@ -224,12 +226,15 @@ def _forward(
     paths: dict[HookPoint, Path],
 ) -> None:
     device = next(model.parameters()).device
+    workers = settings.workers
+    if workers is None:
+        workers = 1 if device.type == "cpu" else max(1, len(os.sched_getaffinity(0)) - 1)
     loader = DataLoader(
         _Pictures(pictures, model.card),
         batch_size=settings.batch_size,
-        num_workers=settings.workers,
+        num_workers=workers,
         pin_memory=device.type == "cuda",
-        prefetch_factor=4 if settings.workers else None,
+        prefetch_factor=4 if workers else None,
     )
     points = sorted(headers)
     logger.info(
@@ -279,5 +284,5 @@ class _ByteBar:
         """Count pictures that went through the model."""
         self.bar.update(n_images)
         rate = self.bar.n / max(self.bar.format_dict["elapsed"], 1e-9)
-        to_come = (self.bar.total - self.bar.n) * self.bytes_an_image
-        self.bar.set_postfix_str(f"{rate * self.bytes_an_image / 1e6:.1f} MB/s, {to_come / 1e9:.2f} GB to come")
+        to_come = tqdm.format_sizeof((self.bar.total - self.bar.n) * self.bytes_an_image, "B")
+        self.bar.set_postfix_str(f"{rate * self.bytes_an_image / 1e6:.1f} MB/s, {to_come} to come")

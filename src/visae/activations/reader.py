@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -15,11 +16,14 @@ from visae.activations.schema import DTYPES
 from visae.activations.store import ActivationStore, Kinds
 from visae.errors import StoreError
 
-# Rows are shuffled within a pool of at most this many bytes; two pools exist at a time.
+# Rows are shuffled within a pool of about this many bytes; two pools exist at a time.
 POOL_BYTES = 256 << 20
 # One thread waits for the disk while another checks checksums.
 _READERS = 2
-_BITS = {2: torch.int16, 4: torch.int32}
+_BATCHES_AHEAD = 8
+# torch computes in one thread what has fewer elements than this (its GRAIN_SIZE is 32,768).
+_SERIAL_BELOW = 32_000
+_BITS = {2: (torch.int16, np.int16), 4: (torch.int32, np.int32)}
 
 
 class _Group(NamedTuple):
@@ -101,30 +105,20 @@ class ShuffledReader:
         dtypes = {store.dtype for store in stores}
         self._dtype = DTYPES[dtypes.pop() if len(dtypes) == 1 else "float32"]
         row_bytes = stores[0].d_model * self._dtype.itemsize
-        self._pool_rows = max(pool_bytes // row_bytes, batch_size)
+        self._n_pools = -(-self.n_tokens // max(pool_bytes // row_bytes, batch_size))
 
     def batches(self, start: int = 0) -> Iterator[torch.Tensor]:
         """Endless float32 batches (batch_size, d_model), from batch number `start` on."""
-        ahead: queue.Queue[torch.Tensor | BaseException] = queue.Queue(maxsize=1)
+        ahead: queue.Queue[torch.Tensor | BaseException] = queue.Queue(maxsize=_BATCHES_AHEAD)
         stopped = threading.Event()
         thread = threading.Thread(target=self._read_ahead, args=(start, ahead, stopped), daemon=True)
         thread.start()
-        parts: list[torch.Tensor] = []
-        missing = self.batch_size
         try:
             while True:
-                rows = ahead.get()
-                if isinstance(rows, BaseException):
-                    raise rows
-                taken = 0
-                while taken < len(rows):
-                    piece = rows[taken : taken + missing]
-                    parts.append(piece.float())
-                    taken += len(piece)
-                    missing -= len(piece)
-                    if missing == 0:
-                        yield parts[0] if len(parts) == 1 else torch.cat(parts)
-                        parts, missing = [], self.batch_size
+                batch = ahead.get()
+                if isinstance(batch, BaseException):
+                    raise batch
+                yield batch
         finally:
             stopped.set()
             while thread.is_alive():  # the thread may wait for room in the queue
@@ -136,27 +130,45 @@ class ShuffledReader:
     def _read_ahead(self, start: int, ahead: queue.Queue, stopped: threading.Event) -> None:
         with ThreadPoolExecutor(_READERS, thread_name_prefix="store reader") as readers:
             try:
-                for rows in self._shuffled_rows(start * self.batch_size, readers):
+                for batch in self._shuffled(start * self.batch_size, readers):
                     if stopped.is_set():
                         return
-                    ahead.put(rows)
+                    ahead.put(batch)
             except BaseException as failure:  # handed to the other side
                 ahead.put(failure)
             finally:
                 readers.shutdown(wait=True, cancel_futures=True)
 
-    def _shuffled_rows(self, skip: int, readers: ThreadPoolExecutor) -> Iterator[torch.Tensor]:
-        """Pieces of the endless shuffled stream of rows, from row `skip` on; the next pool is read meanwhile."""
+    def _shuffled(self, skip: int, readers: ThreadPoolExecutor) -> Iterator[torch.Tensor]:
+        """Endless float32 batches from row `skip` on; while a pool is handed out the next one is read."""
         pools = self._pools_from(skip)
-        upcoming = self._begun(next(pools), readers)
-        while True:
-            current, upcoming = upcoming, self._begun(next(pools), readers)
+        # Two pools take turns in memory that is asked for once: fresh pages cost more than the copying.
+        memory = [self._pool_memory(), self._pool_memory()]
+        upcoming = self._begun(next(pools), memory[0], readers)
+        batch, filled = self._empty_batch(), 0
+        for turn in count(1):
+            current, upcoming = upcoming, self._begun(next(pools), memory[turn % 2], readers)
             for done in current.reads:
                 done.result()
-            # Gathered piece by piece: the permuted pool never exists whole.
-            for piece in range(0, len(current.order), 4 * self.batch_size):
-                rows = current.values[current.order[piece : piece + 4 * self.batch_size]]
-                yield torch.from_numpy(rows).view(self._dtype)
+            taken = 0
+            while taken < len(current.order):
+                rows = current.order[taken : taken + self.batch_size - filled]
+                np.take(current.values, rows, axis=0, out=batch[filled : filled + len(rows)], mode="clip")
+                taken, filled = taken + len(rows), filled + len(rows)
+                if filled == self.batch_size:
+                    yield _as_float32(torch.from_numpy(batch).view(self._dtype))
+                    filled = 0
+                    if self._dtype == torch.float32:  # else the batch was converted into memory of its own
+                        batch = self._empty_batch()
+
+    # Rows are moved as bits: NumPy has no bfloat16, and it moves them in one thread, where torch would take all cores.
+
+    def _empty_batch(self) -> np.ndarray:
+        return np.empty((self.batch_size, self.stores[0].d_model), dtype=_BITS[self._dtype.itemsize][1])
+
+    def _pool_memory(self) -> np.ndarray:
+        most = self.n_tokens // self._n_pools + 2 * max(group.rows for group in self._groups)
+        return np.empty((min(self.n_tokens, most), self.stores[0].d_model), dtype=_BITS[self._dtype.itemsize][1])
 
     def _pools_from(self, skip: int) -> Iterator[tuple[list[_Group], np.ndarray]]:
         """Pools of this epoch and all later ones, with the order of their rows, from row `skip` on."""
@@ -174,30 +186,41 @@ class ShuffledReader:
     def _pools(self, epoch: int) -> list[list[_Group]]:
         """Row groups of an epoch in their random order, cut into pools of about equal size."""
         order = np.random.default_rng([self.seed, epoch, 0]).permutation(len(self._groups))
-        n_pools = -(-self.n_tokens // self._pool_rows)
         pools: list[list[_Group]] = [[]]
         rows = 0
         for index in order:
             # Equal pools: a small rest at the end would be shuffled badly.
-            if rows >= len(pools) * self.n_tokens / n_pools and pools[-1]:
+            if rows >= len(pools) * self.n_tokens / self._n_pools and pools[-1]:
                 pools.append([])
             pools[-1].append(self._groups[index])
             rows += self._groups[index].rows
         return pools
 
-    def _begun(self, planned: tuple[list[_Group], np.ndarray], readers: ThreadPoolExecutor) -> _Pool:
+    def _begun(
+        self, planned: tuple[list[_Group], np.ndarray], memory: np.ndarray, readers: ThreadPoolExecutor
+    ) -> _Pool:
         """Start reading a pool."""
         pool, order = planned
-        rows = sum(group.rows for group in pool)
-        values = torch.empty(rows, self.stores[0].d_model, dtype=self._dtype)
-        # As bits: NumPy has no bfloat16, and it moves rows in this thread alone, where torch would take all cores.
-        bits = values.view(_BITS[self._dtype.itemsize]).numpy()
 
         def read(group: _Group, place: int) -> None:
             found = self.stores[group.store].read_group(group.shard, group.group, group.images, self.kinds)
-            found = found.to(self._dtype).view(_BITS[self._dtype.itemsize])
-            bits[place : place + group.rows].reshape(found.shape)[:] = found.numpy()
+            bits = found.to(self._dtype).view(_BITS[self._dtype.itemsize][0]).numpy()
+            memory[place : place + group.rows].reshape(bits.shape)[:] = bits
 
         places = np.cumsum([0, *(group.rows for group in pool)]).tolist()
         reads = [readers.submit(read, group, place) for group, place in zip(pool, places, strict=False)]
-        return _Pool(bits, order, reads)
+        return _Pool(memory, order, reads)
+
+
+def _as_float32(rows: torch.Tensor) -> torch.Tensor:
+    """Rows (n, d_model) as float32; converted piece by piece, each too small for torch to share it among threads.
+
+    Threads that wait for one another are many times slower where the trainer keeps all cores busy.
+    """
+    if rows.dtype == torch.float32:
+        return rows
+    converted = torch.empty(rows.shape)
+    piece = max(1, _SERIAL_BELOW // rows.shape[1])
+    for out, part in zip(converted.split(piece), rows.split(piece), strict=True):
+        out.copy_(part)
+    return converted

@@ -74,7 +74,12 @@ class ModelSettings(ModelIdentity):
     """A frozen vision model from timm."""
 
     batch_size: int = setting("Pictures in one forward pass.", 32, minimum=1)
-    workers: int = setting("Processes that decode pictures; 0 decodes in the main process.", 1, minimum=0)
+    workers: int | None = setting(
+        "Processes that decode pictures; 0 decodes in the main process. Without a number: 1 on a CPU, which the "
+        "forward pass needs for itself, and all cores but one beside a GPU.",
+        None,
+        minimum=0,
+    )
     dtype: Literal["float16", "bfloat16", "float32"] = setting(
         "How activations are stored; docs/store.md shows what each costs.", "float16"
     )

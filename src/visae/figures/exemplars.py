@@ -20,7 +20,7 @@ from visae.figures.style import PAGE_WIDTH, save_figure, style
 from visae.vision.model import ModelCard
 
 MODERATE_FREQUENCY = (1e-3, 3e-2)
-"""Latents without a class are shown only if their frequency is in this range: neither accidents nor dense ones."""
+"""Latents without a class should have a frequency in this range: neither accidents nor dense ones."""
 
 _CONTRAST = 0.4  # of the grey picture left where the latent is silent, faded towards white paper
 _FAINTEST = 0.35  # opacity of colour on a patch that is only just active
@@ -43,11 +43,12 @@ def chosen_latents(
         exemplars.group_by("latent")
         .agg(pl.col("value").cast(pl.Float64).mean().alias("strength"))
         .join(stats.select("latent", "frequency"), on="latent")
-        .filter(pl.col("frequency").is_between(*MODERATE_FREQUENCY))
         .sort("strength", "latent", descending=[True, False])
     )
-    order = dict.fromkeys(of_classes + strongest["latent"].to_list())
-    return [latent for latent in order if latent in shown][:n_latents]
+    moderate = strongest.filter(pl.col("frequency").is_between(*MODERATE_FREQUENCY))
+    order = dict.fromkeys(of_classes + moderate["latent"].to_list())
+    # Of a poor SAE there may be only dense ones: they are shown rather than nothing.
+    return [latent for latent in order or strongest["latent"] if latent in shown][:n_latents]
 
 
 def data(

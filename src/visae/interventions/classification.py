@@ -26,7 +26,7 @@ from visae.interventions.targets import Target, largest_values, targets_by_auc, 
 from visae.progress import progress_bar
 from visae.provenance import Provenance
 from visae.sae import SparseAutoencoder, load_sae
-from visae.vision.model import HookPoint, VisionModel, load_model
+from visae.vision.model import VisionModel, load_model
 
 EXAMPLES_PER_CLASS = 2
 TOP_CLASSES = 3
@@ -88,7 +88,7 @@ def classification_edits(
     inputs = [manifest, sae_config, codes_manifest, card_path, probe_metrics, index_path]
     provenance = Provenance(settings, inputs, seed, described(chosen))
     model, sae = load_model(card_path, chosen), load_sae(sae_config, chosen)
-    model.card.check(HookPoint(layer), "layer")
+    model.card.check_editable(layer)
     probe = load_probe(probe_metrics, chosen)
     store = open_store(manifest, model.card)
     labels = image_labels(index_path)

@@ -23,7 +23,7 @@ from visae.interventions.targets import Target, largest_values, targets_by_f1, w
 from visae.progress import progress_bar
 from visae.provenance import Provenance
 from visae.sae import SparseAutoencoder, load_sae
-from visae.vision.model import HookPoint, VisionModel, load_model
+from visae.vision.model import VisionModel, load_model
 
 MAPS_PER_CLASS = 3
 MAPPED_ARMS = ("random_latent", "automatic")
@@ -88,7 +88,7 @@ def segmentation_arms(
     inputs = [manifest, sae_config, codes_manifest, scores, card_path, head_metrics, index_path]
     provenance = Provenance(settings, inputs, seed, described(chosen))
     model, sae = load_model(card_path, chosen), load_sae(sae_config, chosen)
-    model.card.check(HookPoint(layer), "layer")
+    model.card.check_editable(layer)
     head = load_segmentation_head(head_metrics, chosen)
     store = open_store(manifest, model.card)
     largest = largest_values(codes_manifest, store.image_ids(fit_split))

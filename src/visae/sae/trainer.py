@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -36,7 +35,7 @@ _HELD_OUT_TOKENS = 1 << 14
 _METRICS = (
     *("loss", "reconstruction", "auxk", "sparsity", "gate_reconstruction"),
     *("normalized_mse", "explained_variance", "l0", "l1"),
-    *("dead_share", "dense_share", "gradient_norm", "learning_rate", "tokens_per_second"),
+    *("dead_share", "dense_share", "gradient_norm", "learning_rate", "tokens_per_second", "data_wait_share"),
 )
 # What may differ between the parts of a continued run.
 _WITHOUT_EFFECT = ("log_every", "checkpoint_every")
@@ -79,11 +78,12 @@ def train(
     run = _started(settings, reader, checkpoints, where, seed)
     _loop(run, reader, held_out, checkpoints)
     final = asdict(quality(run.sae, held_out))
-    rates = [row["tokens_per_second"] for row in run.rows if row["split"] == "train"]
+    logged = pl.DataFrame([row for row in run.rows if row["split"] == "train"])
     summary = {
         **final,
         "dead_share": run.dead_share(),
-        "tokens_per_second": statistics.median(rates),
+        "tokens_per_second": logged["tokens_per_second"].median(),
+        "data_wait_share": logged["data_wait_share"].median(),
         "measured_on": measured_on,
         "n_tokens_trained": run.step * settings.batch_size,
         "variant": settings.variant,
@@ -100,16 +100,21 @@ def _loop(run: TrainingRun, reader: ShuffledReader, held_out: Tensor, checkpoint
     """Train to the last step; log, measure and keep checkpoints on the way."""
     settings = run.settings
     bar = progress_bar(settings.steps, f"SAE ({settings.variant})", "steps", initial=run.step)
-    began, counted = time.monotonic(), run.step
+    began, counted, waited = time.monotonic(), run.step, 0.0
     with _batches(reader, run.step) as batches, Interruption() as interruption, bar:
-        for batch in islice(batches, settings.steps - run.step):
+        while run.step < settings.steps:
+            asked = time.monotonic()
+            batch = next(batches)
+            waited += time.monotonic() - asked
             row = run.advance(batch)
             bar.update()
             if run.step % settings.log_every == 0 or run.step == settings.steps:
-                rate = (run.step - counted) * settings.batch_size / max(time.monotonic() - began, 1e-9)
-                run.rows.append({"step": run.step, "split": "train", **row, "tokens_per_second": rate})
+                seconds = max(time.monotonic() - began, 1e-9)
+                rate = (run.step - counted) * settings.batch_size / seconds
+                row |= {"tokens_per_second": rate, "data_wait_share": waited / seconds}
+                run.rows.append({"step": run.step, "split": "train", **row})
                 bar.set_postfix(loss=f"{row['loss']:.4g}", nmse=f"{row['normalized_mse']:.3f}", l0=f"{row['l0']:.1f}")
-                began, counted = time.monotonic(), run.step
+                began, counted, waited = time.monotonic(), run.step, 0.0
             if run.step % settings.checkpoint_every == 0 or run.step == settings.steps:
                 paused = time.monotonic()
                 run.rows.append(_val_row(run, held_out))

@@ -99,3 +99,14 @@ class ModelCard:
                 f"{key}: hook: {point.hook}: {self.architecture} has stages of feature grids, not transformer blocks; "
                 "leave hook out"
             )
+
+    def check_editable(self, layer: int) -> None:
+        """Raise ModelError where a layer's patches are not those that heads judge."""
+        self.check(HookPoint(layer), "studies: layer")
+        if self.layers[layer].grid != self.grid:
+            rows, columns = self.layers[layer].grid
+            raise ModelError(
+                f"studies: layer: {layer}: {self.architecture} has {rows} x {columns} patches there and "
+                f"{self.grid[0]} x {self.grid[1]} in its last layer, so no edited patch is one that a head judges; "
+                "choose a layer of the last grid, or leave segmentation and classification out"
+            )

@@ -1,0 +1,210 @@
+"""Where weights come from: files of several kinds and libraries, a hub, and what is refused."""
+
+import hashlib
+import http.server
+import json
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from visae.config.settings import ModelIdentity
+from visae.errors import ModelError
+from visae.files import file_sha256
+from visae.vision.model import VisionModel, load_model, prepare_model
+
+NAME = "test_vit.r160_in1k"
+SIZE = 32
+
+
+def identity(weights: str | Path, name: str = NAME) -> ModelIdentity:
+    return ModelIdentity(architecture=name, weights=str(weights), image_size=SIZE)
+
+
+def prepared(folder: Path, weights: str | Path, name: str = NAME, seed: int = 0) -> VisionModel:
+    prepare_model(identity(weights, name), folder / "weights.safetensors", folder / "model.json", seed)
+    return load_model(folder / "model.json")
+
+
+@pytest.fixture
+def pixels() -> torch.Tensor:
+    return torch.randint(0, 256, (2, 3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> dict[str, torch.Tensor]:
+    prepared(tmp_path / "made", "random", seed=7)
+    return load_file(tmp_path / "made" / "weights.safetensors")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth", ".bin"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_file_of_weights_loads(tmp_path: Path, state: dict, pixels: torch.Tensor, suffix: str, wrapped: bool) -> None:
+    path = tmp_path / f"mine{suffix}"
+    if suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"state_dict": {f"module.{name}": t for name, t in state.items()}} if wrapped else state, path)
+    model, original = prepared(tmp_path / "model", path), load_model(tmp_path / "made" / "model.json")
+    assert torch.equal(model(pixels), original(pixels))
+    assert torch.equal(model.logits(model(pixels)), original.logits(original(pixels)))
+    assert model.card.weights_origin == f"mine{suffix} (sha256 {file_sha256(path)})"
+    assert model.card.weights_sha256 == file_sha256(tmp_path / "model" / "weights.safetensors")
+
+
+def test_weights_without_a_head_make_a_model_without_one(tmp_path: Path, state: dict, pixels: torch.Tensor) -> None:
+    path = tmp_path / "backbone.safetensors"
+    save_file({name: tensor for name, tensor in state.items() if not name.startswith("head.")}, path)
+    model, original = prepared(tmp_path / "model", path), load_model(tmp_path / "made" / "model.json")
+    assert (model.card.n_classes, original.card.n_classes) == (0, 1000)
+    assert torch.equal(model(pixels), original(pixels))
+    assert model.logits(model(pixels)).shape == (2, 64)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("blocks.1.attn.qkv.weight"), r"1 missing, such as blocks\.1\.attn\.qkv\.weight"),
+        (lambda state: state.update(extra=torch.zeros(2)), r"1 unknown, such as extra"),
+        (lambda state: state.update({"norm.weight": torch.zeros(3)}), r"size mismatch for norm\.weight"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path, state: dict, change, message: str) -> None:
+    change(state)
+    save_file(state, tmp_path / "other.safetensors")
+    with pytest.raises(ModelError, match=rf"(?s)other\.safetensors do not fit {NAME}.*{message}"):
+        prepared(tmp_path / "model", tmp_path / "other.safetensors")
+    assert not (tmp_path / "model").exists()
+
+
+class Evil:
+    """Unpickled, it would write a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_nothing_of_a_pickle_is_run(tmp_path: Path, save) -> None:
+    path, trace = tmp_path / "evil.pt", tmp_path / "was-run"
+    save({"state_dict": Evil(trace)}, path)
+    with pytest.raises(ModelError, match=r"evil\.pt holds no weights that can be read safely"):
+        prepared(tmp_path / "model", path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_damaged_file_is_named(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"cut{suffix}"
+    path.write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(ModelError, match=rf"cut\{suffix} holds no weights that can be read safely"):
+        prepared(tmp_path / "model", path)
+
+
+def test_damaged_prepared_weights_are_named(tmp_path: Path) -> None:
+    prepared(tmp_path, "random")
+    (tmp_path / "weights.safetensors").write_bytes(b"short")
+    with pytest.raises(ModelError, match=r"weights\.safetensors is not what model\.json describes.*--force"):
+        load_model(tmp_path / "model.json")
+
+
+def test_open_clip_weights_give_what_open_clip_gives(tmp_path: Path, pixels: torch.Tensor) -> None:
+    """A CLIP checkpoint as open_clip (and BioCLIP, which is one) saves it, against open_clip's own forward pass."""
+    import open_clip
+    from torch.nn import functional
+
+    torch.manual_seed(3)
+    vision = {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32}
+    text = {"context_length": 8, "vocab_size": 64, "width": 64, "heads": 1, "layers": 1}
+    theirs = open_clip.CLIP(embed_dim=512, vision_cfg=vision, text_cfg=text).eval()
+    torch.save(theirs.state_dict(), tmp_path / "open_clip_pytorch_model.bin")
+    settings = ModelIdentity(
+        architecture="vit_base_patch32_clip_224.openai",
+        weights=str(tmp_path / "open_clip_pytorch_model.bin"),
+        image_size=224,
+    )
+    prepare_model(settings, tmp_path / "weights.safetensors", tmp_path / "model.json")
+    model = load_model(tmp_path / "model.json")
+    pictures = functional.interpolate(pixels.float(), 224).to(torch.uint8)
+    with torch.inference_mode():
+        expected = theirs.encode_image(model.normalized(pictures))
+    # The same float32 sums in another order, over twelve blocks.
+    assert (model.logits(model(pictures)) - expected).abs().max() < 1e-5 * float(expected.abs().max())
+    assert model.card.mean == pytest.approx(open_clip.OPENAI_DATASET_MEAN)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, state: dict) -> Iterator[str]:
+    """A Hugging Face hub of one repository, as far as a client asks it for files."""
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    save_file(state, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"architecture": "test_vit", "num_classes": 1000}))
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            path = folder / Path(self.path).name
+            known = self.path.startswith("/someone/some-vit/resolve/main/") and path.is_file()
+            self.send_response(200 if known else 404)
+            body = path.read_bytes() if known else b""
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
+            self.send_header("X-Repo-Commit", "0" * 40)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_GET = do_HEAD
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def from_hub(folder: Path, hub: str, weights: str) -> subprocess.CompletedProcess:
+    """Prepare a model in a process of its own, which knows no hub but this one."""
+    command = [sys.executable, "-m", "visae", "model", "--settings", f"architecture={NAME}", f"weights={weights}"]
+    command += [f"image_size={SIZE}", "--weights-path", str(folder / "weights.safetensors")]
+    command += ["--card-path", str(folder / "model.json")]
+    home = {
+        "HF_ENDPOINT": hub,
+        "HF_HOME": str(folder / "hf"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DOWNLOAD_TIMEOUT": "5",
+    }
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **home})
+
+
+def test_another_repository_of_the_hub_loads(tmp_path: Path, hub: str, pixels: torch.Tensor) -> None:
+    done = from_hub(tmp_path / "model", hub, "hub:someone/some-vit")
+    assert done.returncode == 0, done.stderr
+    model, original = load_model(tmp_path / "model" / "model.json"), load_model(tmp_path / "made" / "model.json")
+    assert torch.equal(model(pixels), original(pixels))
+    assert model.card.weights_origin == "hub:someone/some-vit"
+
+
+def test_a_repository_that_is_not_there_is_named(tmp_path: Path, hub: str) -> None:
+    done = from_hub(tmp_path / "model", hub, "hub:someone/another")
+    assert done.returncode == 1
+    assert "ModelError" in done.stderr
+    assert "someone/another" in done.stderr
+    assert not (tmp_path / "model" / "model.json").exists()
+
+
+def test_a_malformed_hub_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="write hub:organization/repository"):
+        prepared(tmp_path, "hub:justone")
