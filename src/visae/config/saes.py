@@ -35,6 +35,22 @@ class SaeSettings:
         None,
         above=0,
     )
+    target_layer: int | None = setting(
+        "Makes the SAE a transcoder: its codes, read from the study's layer, shall give the activations of this block, "
+        "counted from 0. Transcoders can be described, not edited.",
+        None,
+        minimum=0,
+    )
+    target_hook: Literal["residual", "attention", "mlp", "norm"] = setting(
+        "What of that block; as a study's `hook`. Without effect without `target_layer`.", "residual"
+    )
+
+    @property
+    def target_point(self) -> str | None:
+        """Layer and hook that a transcoder gives, as they stand in paths; None for other SAEs."""
+        if self.target_layer is None:
+            return None
+        return point_text(self.target_layer, self.target_hook)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +152,11 @@ AnySae = (
     | JumpReluSettings
     | GatedSettings
 )
+
+
+def point_text(layer: int, hook: str) -> str:
+    """Layer and hook as they stand in paths: `10`, `10-attention`."""
+    return str(layer) if hook == "residual" else f"{layer}-{hook}"
 
 
 def growing(prefixes: list[int]) -> bool:

@@ -48,6 +48,8 @@ def _of(kind: Any) -> dict[str, Any]:
             "additionalProperties": _of(arguments[1]),
             "propertyNames": {"pattern": Settings.wildcard_pattern},
         }
+    if kind is Any:
+        return {}
     if is_dataclass(kind):
         return _of_section(kind)
     return {"type": _PLAIN[kind]}
@@ -121,9 +123,10 @@ def _type_text(spec: Field, kind: Any) -> str:
     if origin is Literal:
         text = " or ".join(f"`{value}`" for value in arguments)
     elif origin is list:
-        text = "list" if _sections(kind) else f"list of {_PLAIN[arguments[0]]}s"
+        text = f"list of {_PLAIN[arguments[0]]}s" if arguments[0] in _PLAIN else "list"
     elif origin is dict:
-        text = "sections by name" if _sections(kind) else "names to texts"
+        values = f"{_PLAIN[arguments[1]]}s" if arguments[1] in _PLAIN else "lists"
+        text = "sections by name" if _sections(kind) else f"names to {values.replace('string', 'text')}"
     elif _sections(kind):
         text = "section"
     elif list[int] in arguments:

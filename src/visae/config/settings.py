@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
-# The sections of data sets and of SAEs have modules of their own, and are imported from here like all others.
+# The sections of data sets, SAEs and sweeps have modules of their own, and are imported from here like all others.
 from visae.config.datasets import (  # noqa: F401
     ActivationsSettings,
     AnyDataset,
@@ -33,7 +33,9 @@ from visae.config.saes import (  # noqa: F401
     ReluSettings,
     SaeSettings,
     TopKSettings,
+    point_text,
 )
+from visae.config.sweeps import SelectSettings, SweepSettings  # noqa: F401
 
 # --- models --------------------------------------------------------------------------------------
 
@@ -191,7 +193,10 @@ class StudySettings:
         "The model's last block, counted from 0: heads read its normed output. Needed by tasks only.", None, minimum=0
     )
     train_on: str = setting("Name from `datasets`: what the SAEs train on (split train).")
-    saes: list[str] = setting("Names from `saes`.", not_empty=True)
+    saes: list[str] = setting(
+        "Names from `saes` and `sweeps`; all members of a sweep are trained, the selected one is described and edited.",
+        not_empty=True,
+    )
     describe: list[str] = setting("Data sets on which features are described.", not_empty=True)
     classification: str | None = setting(
         "Data set with labels: a probe learns on its split train, edits are judged on its split val.", None
@@ -208,7 +213,7 @@ class StudySettings:
     @property
     def point(self) -> str:
         """Layer and hook as they stand in paths: `10`, `10-attention`."""
-        return str(self.layer) if self.hook == "residual" else f"{self.layer}-{self.hook}"
+        return point_text(self.layer, self.hook)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +228,7 @@ class Settings:
     datasets: dict[str, AnyDataset] = setting("Data sets by name.", not_empty=True)
     models: dict[str, ModelSettings] = setting("Models by name.", {})
     saes: dict[str, AnySae] = setting("Sparse autoencoders by name.", not_empty=True)
+    sweeps: dict[str, SweepSettings] = setting("Sweeps over settings of SAEs by name.", {})
     studies: dict[str, StudySettings] = setting("Studies by name.", not_empty=True)
     features: FeatureSettings = setting("How latents are described.", FeatureSettings())
     heads: HeadSettings = setting("Task heads.", HeadSettings())

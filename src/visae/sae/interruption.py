@@ -1,4 +1,4 @@
-"""Being told to stop: SIGTERM (a cluster) and Ctrl-C are answered at the end of a step."""
+"""Being told to stop or to save: SIGTERM (a cluster), Ctrl-C and SIGUSR1 are answered at the end of a step."""
 
 from __future__ import annotations
 
@@ -10,22 +10,29 @@ from types import FrameType, TracebackType
 class Interruption:
     """Within the block, SIGTERM and SIGINT are noted instead of acted upon; `raise_if_asked` then acts.
 
-    A second SIGINT acts at once. Outside the main thread, where Python takes no signals, nothing is changed.
+    SIGUSR1, which Slurm and people send to have a checkpoint, is noted too, and nothing stops for it. A second SIGINT
+    acts at once. Outside the main thread, where Python takes no signals, nothing is changed.
     """
 
     def __init__(self) -> None:
         self.asked: int | None = None
+        self._keep_asked = False
         self._former: dict[int, object] = {}
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
                 self._former[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._former.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)  # type: ignore[arg-type]
+
+    def take_keep_asked(self) -> bool:
+        """Whether a checkpoint is due since the last call, because somebody asked for one or the run will stop."""
+        asked, self._keep_asked = self._keep_asked, False
+        return asked or self.asked is not None
 
     def raise_if_asked(self) -> None:
         """Exit as the signal would have had it: KeyboardInterrupt, or exit status 143."""
@@ -37,4 +44,7 @@ class Interruption:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.asked == signal.SIGINT == number:
             raise KeyboardInterrupt
-        self.asked = number
+        if number == signal.SIGUSR1:
+            self._keep_asked = True
+        else:
+            self.asked = number

@@ -16,6 +16,10 @@ from visae.sae.metrics import DENSE_ABOVE
 from visae.sae.variant import Step, without_parallel
 
 
+class NotFinite(TrainingError):
+    """The loss or its gradient is not a finite number."""
+
+
 def learning_rate(settings: AnySae, number: int) -> float:
     """Learning rate of step `number` (from 0): linear warm-up, constant, linear fall to zero."""
     rising = (number + 1) / max(1, settings.warmup_steps)
@@ -61,7 +65,7 @@ class TrainingRun:
 
         Raises
         ------
-        TrainingError
+        NotFinite
             If the loss or the gradient is not a finite number; weights are then as before the step.
         """
         settings, sae = self.settings, self.sae
@@ -73,7 +77,7 @@ class TrainingRun:
         without_parallel(done.gradients.decoder, sae.weights.decoder)
         norm = float(torch.nn.utils.get_total_norm(done.all_gradients))
         if not (math.isfinite(norm) and math.isfinite(float(done.losses["loss"]))):
-            raise TrainingError(
+            raise NotFinite(
                 f"step {self.step + 1}: the loss or its gradient is not a finite number; try a lower learning_rate "
                 f"(now {settings.learning_rate:g}) or a longer warmup_steps (now {settings.warmup_steps})"
             )
