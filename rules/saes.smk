@@ -32,6 +32,7 @@ rule train_sae:
         mem_mb=grown(8000),
         runtime=grown(720),
         gpus=GPUS,
+        loggers=json.dumps(SETTINGS.loggers),
         together=lambda wildcards: json.dumps(together(wildcards)),
     params:
         spec=lambda wildcards: spec(

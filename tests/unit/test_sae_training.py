@@ -162,9 +162,7 @@ def test_a_loss_that_is_not_a_number_stops_before_the_weights_are_touched():
 
 def test_a_run_that_goes_to_nan_keeps_its_last_good_checkpoint(planted, tmp_path):
     settings = dataclasses.replace(RELU, steps=50, checkpoint_every=1, learning_rate=1e30, gradient_clip=1e30)
-    with pytest.raises(
-        TrainingError, match=r"step \d+: .*not a finite number; try .* pictures \d+, .* more of "
-    ):
+    with pytest.raises(TrainingError, match=r"step \d+: .*not a finite number; try .* pictures \d+, .* more of "):
         train(settings, [planted[0]], tmp_path / "out", tmp_path / "work", device="cpu")
     assert not (tmp_path / "out").exists()
     assert list((tmp_path / "work/checkpoints").glob("step-*.json"))

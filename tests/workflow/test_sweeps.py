@@ -40,10 +40,11 @@ def test_a_sweep_ends_with_its_choice_and_its_figure(done: Workflow) -> None:
     selection = json.loads((done.folder / LAYER / "sizes/selection.json").read_text())
     assert [member["settings"] for member in selection["members"]] == [{"k": 2}, {"k": 4}, {"k": 6}]
     chosen = done.folder / LAYER / selection["chosen"]
-    assert json.loads((chosen / "config.json").read_text())["settings"]["k"] == 4
+    within = [member for member in selection["members"] if member["l0"] <= 5]
+    assert selection["chosen"] == min(within, key=lambda member: member["normalized_mse"])["name"]
     assert (chosen / "sae.safetensors").read_bytes() == (done.folder / LAYER / "sizes/sae.safetensors").read_bytes()
     figure = done.folder / "results/figures/small/sizes/pareto"
-    assert pl.read_csv(figure.with_suffix(".csv"))["chosen"].to_list() == [False, True, False]
+    assert pl.read_csv(figure.with_suffix(".csv"))["chosen"].sum() == 1
     assert {path.suffix for path in figure.parent.glob("pareto.*")} == {".png", ".pdf", ".csv"}
     assert (done.folder / "results/features/scenes/tiny/layer10/sizes/scenes/exemplars.parquet").is_file()
     assert "pareto" in (done.folder / "results/report.html").read_text()
@@ -78,4 +79,4 @@ def test_edits_of_a_transcoder_are_refused(fresh: Workflow) -> None:
     fresh.configure(swept([2], saes=["across"], segmentation="scenes", head_layer=11))
     said = fresh.run("--dry-run")
     assert said.returncode != 0
-    assert "saes: 'across' is a transcoder (target_layer: 11), which can be described, not edited" in said.stderr
+    assert "saes: 'across' is a transcoder (target_layer: 11), which can be described, not edited" in said.stdout + said.stderr

@@ -225,6 +225,11 @@ class Settings:
     results: str = setting("Folder that everything is written to.", "results")
     seed: int = setting("Added to the seed of every section: change it to repeat a whole study.", 0, minimum=0)
     device: Literal["auto", "cpu", "cuda"] = setting("`auto` takes CUDA where there is a GPU.", "auto")
+    loggers: list[Literal["tensorboard", "wandb"]] = setting(
+        "Where training also sends its metrics, without effect on results; each needs an extra: "
+        "`pip install visae[tensorboard]`, `visae[wandb]`. Event files lie in results/.runs/events/.",
+        [],
+    )
     datasets: dict[str, AnyDataset] = setting("Data sets by name.", not_empty=True)
     models: dict[str, ModelSettings] = setting("Models by name.", {})
     saes: dict[str, AnySae] = setting("Sparse autoencoders by name.", not_empty=True)

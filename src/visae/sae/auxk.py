@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from visae.sae.parallel import Ranks
 from visae.sae.selection import LargestPerToken
 from visae.sae.variant import Weights, sparse_pass
 
@@ -27,7 +28,9 @@ class AuxK:
         self.latents, self.weight = latents, weight
         self._largest = LargestPerToken()
 
-    def add(self, weights: Weights, gradients: Weights, inputs: Tensor, residual: Tensor, dead: Tensor) -> Tensor:
+    def add(
+        self, weights: Weights, gradients: Weights, inputs: Tensor, residual: Tensor, dead: Tensor, ranks: Ranks
+    ) -> Tensor:
         """Add the loss's gradients in the dead latents (bool, (width,)) to `gradients`; return the loss."""
         if not (self.latents and self.weight and bool(dead.any())):
             return residual.new_zeros(())
@@ -36,7 +39,7 @@ class AuxK:
         codes = self._largest(inputs, encoder, bias, min(self.latents, len(places)))
         no_bias = torch.zeros_like(weights.decoder_bias)
         error, found = sparse_pass(Weights(encoder, bias, decoder, no_bias), inputs, residual, codes)
-        weight = self.weight / residual.square().mean()
+        weight = self.weight / ranks.mean(residual.square().mean())
         for gradient, part in zip(gradients[:3], found[:3], strict=True):
             gradient.index_add_(0, places, part.mul_(weight))
         return weight * error.square().mean()

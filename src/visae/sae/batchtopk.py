@@ -60,10 +60,16 @@ class BatchTopK(TopK):
 
     def training_codes(self, weights: Weights, inputs: Tensor, number: int) -> tuple[SparseCodes, dict[str, Tensor]]:
         """Codes of a batch, and the new running threshold."""
-        guess = _LIKELY * float(self.threshold)
-        codes = largest_of_batch(inputs, weights.encoder, weights.encoder_bias, self.k * len(inputs), guess)
-        if not len(codes.values):
+        wanted = self.k * len(inputs) * self.ranks.count
+        # One process may have all that are kept, so there a guess of what is enough would mostly be wrong.
+        guess = _LIKELY * float(self.threshold) if self.ranks.count == 1 else 0.0
+        codes = largest_of_batch(inputs, weights.encoder, weights.encoder_bias, wanted, guess)
+        found = self.ranks.gathered(codes.values)
+        if not len(found):
             return codes, {}
+        if len(found) > wanted:
+            least = found.topk(wanted, sorted=False).values.min()
+            codes, found = codes.with_values(codes.values * (codes.values >= least)).without_zeros(), least
         # The first steps count alike: otherwise the threshold would start near zero and take long to rise.
         rate = max(self.threshold_rate, 1 / (number + 1))
-        return codes, {"threshold": self.threshold.lerp(codes.values.min(), rate)}
+        return codes, {"threshold": self.threshold.lerp(found.min(), rate)}

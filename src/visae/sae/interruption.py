@@ -6,15 +6,21 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
+import torch
+
+from visae.sae.parallel import ALONE, Ranks
+
 
 class Interruption:
     """Within the block, SIGTERM and SIGINT are noted instead of acted upon; `raise_if_asked` then acts.
 
     SIGUSR1, which Slurm and people send to have a checkpoint, is noted too, and nothing stops for it. A second SIGINT
-    acts at once. Outside the main thread, where Python takes no signals, nothing is changed.
+    acts at once. A signal to one of several processes (`ranks`) counts for all: they act at the same step. Outside the
+    main thread, where Python takes no signals, nothing is changed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks = ALONE) -> None:
+        self._ranks = ranks
         self.asked: int | None = None
         self._keep_asked = False
         self._former: dict[int, object] = {}
@@ -31,6 +37,9 @@ class Interruption:
 
     def take_keep_asked(self) -> bool:
         """Whether a checkpoint is due since the last call, because somebody asked for one or the run will stop."""
+        if self._ranks.count > 1:
+            noted = self._ranks.greatest(torch.tensor([self.asked or 0, int(self._keep_asked)], device=self._device()))
+            self.asked, self._keep_asked = int(noted[0]) or None, bool(noted[1])
         asked, self._keep_asked = self._keep_asked, False
         return asked or self.asked is not None
 
@@ -40,6 +49,11 @@ class Interruption:
             raise KeyboardInterrupt
         if self.asked is not None:
             raise SystemExit(128 + self.asked)
+
+    @staticmethod
+    def _device() -> str:
+        """Where processes exchange what they noted: NCCL knows GPUs only."""
+        return "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.asked == signal.SIGINT == number:

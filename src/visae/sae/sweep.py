@@ -22,6 +22,7 @@ def train_one_of(
     device: str = "auto",
     seed: int = 0,
     target_manifests: list[Path] | None = None,
+    loggers: list[str] | None = None,
 ) -> dict[str, Any]:
     """Publish one SAE's results, training it and all others that are missing where it is not made yet.
 
@@ -35,7 +36,7 @@ def train_one_of(
     members
         All that share a reading of the data, by name. The name of a member's work folder must be a hash of all that
         decides its result; `output` is where that is published.
-    manifests, device, seed, target_manifests
+    manifests, device, seed, target_manifests, loggers
         As of `train`.
 
     Returns
@@ -56,7 +57,7 @@ def train_one_of(
             logger.info("to be trained on one reading: %s", ", ".join(missing))
             chosen = [Member(m.settings, m.work / name, m.work) for name, m in ((n, members[n]) for n in missing)]
             try:
-                train_together(chosen, manifests, device, seed, target_manifests)
+                train_together(chosen, manifests, device, seed, target_manifests, loggers)
             except VisaeError as error:
                 if not _made(own):
                     raise

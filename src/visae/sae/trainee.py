@@ -20,7 +20,9 @@ from visae.sae.autoencoder import save_sae
 from visae.sae.checkpoints import Checkpoints
 from visae.sae.data import Tokens, TrainingData
 from visae.sae.initial import empty_sae, initial_sae
+from visae.sae.loggers import opened
 from visae.sae.metrics import quality
+from visae.sae.parallel import Ranks
 from visae.sae.run import NotFinite, TrainingRun
 
 _METRICS = (
@@ -64,26 +66,49 @@ class Trainee:
         All stores: their hashes belong to what a checkpoint must share with the run.
     device, seed
         As used.
+    ranks
+        The processes that train it together; the first of them alone writes.
+    loggers
+        Where else to send the rows of metrics.parquet: `tensorboard`, `wandb`.
     """
 
     def __init__(
-        self, member: Member, data: TrainingData, manifests: list[Path], device: torch.device, seed: int
+        self,
+        member: Member,
+        data: TrainingData,
+        manifests: list[Path],
+        device: torch.device,
+        seed: int,
+        ranks: Ranks,
+        loggers: list[str],
     ) -> None:
+        self.ranks = ranks
         self.member, self.settings, self.data = member, member.settings, data
         self.provenance = Provenance(self.settings, manifests, seed, described(device))
         identity = _identity(self.settings, manifests, seed, device)
         self.checkpoints = Checkpoints(Path(member.work) / "checkpoints", identity)
         self.run = self._started(device, seed)
         self._seconds, self._waited, self._counted = 0.0, 0.0, self.run.step
+        output, work = Path(member.output), Path(member.work)
+        # Beside the work folder, which is deleted at the end.
+        events = work.parent / "events" / f"{output.name}-{work.name}"
+        self._loggers = opened(loggers if ranks.number == 0 else [], events, output.name, asdict(self.settings))
 
     def _started(self, device: torch.device, seed: int) -> TrainingRun:
         kept = self.checkpoints.newest()
         if kept is not None:
-            run = TrainingRun(self.settings, empty_sae(self.settings, self.data.d_model, self.data.d_target).to(device))
+            sae = empty_sae(self.settings, self.data.d_model, self.data.d_target)
+        else:
+            sae = initial_sae(self.settings, self.data.sample.inputs, seed, self.data.sample.target)
+        run = TrainingRun(self.settings, sae.to(device), self.ranks)
+        if kept is not None:
             run.restore(kept)
-            return run
-        sample = self.data.sample
-        return TrainingRun(self.settings, initial_sae(self.settings, sample.inputs, seed, sample.target).to(device))
+        steps = self.ranks.gathered(torch.tensor([run.step], device=device)).tolist()
+        if len(set(steps)) > 1:
+            raise TrainingError(f"{self.member.work}: processes found checkpoints of steps {steps}; they must share it")
+        for tensor in run.sae.state_dict().values():
+            self.ranks.first(tensor)
+        return run
 
     @property
     def is_done(self) -> bool:
@@ -110,20 +135,28 @@ class Trainee:
             seconds = max(self._seconds, 1e-9)
             rate = (run.step - self._counted) * settings.batch_size / seconds
             row |= {"tokens_per_second": rate, "data_wait_share": self._waited / seconds}
-            run.rows.append({"step": run.step, "split": "train", **row})
+            self._note("train", row)
             self._seconds, self._waited, self._counted = 0.0, 0.0, run.step
         if run.step % settings.checkpoint_every == 0 or self.is_done:
-            run.rows.append(self._val_row())
+            self._note("val", self._val_row())
             self.keep()
         return row
 
+    def _note(self, split: str, row: dict[str, Any]) -> None:
+        self.run.rows.append({"step": self.run.step, "split": split, **row})
+        for logger in self._loggers:
+            logger.log(self.run.step, {f"{split}/{name}": value for name, value in row.items()})
+
     def keep(self) -> None:
         """Write a checkpoint of the step it is at."""
-        self.checkpoints.save(self.run.checkpoint())
+        if self.ranks.number == 0:
+            self.checkpoints.save(self.run.checkpoint())
 
     def finish(self) -> dict[str, Any]:
         """Write the results, each whole, summary.json last, and delete the checkpoints; returns the summary."""
         run, output = self.run, Path(self.member.output)
+        for logger in self._loggers:
+            logger.close()
         logged = pl.DataFrame([row for row in run.rows if row["split"] == "train"])
         summary = {
             **asdict(quality(run.sae, *self.data.held_out)),
@@ -136,8 +169,11 @@ class Trainee:
             "width": run.sae.width,
             "d_model": run.sae.d_model,
             **self._points(),
+            "processes": self.ranks.count,
             "provenance": self.provenance.record(),
         }
+        if self.ranks.number > 0:
+            return summary
         schema = {"step": pl.Int64, "split": pl.String, **dict.fromkeys(_METRICS, pl.Float64)}
         with atomic_path(output / "metrics.parquet") as temporary:
             pl.DataFrame(run.rows, schema=schema, orient="row").write_parquet(temporary)
@@ -159,8 +195,7 @@ class Trainee:
 
     def _val_row(self) -> dict[str, Any]:
         found = asdict(quality(self.run.sae, *self.data.held_out))
-        row = {"step": self.run.step, "split": "val", "dead_share": self.run.dead_share()}
-        return row | {name: found[name] for name in found if name in _METRICS}
+        return {"dead_share": self.run.dead_share()} | {name: found[name] for name in found if name in _METRICS}
 
     def _culprits(self, batch: Tokens) -> str:
         """Say which pictures the failing batch is of; where its activations are at fault, only those pictures."""

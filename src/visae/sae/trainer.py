@@ -13,6 +13,7 @@ from visae.errors import TrainingError, VisaeError
 from visae.progress import progress_bar
 from visae.sae.data import TrainingData
 from visae.sae.interruption import Interruption
+from visae.sae.parallel import Ranks, joined
 from visae.sae.trainee import Member, Trainee
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ def train(
     device: str = "auto",
     seed: int = 0,
     target_manifests: list[Path] | None = None,
+    loggers: list[str] | None = None,
 ) -> dict[str, Any]:
     """Train an SAE on the patches of split `train`; writes sae.safetensors, config.json, metrics.parquet, summary.json.
 
@@ -49,13 +51,15 @@ def train(
     target_manifests
         For a transcoder: a store for each of `manifests`, of the same tokens at another layer, which the codes
         shall give.
+    loggers
+        `tensorboard`, `wandb` or both: where else to send what metrics.parquet gets.
 
     Returns
     -------
     dict
         What summary.json holds: quality on held-out tokens (split `val` where a store has it).
     """
-    return train_together([Member(settings, output, work)], manifests, device, seed, target_manifests)[0]
+    return train_together([Member(settings, output, work)], manifests, device, seed, target_manifests, loggers)[0]
 
 
 def train_together(
@@ -64,6 +68,7 @@ def train_together(
     device: str = "auto",
     seed: int = 0,
     target_manifests: list[Path] | None = None,
+    loggers: list[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Train several SAEs on one reading of the data: each comes out as if `train` had trained it alone.
 
@@ -74,7 +79,7 @@ def train_together(
     ----------
     members
         What to train.
-    manifests, device, seed, target_manifests
+    manifests, device, seed, target_manifests, loggers
         As of `train`.
 
     Returns
@@ -93,17 +98,18 @@ def train_together(
         found = {getattr(member.settings, key) for member in members}
         if len(found) > 1:
             raise TrainingError(f"{key}: members that are trained together must have the same one, not {sorted(found)}")
-    where, seed = chosen_device(device), seed + first.seed
+    seed += first.seed
     targets = target_manifests or []
     data = TrainingData(manifests, targets, first.batch_size, seed)
     failures: dict[int, VisaeError] = {}
     trainees = {}
-    for number, member in enumerate(members):
-        try:
-            trainees[number] = Trainee(member, data, [*manifests, *targets], where, seed)
-        except VisaeError as error:
-            failures[number] = error
-    summaries = _train_all(trainees, data, failures)
+    with joined(chosen_device(device)) as (ranks, where):
+        for number, member in enumerate(members):
+            try:
+                trainees[number] = Trainee(member, data, [*manifests, *targets], where, seed, ranks, loggers or [])
+            except VisaeError as error:
+                failures[number] = error
+        summaries = _train_all(trainees, data, failures, ranks)
     if len(members) == 1 and failures:
         raise failures[0]
     if failures:
@@ -113,7 +119,7 @@ def train_together(
 
 
 def _train_all(
-    trainees: dict[int, Trainee], data: TrainingData, failures: dict[int, VisaeError]
+    trainees: dict[int, Trainee], data: TrainingData, failures: dict[int, VisaeError], ranks: Ranks
 ) -> dict[int, dict[str, Any]]:
     """Train to the last step of each; returns summaries by the number of the member, and adds to `failures`."""
     summaries = {number: trainee.finish() for number, trainee in trainees.items() if trainee.is_done}
@@ -123,7 +129,7 @@ def _train_all(
     step = min(trainee.run.step for trainee in active.values())
     label = f"SAE ({next(iter(active.values())).settings.variant})" if len(active) == 1 else f"{len(active)} SAEs"
     bar = progress_bar(max(trainee.settings.steps for trainee in active.values()), label, "steps", initial=step)
-    with data.batches(step) as batches, Interruption() as interruption, bar:
+    with data.batches(step) as batches, Interruption(ranks) as interruption, bar:
         while active:
             asked = time.monotonic()
             batch = next(batches)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from visae.errors import ConfigError
+from visae.sae.parallel import ALONE, Ranks
 from visae.sae.sparse import SparseCodes, by_latent, value_gradients, weighted_rows
 
 
@@ -65,6 +66,8 @@ class Variant(nn.Module):
     """
 
     name: ClassVar[str]
+    # Who else has parts of the batches that `step` is given: what is not a mean over tokens must be asked of all.
+    ranks: Ranks = ALONE
 
     @classmethod
     def from_options(cls, **options: Any) -> Self:
