@@ -58,4 +58,4 @@ def test_dead_latents_are_counted_over_both(place) -> None:
     """Else the auxiliary loss, which the variants' tests have on, would act on other latents in each process."""
     rows = pl.read_parquet(place / "two/topk/metrics.parquet").filter(split="train")
     assert rows["auxk"][-1] > 0
-    assert 0 < rows["dead_share"][-1] < 1
+    assert 0 < rows["dead_share"].max() < 1

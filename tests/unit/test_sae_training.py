@@ -170,12 +170,13 @@ def test_a_run_that_goes_to_nan_keeps_its_last_good_checkpoint(planted, tmp_path
 
 def test_stored_values_that_are_not_finite_are_named_by_their_picture(tmp_path, monkeypatch):
     values = np.random.default_rng(0).standard_normal((12, 16, 8)).astype(np.float32)
-    manifest = write_store(tmp_path / "store", values, list(range(16)), {"train": 12})
+    manifest = write_store(tmp_path / "store", values, list(range(16)), {"train": 10, "val": 2})
     original = ActivationStore.read_group
 
     def broken(self, shard, group, wanted, kinds):
         rows = original(self, shard, group, wanted, kinds).clone()
-        rows[wanted.index(7), 3] = math.nan
+        if 7 in wanted:
+            rows[wanted.index(7), 3] = math.nan
         return rows
 
     settings = TopKSettings(variant="topk", k=2, expansion=2, steps=9, batch_size=48, checkpoint_every=1)

@@ -79,4 +79,5 @@ def test_edits_of_a_transcoder_are_refused(fresh: Workflow) -> None:
     fresh.configure(swept([2], saes=["across"], segmentation="scenes", head_layer=11))
     said = fresh.run("--dry-run")
     assert said.returncode != 0
-    assert "saes: 'across' is a transcoder (target_layer: 11), which can be described, not edited" in said.stdout + said.stderr
+    wanted = "saes: 'across' is a transcoder (target_layer: 11), which can be described, not edited"
+    assert wanted in said.stdout + said.stderr

@@ -33,6 +33,9 @@ class Interruption:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._former.items():
+            if number == signal.SIGUSR1 and handler == signal.SIG_DFL:
+                # By default it kills. Whoever asks for a checkpoint while results are written wants them written.
+                handler = signal.SIG_IGN  # noqa: PLW2901
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)  # type: ignore[arg-type]
 
     def take_keep_asked(self) -> bool:
