@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,7 +59,10 @@ class WeightsAndBiases:
         self._run.finish()
 
 
-_KINDS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
+_KINDS: dict[str, Callable[[Path, str, dict[str, Any]], Logger]] = {
+    "tensorboard": TensorBoard,
+    "wandb": WeightsAndBiases,
+}
 
 
 def opened(names: list[str], folder: Path, name: str, settings: dict[str, Any]) -> list[Logger]:
