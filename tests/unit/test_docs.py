@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from visae.activations.given import write_store
+from visae.cli import main
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").glob("*.md")))]
@@ -32,6 +33,8 @@ def test_python_in_the_docs_runs(page: str, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     for block in blocks(page):
         exec(compile(block, page, "exec"), {})
+    for command in re.findall(r"^python -m visae (\S+-sae .*)$", (ROOT / page).read_text(), re.MULTILINE):
+        main(command.split())
     said = capsys.readouterr().out
     if page == "docs/store.md":
         assert "(1000, 8)\ntorch.Size([2, 256, 8])" in said

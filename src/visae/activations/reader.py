@@ -86,7 +86,8 @@ class ShuffledReader:
     ) -> None:
         widths = {store.d_model for store in stores}
         if len(widths) != 1:
-            raise StoreError(f"stores of unlike d_model cannot be read as one: {sorted(widths)}")
+            found = ", ".join(f"{store.folder}: {store.d_model}" for store in stores)
+            raise StoreError(f"stores of unlike d_model cannot be read as one: {found}; allowed: one d_model for all")
         self.stores, self.batch_size, self.seed, self.kinds = stores, batch_size, seed, kinds
         self._groups = [
             _Group(number, shard, group, images, len(images) * store.n_tokens(kinds))
@@ -126,6 +127,22 @@ class ShuffledReader:
                     ahead.get(timeout=0.05)
                 except queue.Empty:
                     continue
+
+    def pictures(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which pictures the rows of batch `number` are of: numbers of stores and image ids, (batch_size,) each."""
+        stores, images, missing = [], [], self.batch_size
+        pools = self._pools_from(number * self.batch_size)
+        while missing:
+            pool, order = next(pools)
+            ends = np.cumsum([group.rows for group in pool])
+            rows = order[:missing]
+            which = np.searchsorted(ends, rows, side="right")
+            within = rows - (ends - [group.rows for group in pool])[which]
+            per_image = np.array([group.rows // len(group.images) for group in pool])
+            stores.append(np.array([group.store for group in pool])[which])
+            images.append(np.array([group.images.start for group in pool])[which] + within // per_image[which])
+            missing -= len(rows)
+        return np.concatenate(stores), np.concatenate(images)
 
     def _read_ahead(self, start: int, ahead: queue.Queue, stopped: threading.Event) -> None:
         with ThreadPoolExecutor(_READERS, thread_name_prefix="store reader") as readers:
