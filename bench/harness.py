@@ -164,7 +164,9 @@ def parser(description: str, output: str) -> argparse.ArgumentParser:
     made.add_argument("--check", action="store_true", help="exit with 1 where a stated target is missed")
     made.add_argument("--repetitions", type=int, help="how often (default: 5; with --quick 3)")
     made.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="torch threads of every contender")
-    made.add_argument("--only", nargs="+", metavar="PART", help="only these parts; the others stay as they are in the results file")
+    made.add_argument(
+        "--only", nargs="+", metavar="PART", help="only these parts; the others stay as they are in the results file"
+    )
     made.add_argument("--output", type=Path, default=FOLDER / "results" / output, help="results file")
     made.add_argument("--scratch", type=Path, default=CACHE / "scratch", help="folder, on a real disk, for the data")
     return made
