@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 CORES ?= all
 CONFIG ?= config/config.yaml
 
-.PHONY: demo test test-fast lint format docs clean help
+.PHONY: bench bench-trainer demo test test-fast lint format docs clean help
 
 help:
 	@echo "make demo       run the embedded study: pictures to causal figures, under 6 minutes on 2 cores"
 	@echo "make test       all tests        make test-fast  those under 3 minutes"
 	@echo "make lint       ruff, snakefmt, snakemake --lint, mypy"
 	@echo "make format     format the code  make docs       write docs/config.md"
+	@echo "make bench      all benchmarks   make bench-trainer  training speed beside other packages"
 
 $(VENV)/.ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -44,6 +45,12 @@ format: $(VENV)/.ready-dev
 	$(BIN)/ruff check --fix --quiet . || true
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile rules
+
+bench: bench-trainer
+	$(BIN)/python bench/store.py
+
+bench-trainer: $(VENV)/.ready
+	$(BIN)/python bench/trainer.py
 
 docs: $(VENV)/.ready
 	$(BIN)/python -m visae config docs > docs/config.md
