@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-BENCH = Path(__file__).parents[2] / "bench"
-sys.path[:0] = [str(BENCH), str(BENCH / "peers")]
+sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
 from planted import write_planted
-from trainer_contenders import BATCH, CONTENDERS, VISAE, Contender, Found, Timing, compare, reason, worker_settings
+from trainer_contenders import CONTENDERS, VISAE, Contender, Found, Timing, compare, reason, worker_settings
 from trainer_judged import GOALS, rows_of
 from trainer_limits import USEFUL_GFLOP, limit_rows, real_rows
+
+SOURCE = Path(__file__).parents[2] / "src"
 
 
 def found(rates: dict[str, list[float]], l0: float = 32.0, **missing: str) -> Found:
@@ -122,7 +123,7 @@ def test_planted_rows_need_no_normalization(tmp_path: Path) -> None:
 def test_visae_runs_as_a_contender_and_an_unknown_variant_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(BENCH.parent / "src"))
+    monkeypatch.setenv("PYTHONPATH", str(SOURCE))
     d_model, batch = 16, 64
     data = write_planted(tmp_path / "planted.bin", 4 * batch, d_model)
     small = {"d_model": d_model, "width": 64, "batch_size": batch, "k": 4}
