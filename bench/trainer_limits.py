@@ -64,7 +64,7 @@ def measure_real(data: Path, threads: int, repetitions: int, steps: int, scratch
             return answer["value"]
 
         def bare() -> float:
-            return BATCH / worker.repeat(what="step", steps=max(2, steps // 4))["value"]
+            return BATCH / worker.repeat(what="step", steps=steps)["value"]
 
         samples = interleaved({"bare": bare, "real": real}, repetitions)
     return real_rows(samples, median(dead))
