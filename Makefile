@@ -5,14 +5,15 @@ BIN := $(VENV)/bin
 CORES ?= all
 CONFIG ?= config/config.yaml
 
-.PHONY: bench bench-trainer demo test test-fast lint format docs clean help
+.PHONY: demo test test-fast lint format docs bench bench-trainer clean help
 
 help:
 	@echo "make demo       run the embedded study: pictures to causal figures, under 6 minutes on 2 cores"
 	@echo "make test       all tests        make test-fast  those under 3 minutes"
 	@echo "make lint       ruff, snakefmt, snakemake --lint, mypy"
-	@echo "make format     format the code  make docs       write docs/config.md"
-	@echo "make bench      all benchmarks   make bench-trainer  training speed beside other packages"
+	@echo "make format     format the code  make docs       write the generated parts of docs"
+	@echo "make bench      compare with peers from PyPI; the tables in docs are its output"
+	@echo "make bench-trainer  training speed beside other packages"
 
 $(VENV)/.ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -46,14 +47,15 @@ format: $(VENV)/.ready-dev
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile rules
 
-bench: bench-trainer
-	$(BIN)/python bench/store.py
-
-bench-trainer: $(VENV)/.ready
-	$(BIN)/python bench/trainer.py
-
 docs: $(VENV)/.ready
 	$(BIN)/python -m visae config docs > docs/config.md
+	$(BIN)/python bench/write_docs.py
+
+bench: $(VENV)/.ready-dev
+	$(BIN)/python bench/store.py
+
+bench-trainer: $(VENV)/.ready-dev
+	$(BIN)/python bench/trainer.py
 
 clean:
 	rm -rf results/* logs benchmarks .snakemake

@@ -62,6 +62,11 @@ EXPERIMENTS = over_studies(
 )
 PICTURES = (
     over_studies(f"{FIGURES}/training.png")
+    + [
+        path
+        for path in over_studies(f"{MEASURED}/pareto.png")
+        if path.split("/")[-2] in SWEEPS
+    ]
     + over_studies(f"{DESCRIBED}/feature_map.png")
     + [
         path

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
-from visae.files import write_json
+from visae.files import read_json, write_json
 
 FOLDER = Path(__file__).resolve().parent
 CACHE = Path.home() / ".cache" / "visae" / "bench"
@@ -112,7 +113,7 @@ def table(rows: list[Measurement]) -> str:
     for row in rows:
         holds = {None: "", True: "yes", False: "NO"}[row.holds]
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        cells.append((row.name, _short(row.value), row.unit, ratio, row.target or "", holds))
+        cells.append((row.name, short(row.value), row.unit, ratio, row.target or "", holds))
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     right = (1, 3)
     return "\n".join(
@@ -124,8 +125,11 @@ def table(rows: list[Measurement]) -> str:
     )
 
 
-def publish(rows: list[Measurement], output: Path | None, check: bool) -> int:
+def publish(rows: list[Measurement], output: Path | None, check: bool, partly: bool = False) -> int:
     """Print the table, write the results file where one is wanted, and return the exit code.
+
+    Contenders take turns within a part, and no ratio spans two parts: with `partly`, rows of the parts that were not
+    measured now (told by what stands before the first comma or colon of a name) stay in the file.
 
     Returns
     -------
@@ -134,12 +138,23 @@ def publish(rows: list[Measurement], output: Path | None, check: bool) -> int:
     """
     print(table(rows))
     if output is not None:
-        write_json(output, [asdict(row) for row in rows])
+        written = [asdict(row) for row in rows]
+        if partly and output.is_file():
+            parts = {_part(row) for row in written}
+            kept = read_json(output)
+            place = next((n for n, row in enumerate(kept) if _part(row) in parts), len(kept))
+            others = [row for row in kept if _part(row) not in parts]
+            written = others[:place] + written + others[place:]
+        write_json(output, written)
         print(f"written: {output}")
     missed = [row for row in rows if row.holds is False]
     for row in missed:
         print(f"target missed: {row.name}: {row.target}")
     return int(check and bool(missed))
+
+
+def _part(row: dict[str, Any]) -> str:
+    return re.split("[,:]", row["name"])[0]
 
 
 def parser(description: str, output: str) -> argparse.ArgumentParser:
@@ -149,7 +164,9 @@ def parser(description: str, output: str) -> argparse.ArgumentParser:
     made.add_argument("--check", action="store_true", help="exit with 1 where a stated target is missed")
     made.add_argument("--repetitions", type=int, help="how often (default: 5; with --quick 3)")
     made.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="torch threads of every contender")
-    made.add_argument("--only", nargs="+", metavar="PART", help="only these parts; nothing is written then")
+    made.add_argument(
+        "--only", nargs="+", metavar="PART", help="only these parts; the others stay as they are in the results file"
+    )
     made.add_argument("--output", type=Path, default=FOLDER / "results" / output, help="results file")
     made.add_argument("--scratch", type=Path, default=CACHE / "scratch", help="folder, on a real disk, for the data")
     return made
@@ -160,7 +177,7 @@ def repetitions(arguments: argparse.Namespace) -> int:
     return arguments.repetitions or (3 if arguments.quick else 5)
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     if value == 0 or 1e-3 <= abs(value) < 10:
         return f"{value:.3f}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

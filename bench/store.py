@@ -5,6 +5,7 @@ formats     ways to keep the same column in Parquet
 throughput  a dump of pictures on disk beside the bare forward passes
 memory      peak memory of a dump of few and of many pictures
 precision   what 16 bits lose
+training    how long a trainer waits for the reader
 
 Contenders take turns within one run, with as many torch threads each; values are medians over repetitions, ratios
 medians of the quotients within a repetition. "Cold" means that a file's pages were dropped from the page cache by
@@ -25,12 +26,13 @@ import numpy as np
 import store_extraction as extraction
 import store_formats as formats
 import store_reading as reading
+import store_training as training
 import torch
 from harness import Measurement, parser, publish, repetitions
 
 from visae.vision.model import load_model
 
-PARTS = ("reading", "formats", "throughput", "memory", "precision")
+PARTS = ("reading", "formats", "throughput", "memory", "precision", "training")
 
 
 def main() -> int:
@@ -49,7 +51,7 @@ def main() -> int:
                 started = time.monotonic()
                 rows += measure()
                 print(f"{part}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    return publish(rows, None if arguments.only else arguments.output, arguments.check)
+    return publish(rows, arguments.output, arguments.check, partly=bool(arguments.only))
 
 
 def _parts(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callable[[], list[Measurement]]]:
@@ -65,12 +67,13 @@ def _parts(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callable[[
             scratch / "formats", _tiled(dinov2.activations(), 32_768 if quick else 163_840), times
         ),
         "throughput": lambda: extraction.measure_throughput(
-            scratch / "throughput", dinov2.card(), 32 if quick else 96, times
+            scratch / "throughput", dinov2.card(), 32 if quick else 192, times
         ),
         "memory": lambda: extraction.measure_memory(
-            scratch / "memory", 200 if quick else 500, 1000 if quick else 5000, threads
+            scratch / "memory", 200 if quick else 500, 1000 if quick else 5000, threads, times
         ),
         "precision": lambda: extraction.measure_precision(dinov2.activations()),
+        "training": lambda: training.measure(scratch / "training", dinov2.activations(), 40 if quick else 120),
     }
 
 

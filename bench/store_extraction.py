@@ -120,16 +120,22 @@ def _seconds(work: Callable[[], object]) -> float:
 # --- memory --------------------------------------------------------------------------------------
 
 
-def measure_memory(folder: Path, few: int, many: int, threads: int) -> list[Measurement]:
-    """Peak memory of dumps of few and of many pictures, each in a process of its own."""
+def measure_memory(folder: Path, few: int, many: int, threads: int, repetitions: int) -> list[Measurement]:
+    """Peak memory of dumps of few and of many pictures, each in a process of its own, in turns.
+
+    The allocator alone makes it differ by tens of MB from one dump to the next of the same pictures.
+    """
     card = prepared(TINY, folder / "tiny")
     source = read_index(made_pictures(folder / "scenes", 10, size=64))["path"].to_list()
-    peaks = {}
-    for count in (few, many):
-        index = _linked_pictures(source, count, folder / f"{count}")
-        command = [sys.executable, FOLDER / "peak_memory.py", index, card, folder / f"dump-{count}", str(threads)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=_environment())
-        peaks[count] = json.loads(done.stdout.splitlines()[-1])["megabytes"]
+    indexes = {count: _linked_pictures(source, count, folder / f"{count}") for count in (few, many)}
+    found: dict[int, list[float]] = {few: [], many: []}
+    for repetition in range(repetitions):
+        for count, index in indexes.items():
+            output = folder / f"dump-{count}-{repetition}"
+            command = [sys.executable, FOLDER / "peak_memory.py", index, card, output, str(threads)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True, env=_environment())
+            found[count].append(json.loads(done.stdout.splitlines()[-1])["megabytes"])
+    peaks = {count: median(megabytes) for count, megabytes in found.items()}
     growth = peaks[many] - peaks[few]
     return [
         *(measurement(f"memory: peak of a dump of {count} pictures", peak, "MB") for count, peak in peaks.items()),
@@ -165,7 +171,7 @@ def measure_precision(values: np.ndarray) -> list[Measurement]:
     deviation = (exact - exact.mean(0)).square().sum(0)
     share = float(deviation.max() / deviation.sum())
     rows = [
-        measurement(f"precision: layer {LAYER}, largest |activation|", float(exact.abs().max()), ""),
+        measurement(f"precision: layer {LAYER}, largest absolute activation", float(exact.abs().max()), ""),
         measurement(f"precision: layer {LAYER}, share of variance in the largest dimension", share, ""),
     ]
     for dtype in (torch.float16, torch.bfloat16):

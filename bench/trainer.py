@@ -1,8 +1,8 @@
 """How many tokens a second SAEs train on, beside sparsify, saev, SAELens, dictionary_learning and overcomplete.
 
 topk        TopK, k 32 (saev, which has none, with its ReLU)
-batch_topk  BatchTopK, k 32 on average
-jump_relu   JumpReLU
+batchtopk  BatchTopK, k 32 on average
+jumprelu   JumpReLU
 relu        ReLU and L1, from each one's own start and from a sparse one
 bound       a TopK step beside its encoder matmul, its sparse rest and the machine's large matmul
 real        a training run from a store beside the bare step
@@ -70,8 +70,8 @@ def _parts(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callable[[
 
     return {
         "topk": partial(variant, "topk", "as run", "tuned"),
-        "batch_topk": partial(variant, "batch_topk", "as run", *([] if quick else ["tuned"])),
-        "jump_relu": partial(variant, "jump_relu", "as run", *([] if quick else ["tuned"])),
+        "batchtopk": partial(variant, "batchtopk", "as run", *([] if quick else ["tuned"])),
+        "jumprelu": partial(variant, "jumprelu", "as run", *([] if quick else ["tuned"])),
         "relu": partial(variant, "relu", "as run", "tuned", "sparse, tuned"),
         "bound": lambda: measure_limits(data, threads, times, 2 if quick else 8, scratch / "bound.log"),
         "real": lambda: measure_real(data, threads, times, 15 if quick else 60, scratch / "real"),

@@ -52,8 +52,8 @@ SAEV_RELU = Contender("saev (its ReLU)", "saev", {"variant": "relu"})
 ALL_THREE = (SAELENS, DICTIONARY_LEARNING, OVERCOMPLETE)
 CONTENDERS = {
     "topk": (VISAE, *SPARSIFY, *ALL_THREE, SAEV_RELU, PRISMA),
-    "batch_topk": (VISAE, *ALL_THREE),
-    "jump_relu": (VISAE, *ALL_THREE),
+    "batchtopk": (VISAE, *ALL_THREE),
+    "jumprelu": (VISAE, *ALL_THREE),
     "relu": (VISAE, SAEV, *ALL_THREE, PRISMA),
 }
 # With --quick: the two that were the fastest peers, and the one that says why it is not there.

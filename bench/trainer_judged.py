@@ -45,8 +45,8 @@ def _fastest_peer(bound: float | None) -> list[Goal]:
 # By variant: as its users run it, and with the allocator tuned for all.
 GOALS = {
     "topk": {"as run": _goals(2.5, 8), "tuned": _goals(1.35, 4)},
-    "batch_topk": {"as run": _fastest_peer(4), "tuned": _fastest_peer(None)},
-    "jump_relu": {"as run": _fastest_peer(4), "tuned": _fastest_peer(None)},
+    "batchtopk": {"as run": _fastest_peer(4), "tuned": _fastest_peer(None)},
+    "jumprelu": {"as run": _fastest_peer(4), "tuned": _fastest_peer(None)},
     "relu": {"as run": _fastest_peer(1.5), "tuned": _fastest_peer(1), "sparse, tuned": _fastest_peer(2)},
 }
 

@@ -31,7 +31,7 @@ rule extract:
             map(str, layers_of(wildcards.dataset, wildcards.model))
         ),
         batch_size=lambda wildcards: SETTINGS.models[wildcards.model].batch_size,
-        workers=lambda wildcards: SETTINGS.models[wildcards.model].workers,
+        workers=lambda wildcards: str(SETTINGS.models[wildcards.model].workers),
     params:
         spec=stored_spec,
     message:

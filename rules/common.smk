@@ -7,6 +7,12 @@ import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version, update_config
 
+from visae.config.members import (
+    every_sae,
+    of_study as saes_of,
+    own_settings,
+    sweep_members,
+)
 from visae.config.parse import parse_config, to_plain
 from visae.config.settings import GIVEN
 from visae.errors import ConfigError
@@ -30,6 +36,11 @@ except ConfigError as error:
 RESULTS = SETTINGS.results
 ENVIRONMENT = f"{workflow.basedir}/envs/{SETTINGS.environment}.yaml"
 STUDIES = SETTINGS.studies
+EVERY_SAE = every_sae(SETTINGS)
+SWEEPS = {
+    name: sweep_members(name, sweep, SETTINGS.saes[sweep.base])
+    for name, sweep in SETTINGS.sweeps.items()
+}
 UNIONS = [
     name for name, dataset in SETTINGS.datasets.items() if dataset.kind == "union"
 ]
@@ -43,6 +54,7 @@ POINTS = sorted(
         for study in STUDIES.values()
         if study.head_layer is not None
     }
+    | {sae.target_point for sae in EVERY_SAE.values() if sae.target_point is not None}
 )
 GPUS = 0 if SETTINGS.device == "cpu" else 1
 try:
@@ -62,7 +74,7 @@ wildcard_constraints:
     dataset=names(set(SETTINGS.datasets) - set(UNIONS)),
     trained_on=names(SETTINGS.datasets),
     model=names([*SETTINGS.models, GIVEN]),
-    sae=names(SETTINGS.saes),
+    sae=names([*EVERY_SAE, *SWEEPS]),
     study=names(STUDIES),
     layer=names(POINTS),
     shard=r"\d+",

@@ -3,6 +3,7 @@
 
 localrules:
     training_figure,
+    pareto_figure,
     feature_map_figure,
     exemplar_figure,
     segmentation_arms_figure,
@@ -32,6 +33,27 @@ rule training_figure:
         "Drawing how the SAEs of study {wildcards.study} learned"
     script:
         "../scripts/figures/training.py"
+
+
+rule pareto_figure:
+    input:
+        selection=of_study(f"{SAE}/selection.json"),
+    output:
+        **drawn(f"{MEASURED}/pareto", "pareto", "Training", "sweep"),
+    log:
+        f"logs/{MEASURED}/pareto.log",
+    benchmark:
+        f"benchmarks/{MEASURED}/pareto.tsv"
+    wildcard_constraints:
+        sae=names(SWEEPS),
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec(SETTINGS.figures.style(), "visae.figures.pareto"),
+    message:
+        "Drawing what the members of sweep {wildcards.sae} reach"
+    script:
+        "../scripts/figures/pareto.py"
 
 
 rule feature_map_figure:

@@ -33,6 +33,11 @@ def layers_of(dataset, model):
             heads = {study.classification, study.segmentation} - {None}
             if dataset in {*members(study.train_on), *study.describe, *heads}:
                 wanted.add(study.point)
+            if dataset in members(study.train_on):
+                targets = {
+                    sae.target_point for sae in saes_of(SETTINGS, study).values()
+                }
+                wanted |= targets - {None}
             if dataset in heads:
                 wanted.add(str(study.head_layer))
     return sorted(wanted)
@@ -78,6 +83,56 @@ def train_stores(wildcards):
         dataset=members(wildcards.trained_on),
         model=wildcards.model,
         layer=wildcards.layer,
+    )
+
+
+def target_stores(wildcards):
+    """Manifests of what a transcoder shall give; nothing for other SAEs."""
+    point = EVERY_SAE[wildcards.sae].target_point
+    return (
+        []
+        if point is None
+        else expand(
+            STORE,
+            dataset=members(wildcards.trained_on),
+            model=wildcards.model,
+            layer=point,
+        )
+    )
+
+
+def together(wildcards):
+    """Own settings of the SAEs that are trained on one reading of the data with this one, by name.
+
+    They are the members of all sweeps that a study wants here and that have the same batches.
+    """
+    here = (wildcards.trained_on, wildcards.model, wildcards.layer)
+    swept = set()
+    for study in STUDIES.values():
+        if (study.train_on, study.stored_model, study.point) == here:
+            swept.update(*(SWEEPS[sae] for sae in study.saes if sae in SWEEPS))
+    if wildcards.sae not in swept:
+        swept = {wildcards.sae}
+
+    def batches(sae):
+        section = EVERY_SAE[sae]
+        return section.batch_size, section.seed, section.target_point
+
+    return {
+        sae: own_settings(EVERY_SAE[sae])
+        for sae in sorted(swept)
+        if batches(sae) == batches(wildcards.sae)
+    }
+
+
+def of_members(file):
+    """Input function: a file of every member of the sweep that the wildcards name."""
+    return lambda wildcards: expand(
+        f"{SAE}/{file}",
+        trained_on=wildcards.trained_on,
+        model=wildcards.model,
+        layer=wildcards.layer,
+        sae=SWEEPS[wildcards.sae],
     )
 
 

@@ -1,9 +1,18 @@
-# Sparse autoencoders, each trained on the stores of one data set at one layer.
+# Sparse autoencoders, each trained on the stores of one data set at one layer; of each sweep one is taken.
+#
+# Every member of a sweep is a job of its own, so that adding one redoes nothing of the others. The first of those jobs
+# trains all that are missing on one reading of the data; the others then find theirs made. Which those are is a
+# resource: it decides how fast a job is and not what it makes.
+
+
+localrules:
+    select_sae,
 
 
 rule train_sae:
     input:
         manifests=train_stores,
+        targets=target_stores,
     output:
         config=f"{SAE}/config.json",
         weights=f"{SAE}/sae.safetensors",
@@ -13,18 +22,51 @@ rule train_sae:
         f"logs/{SAE}/summary.json.log",
     benchmark:
         f"benchmarks/{SAE}/summary.json.tsv"
+    wildcard_constraints:
+        sae=names(EVERY_SAE),
     conda:
         ENVIRONMENT
-    threads: SHARED_CORES
+    # Members of a sweep take all there are: side by side, all but the first would only wait for it.
+    threads: lambda wildcards: 16 if len(together(wildcards)) > 1 else SHARED_CORES
     resources:
         mem_mb=grown(8000),
         runtime=grown(720),
         gpus=GPUS,
+        loggers=json.dumps(SETTINGS.loggers),
+        together=lambda wildcards: json.dumps(together(wildcards)),
     params:
         spec=lambda wildcards: spec(
-            SETTINGS.saes[wildcards.sae], "visae.sae.trainer", runs=f"{RESULTS}/.runs"
+            EVERY_SAE[wildcards.sae], "visae.sae.trainer", runs=f"{RESULTS}/.runs"
         ),
     message:
         "Training SAE {wildcards.sae} on {wildcards.trained_on}, layer {wildcards.layer} of {wildcards.model}"
     script:
         "../scripts/train_sae.py"
+
+
+rule select_sae:
+    input:
+        summaries=of_members("summary.json"),
+        configs=of_members("config.json"),
+    output:
+        config=f"{SAE}/config.json",
+        weights=f"{SAE}/sae.safetensors",
+        metrics=f"{SAE}/metrics.parquet",
+        summary=f"{SAE}/summary.json",
+        selection=f"{SAE}/selection.json",
+    log:
+        f"logs/{SAE}/selection.json.log",
+    benchmark:
+        f"benchmarks/{SAE}/selection.json.tsv"
+    wildcard_constraints:
+        sae=names(SWEEPS),
+    conda:
+        ENVIRONMENT
+    params:
+        spec=lambda wildcards: spec(
+            SETTINGS.sweeps[wildcards.sae].select, "visae.sae.choice"
+        ),
+    message:
+        "Choosing among the members of sweep {wildcards.sae}"
+    script:
+        "../scripts/select_sae.py"

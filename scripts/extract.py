@@ -8,7 +8,8 @@ from visae.config.settings import ModelSettings
 from visae.running import running_job
 
 with running_job(globals()) as job:
-    fed = {"batch_size": job.resources.batch_size, "workers": job.resources.workers}
+    workers = None if job.resources.workers == "None" else int(job.resources.workers)
+    fed = {"batch_size": job.resources.batch_size, "workers": workers}
     extract_shard(
         replace(job.settings(ModelSettings), **fed),
         shard=int(job.wildcards.shard),

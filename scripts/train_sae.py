@@ -1,21 +1,25 @@
-"""Train one sparse autoencoder; killed and started again it goes on from its last checkpoint."""
+"""Train one sparse autoencoder, and with it those that share its data; killed and started again it goes on."""
 
+import json
 from pathlib import Path
 
+from visae.config.parse import from_plain, to_plain
 from visae.config.settings import AnySae
 from visae.files import text_sha256
 from visae.running import running_job
-from visae.sae.trainer import train
+from visae.sae.sweep import train_one_of
+from visae.sae.trainee import Member
 
 with running_job(globals()) as job:
     manifests = [Path(path) for path in job.input.manifests]
-    # Whatever decides the result names the folder of the work in progress, so nothing else is ever resumed.
-    made_from = [job.text, *(path.read_text() for path in manifests)]
-    train(
-        job.settings(AnySae),
-        manifests=manifests,
-        output=Path(job.output.summary).parent,
-        work=Path(job.spec["runs"], text_sha256("\n".join(made_from))[:16]),
-        device=job.device,
-        seed=job.seed,
-    )
+    targets = [Path(path) for path in job.input.targets]
+    output = Path(job.output.summary).parent
+    members = {}
+    for name, plain in json.loads(job.resources.together).items():
+        settings = from_plain(AnySae, plain)
+        # Whatever decides a result names the folder of the work in progress, so nothing else is ever resumed.
+        text = json.dumps({**job.spec, "settings": to_plain(settings)}, sort_keys=True)
+        made_from = [text, *(path.read_text() for path in [*manifests, *targets])]
+        work = Path(job.spec["runs"], text_sha256("\n".join(made_from))[:16])
+        members[name] = Member(settings, output.with_name(name), work)
+    train_one_of(output.name, members, manifests, job.device, job.seed, targets, json.loads(job.resources.loggers))

@@ -24,11 +24,11 @@ def prepare(given: dict[str, Any], batches: Batches) -> Trainee:
 
     kinds = {
         "topk": TopKTrainer,
-        "batch_topk": BatchTopKTrainer,
-        "jump_relu": JumpReluTrainer,
+        "batchtopk": BatchTopKTrainer,
+        "jumprelu": JumpReluTrainer,
         "relu": StandardTrainer,
     }
-    sparsity = {"k": given["k"]} if given["variant"] in ("topk", "batch_topk") else {}
+    sparsity = {"k": given["k"]} if given["variant"] in ("topk", "batchtopk") else {}
     trainer = kinds[given["variant"]](
         steps=STEPS,
         activation_dim=given["d_model"],
@@ -41,7 +41,7 @@ def prepare(given: dict[str, Any], batches: Batches) -> Trainee:
     numbers, ae = count(), trainer.ae
 
     def codes(rows: Tensor) -> Tensor:
-        return ae.encode(rows, use_threshold=False) if given["variant"] == "batch_topk" else ae.encode(rows)
+        return ae.encode(rows, use_threshold=False) if given["variant"] == "batchtopk" else ae.encode(rows)
 
     bias = ae.encoder.bias.data if given["variant"] == "relu" else None
     return Trainee(

@@ -31,9 +31,9 @@ def prepare(given: dict[str, Any], batches: Batches) -> Trainee:
     d_model, width, k = given["d_model"], given["width"], given["k"]
     if given["variant"] == "topk":
         sae, criterion = TopKSAE(d_model, width, top_k=k), squared_error
-    elif given["variant"] == "batch_topk":
+    elif given["variant"] == "batchtopk":
         sae, criterion = BatchTopKSAE(d_model, width, top_k=k * batches.size), squared_error
-    elif given["variant"] == "jump_relu":
+    elif given["variant"] == "jumprelu":
         sae = JumpSAE(d_model, width)
 
         def criterion(x: Tensor, x_hat: Tensor, pre_codes: Tensor, codes: Tensor, dictionary: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def prepare(given: dict[str, Any], batches: Batches) -> Trainee:
         train_sae(sae, [rows], criterion, optimizer, nb_epochs=1, monitoring=0)
 
     def codes(rows: Tensor) -> Tensor:
-        if given["variant"] != "batch_topk":
+        if given["variant"] != "batchtopk":
             return sae.encode(rows)[1]
         return sae.eval().encode(rows)[1]  # the running threshold: top_k is for whole batches
 

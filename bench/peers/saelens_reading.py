@@ -62,8 +62,9 @@ def main() -> None:
     default = defaults()
     print({name: default[name] for name in ("n_batches_in_buffer", "store_batch_size_prompts")}, file=sys.stderr)
 
-    def repeat(rows: int) -> dict:
-        """Read some rows."""
+    def repeat(rows: int, mixed_rows: int | None) -> dict:
+        """Read some rows, mixed in a buffer of the default size or of so many rows."""
+        buffered = -(-mixed_rows // context) if mixed_rows else default["n_batches_in_buffer"]
         started = time.perf_counter()
         store = ActivationsStore(
             model=HookedRootModule(),
@@ -73,7 +74,7 @@ def main() -> None:
             hook_head_index=None,
             context_size=context,
             d_in=given["shape"][2],
-            n_batches_in_buffer=default["n_batches_in_buffer"],
+            n_batches_in_buffer=buffered,
             total_training_tokens=available,
             store_batch_size_prompts=default["store_batch_size_prompts"],
             train_batch_size_tokens=given["batch_size"],

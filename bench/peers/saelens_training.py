@@ -28,8 +28,8 @@ def prepare(given: dict[str, Any], batches: Batches) -> Trainee:
     sparsity = {"l1_coefficient": given["l1"]} if "l1" in given else {}
     config = {
         "topk": lambda: TopKTrainingSAEConfig(**shape, k=given["k"]),
-        "batch_topk": lambda: BatchTopKTrainingSAEConfig(**shape, k=given["k"]),
-        "jump_relu": lambda: JumpReLUTrainingSAEConfig(**shape),
+        "batchtopk": lambda: BatchTopKTrainingSAEConfig(**shape, k=given["k"]),
+        "jumprelu": lambda: JumpReLUTrainingSAEConfig(**shape),
         "relu": lambda: StandardTrainingSAEConfig(**shape, **sparsity),
     }[given["variant"]]()
     sae = TrainingSAE.get_sae_class_for_architecture(config.architecture())(config)

@@ -95,8 +95,19 @@ def test_quick_repeats_three_times() -> None:
 def test_the_raw_contender_gives_the_rows_that_visae_gives(tmp_path: Path) -> None:
     data = write_data(tmp_path, 1)
     drop_pages(tmp_path)  # and the files are what they were
-    ours = ShuffledReader([ActivationStore.open(path) for path in data.manifests], "train", BATCH, seed=0).batches()
+    ours = ShuffledReader(
+        [ActivationStore.open(path) for path in data.manifests("float32")], "train", BATCH, seed=0
+    ).batches()
     pairs = [(next(ours).numpy(), batch) for batch in ahead(raw_batches(data))]
     assert len(pairs) == data.rows // BATCH
     assert all(np.array_equal(one, other) for one, other in pairs)
     assert pairs[0][0].shape == (BATCH, D_MODEL)
+
+
+def test_a_part_that_is_measured_again_replaces_its_own_rows_alone(tmp_path: Path) -> None:
+    output = tmp_path / "bench.json"
+    first = ["reading, cold: a", "format, warm: a", "format, warm: b", "memory: a"]
+    publish([measurement(name, 1.0, "s") for name in first], output, check=False)
+    publish([measurement("format, warm: c", 2.0, "s")], output, check=False, partly=True)
+    found = [(row["name"], row["value"]) for row in json.loads(output.read_text())]
+    assert found == [("reading, cold: a", 1.0), ("format, warm: c", 2.0), ("memory: a", 1.0)]

@@ -50,17 +50,17 @@ def test_topk_is_held_to_the_faster_sparsify_and_to_each_other_peer() -> None:
 @pytest.mark.parametrize(("visae", "holds"), [(39.0, False), (40.0, True)])
 def test_the_fastest_peer_is_the_one_that_counts(visae: float, holds: bool) -> None:
     rates = {"visae": [visae] * 3, "SAELens": [9.0] * 3, "dictionary_learning": [10.0] * 3}
-    row = by_name(rows_of("jump_relu", "as run", found(rates)))[
-        "jump_relu, as run: visae over the fastest peer (dictionary_learning)"
+    row = by_name(rows_of("jumprelu", "as run", found(rates)))[
+        "jumprelu, as run: visae over the fastest peer (dictionary_learning)"
     ]
     assert row.holds is holds
 
 
 def test_who_is_missing_is_a_row_with_the_reason() -> None:
-    rows = by_name(rows_of("batch_topk", "as run", found({"SAELens": [9.0]}, visae="not there yet")))
-    assert rows["batch_topk, as run: visae"].unit == "not run: not there yet"
-    assert rows["batch_topk, as run: SAELens"].ratio is None
-    assert rows["batch_topk, as run: visae over the fastest peer"].unit == "not measured"
+    rows = by_name(rows_of("batchtopk", "as run", found({"SAELens": [9.0]}, visae="not there yet")))
+    assert rows["batchtopk, as run: visae"].unit == "not run: not there yet"
+    assert rows["batchtopk, as run: SAELens"].ratio is None
+    assert rows["batchtopk, as run: visae over the fastest peer"].unit == "not measured"
     assert all(row.holds is None for row in rows.values())
 
 

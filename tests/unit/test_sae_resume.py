@@ -72,7 +72,10 @@ def assert_same_result(folder, whole):
     found, expected = (load_file(run / "out/sae.safetensors") for run in (folder, whole))
     for name, tensor in expected.items():
         assert torch.equal(found[name], tensor), name
-    tables = [pl.read_parquet(run / "out/metrics.parquet").drop("tokens_per_second") for run in (folder, whole)]
+    tables = [
+        pl.read_parquet(run / "out/metrics.parquet").drop("tokens_per_second", "data_wait_share")
+        for run in (folder, whole)
+    ]
     assert tables[0].equals(tables[1])
 
 
@@ -83,6 +86,7 @@ def wait_for(condition, seconds=60.0):
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_points_ends_bit_identical(place, whole):
     folder = place / "killed"
     chance = random.Random(2)
@@ -101,6 +105,48 @@ def test_a_run_killed_at_random_points_ends_bit_identical(place, whole):
     train(settings(STEPS), [place / "store/manifest.json"], folder / "out", folder / "work", "cpu")
     assert_same_result(folder, whole)
     assert not (folder / "work/checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments_it_ends_bit_identical(place, whole):
+    """Each process lives for a random time, whatever it is at: start, a step, the middle of a checkpoint."""
+    folder = place / "killed-often"
+    chance = random.Random(7)
+    kills, reached = 0, set()
+    while kills < 20:
+        # Forked when everything is imported, so that kills fall into training, not into Python's start.
+        child = os.fork()
+        if not child:
+            try:
+                train(settings(STEPS), [place / "store/manifest.json"], folder / "out", folder / "work", "cpu")
+            finally:
+                os._exit(0)
+        time.sleep(chance.uniform(0.02, 0.25))
+        os.kill(child, signal.SIGKILL)
+        kills += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        reached.add(newest_step(folder))
+    # Some fell before the first checkpoint, and the others after many different ones.
+    assert len(reached) > 4
+    train(settings(STEPS), [place / "store/manifest.json"], folder / "out", folder / "work", "cpu")
+    assert_same_result(folder, whole)
+
+
+def test_sigusr1_keeps_a_checkpoint_at_once_and_goes_on(place, whole):
+    folder = place / "usr1"
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), str(folder), str(STEPS)], stdout=subprocess.PIPE, env=environment
+    )
+    wait_for(lambda: newest_step(folder) > 0)
+    seen = set()
+    while process.poll() is None:
+        process.send_signal(signal.SIGUSR1)
+        seen |= {int(path.stem[5:]) for path in (folder / "work/checkpoints").glob("step-*.json")}
+        time.sleep(0.003)
+    assert process.returncode == 0
+    # Unasked, it keeps every fifth step only.
+    assert {step for step in seen if step % 5}
+    assert_same_result(folder, whole)
 
 
 # Python's status after Ctrl-C depends on how its parent was started.

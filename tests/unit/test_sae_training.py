@@ -11,10 +11,13 @@ import torch
 from torch.nn.functional import normalize
 
 from visae.activations.given import write_store
+from visae.activations.reader import ShuffledReader
 from visae.activations.store import ActivationStore
 from visae.config.settings import ReluSettings, TopKSettings
-from visae.errors import TrainingError
+from visae.errors import StoreError, TrainingError
 from visae.sae import load_sae
+from visae.sae.checkpoints import Checkpoints
+from visae.sae.data import TrainingData
 from visae.sae.initial import initial_sae
 from visae.sae.metrics import quality
 from visae.sae.run import TrainingRun, learning_rate
@@ -109,6 +112,7 @@ def test_metrics_have_a_row_each_log_step_and_val_rows_at_checkpoints(trained):
     parts = train_rows["reconstruction"] + train_rows["auxk"]
     assert (parts - train_rows["loss"]).abs().max() < 1e-6
     assert train_rows["tokens_per_second"].min() > 0
+    assert train_rows["data_wait_share"].is_between(0, 1).all()
     assert val_rows["normalized_mse"][-1] == pytest.approx(trained["topk"][1]["normalized_mse"], rel=1e-6)
 
 
@@ -158,9 +162,53 @@ def test_a_loss_that_is_not_a_number_stops_before_the_weights_are_touched():
 
 def test_a_run_that_goes_to_nan_keeps_its_last_good_checkpoint(planted, tmp_path):
     settings = dataclasses.replace(RELU, steps=50, checkpoint_every=1, learning_rate=1e30, gradient_clip=1e30)
-    with pytest.raises(TrainingError, match="not a finite number"):
+    with pytest.raises(TrainingError, match=r"step \d+: .*not a finite number; try .* pictures \d+, .* more of "):
         train(settings, [planted[0]], tmp_path / "out", tmp_path / "work", device="cpu")
     assert not (tmp_path / "out").exists()
+    assert list((tmp_path / "work/checkpoints").glob("step-*.json"))
+
+
+def test_stored_values_that_are_not_finite_are_named_by_their_picture(tmp_path, monkeypatch):
+    values = np.random.default_rng(0).standard_normal((12, 16, 8)).astype(np.float32)
+    manifest = write_store(tmp_path / "store", values, list(range(16)), {"train": 10, "val": 2})
+    original = ActivationStore.read_group
+
+    def broken(self, shard, group, wanted, kinds):
+        rows = original(self, shard, group, wanted, kinds).clone()
+        if 7 in wanted:
+            rows[wanted.index(7), 3] = math.nan
+        return rows
+
+    settings = TopKSettings(variant="topk", k=2, expansion=2, steps=9, batch_size=48, checkpoint_every=1)
+    data = TrainingData([manifest], [], 48, 0)
+    run = TrainingRun(settings, initial_sae(settings, data.sample.inputs, 0))
+    Checkpoints(tmp_path / "work/checkpoints", {}).save(run.checkpoint())
+    monkeypatch.setattr(ActivationStore, "read_group", broken)
+    monkeypatch.setattr(Checkpoints, "newest", lambda self: run.checkpoint())
+    with pytest.raises(TrainingError, match=r"these pictures are not finite: 7 of .*store; extract them again"):
+        train(settings, [manifest], tmp_path / "out", tmp_path / "work", device="cpu")
+
+
+def test_batches_know_their_pictures(tmp_path):
+    """Values tell the picture; stores are two, pools are many, an epoch ends within a batch."""
+    stores = []
+    for number in range(2):
+        images = 1000 * number + np.arange(700)
+        values = np.broadcast_to(images[:, None, None], (700, 16, 4)).astype(np.float32)
+        folder = tmp_path / str(number)
+        stores.append(ActivationStore.open(write_store(folder, values, list(range(16)), {"train": 700}, shards=2)))
+    reader = ShuffledReader(stores, "train", 300, seed=3, pool_bytes=40_000)
+    for first in (0, 70):
+        for number, batch in zip(range(first, first + 8), reader.batches(first), strict=False):
+            which, images = reader.pictures(number)
+            assert (1000 * which + images == batch[:, 0].numpy()).all()
+
+
+def test_a_store_without_pictures_to_train_on_is_refused(tmp_path):
+    values = np.zeros((4, 16, 8), dtype=np.float32)
+    manifest = write_store(tmp_path / "store", values, list(range(16)), {"val": 4})
+    with pytest.raises(StoreError, match="no tokens of split 'train'"):
+        train(TOPK, [manifest], tmp_path / "out", tmp_path / "work", device="cpu")
 
 
 def test_learning_rate_rises_holds_and_falls():

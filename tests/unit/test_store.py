@@ -184,7 +184,7 @@ def test_stores_of_unlike_width_are_refused(tmp_path: Path) -> None:
     stores = [
         ActivationStore.open(write_store(tmp_path / str(d), activations(4, d), TOKENS, {"train": 4})) for d in (8, 9)
     ]
-    with pytest.raises(StoreError, match=r"unlike d_model cannot be read as one: \[8, 9\]"):
+    with pytest.raises(StoreError, match=r"unlike d_model cannot be read as one: .*: 8, .*: 9"):
         ShuffledReader(stores, "train", 4, 0)
 
 

@@ -116,6 +116,7 @@ def command(folder: Path) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 def test_the_command_names_every_problem(tmp_path: Path) -> None:
     values = np.random.default_rng(0).normal(size=(40, 7, 5)).astype(np.float32)
     for name in ("whole", "broken"):

@@ -118,6 +118,7 @@ def test_damaged_prepared_weights_are_named(tmp_path: Path) -> None:
         load_model(tmp_path / "model.json")
 
 
+@pytest.mark.slow
 def test_open_clip_weights_give_what_open_clip_gives(tmp_path: Path, pixels: torch.Tensor) -> None:
     """A CLIP checkpoint as open_clip (and BioCLIP, which is one) saves it, against open_clip's own forward pass."""
     import open_clip
@@ -189,6 +190,7 @@ def from_hub(folder: Path, hub: str, weights: str) -> subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **home})
 
 
+@pytest.mark.slow
 def test_another_repository_of_the_hub_loads(tmp_path: Path, hub: str, pixels: torch.Tensor) -> None:
     done = from_hub(tmp_path / "model", hub, "hub:someone/some-vit")
     assert done.returncode == 0, done.stderr
@@ -197,6 +199,7 @@ def test_another_repository_of_the_hub_loads(tmp_path: Path, hub: str, pixels: t
     assert model.card.weights_origin == "hub:someone/some-vit"
 
 
+@pytest.mark.slow
 def test_a_repository_that_is_not_there_is_named(tmp_path: Path, hub: str) -> None:
     done = from_hub(tmp_path / "model", hub, "hub:someone/another")
     assert done.returncode == 1

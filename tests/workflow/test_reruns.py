@@ -75,7 +75,8 @@ def test_the_exemplar_sheets_setting_redraws_that_sheet_alone(workflow: Workflow
 def test_a_new_layer_redoes_nothing_that_was_there(workflow: Workflow) -> None:
     study = {**SMALL["studies"]["small"], "layer": 5, "saes": ["topk"]}
     workflow.configure(changed(studies={"early": study}))
-    assert workflow.jobs("all") == {"extract": 2, "store": 1, **PER_SAE, **SHARED_FIGURES}
+    expected = {"extract": 2, "store": 1, "patch_labels": 1, **PER_SAE, **SHARED_FIGURES}
+    assert workflow.jobs("all") == expected
 
 
 def test_a_new_data_set_redoes_nothing_that_was_there(workflow: Workflow) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -225,12 +226,15 @@ def _forward(
     paths: dict[HookPoint, Path],
 ) -> None:
     device = next(model.parameters()).device
+    workers = settings.workers
+    if workers is None:
+        workers = 1 if device.type == "cpu" else max(1, len(os.sched_getaffinity(0)) - 1)
     loader = DataLoader(
         _Pictures(pictures, model.card),
         batch_size=settings.batch_size,
-        num_workers=settings.workers,
+        num_workers=workers,
         pin_memory=device.type == "cuda",
-        prefetch_factor=4 if settings.workers else None,
+        prefetch_factor=4 if workers else None,
     )
     points = sorted(headers)
     logger.info(

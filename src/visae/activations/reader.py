@@ -21,6 +21,8 @@ POOL_BYTES = 256 << 20
 # One thread waits for the disk while another checks checksums.
 _READERS = 2
 _BATCHES_AHEAD = 8
+# torch computes in one thread what has fewer elements than this (its GRAIN_SIZE is 32,768).
+_SERIAL_BELOW = 32_000
 _BITS = {2: (torch.int16, np.int16), 4: (torch.int32, np.int32)}
 
 
@@ -84,7 +86,8 @@ class ShuffledReader:
     ) -> None:
         widths = {store.d_model for store in stores}
         if len(widths) != 1:
-            raise StoreError(f"stores of unlike d_model cannot be read as one: {sorted(widths)}")
+            found = ", ".join(f"{store.folder}: {store.d_model}" for store in stores)
+            raise StoreError(f"stores of unlike d_model cannot be read as one: {found}; allowed: one d_model for all")
         self.stores, self.batch_size, self.seed, self.kinds = stores, batch_size, seed, kinds
         self._groups = [
             _Group(number, shard, group, images, len(images) * store.n_tokens(kinds))
@@ -116,7 +119,7 @@ class ShuffledReader:
                 batch = ahead.get()
                 if isinstance(batch, BaseException):
                     raise batch
-                yield batch.float()
+                yield batch
         finally:
             stopped.set()
             while thread.is_alive():  # the thread may wait for room in the queue
@@ -125,10 +128,26 @@ class ShuffledReader:
                 except queue.Empty:
                     continue
 
+    def pictures(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which pictures the rows of batch `number` are of: numbers of stores and image ids, (batch_size,) each."""
+        stores, images, missing = [], [], self.batch_size
+        pools = self._pools_from(number * self.batch_size)
+        while missing:
+            pool, order = next(pools)
+            ends = np.cumsum([group.rows for group in pool])
+            rows = order[:missing]
+            which = np.searchsorted(ends, rows, side="right")
+            within = rows - (ends - [group.rows for group in pool])[which]
+            per_image = np.array([group.rows // len(group.images) for group in pool])
+            stores.append(np.array([group.store for group in pool])[which])
+            images.append(np.array([group.images.start for group in pool])[which] + within // per_image[which])
+            missing -= len(rows)
+        return np.concatenate(stores), np.concatenate(images)
+
     def _read_ahead(self, start: int, ahead: queue.Queue, stopped: threading.Event) -> None:
         with ThreadPoolExecutor(_READERS, thread_name_prefix="store reader") as readers:
             try:
-                for batch in self._stored_batches(start * self.batch_size, readers):
+                for batch in self._shuffled(start * self.batch_size, readers):
                     if stopped.is_set():
                         return
                     ahead.put(batch)
@@ -137,8 +156,8 @@ class ShuffledReader:
             finally:
                 readers.shutdown(wait=True, cancel_futures=True)
 
-    def _stored_batches(self, skip: int, readers: ThreadPoolExecutor) -> Iterator[torch.Tensor]:
-        """Endless batches in the stored dtype, from row `skip` on; while a pool is handed out the next one is read."""
+    def _shuffled(self, skip: int, readers: ThreadPoolExecutor) -> Iterator[torch.Tensor]:
+        """Endless float32 batches from row `skip` on; while a pool is handed out the next one is read."""
         pools = self._pools_from(skip)
         # Two pools take turns in memory that is asked for once: fresh pages cost more than the copying.
         memory = [self._pool_memory(), self._pool_memory()]
@@ -154,8 +173,10 @@ class ShuffledReader:
                 np.take(current.values, rows, axis=0, out=batch[filled : filled + len(rows)], mode="clip")
                 taken, filled = taken + len(rows), filled + len(rows)
                 if filled == self.batch_size:
-                    yield torch.from_numpy(batch).view(self._dtype)
-                    batch, filled = self._empty_batch(), 0
+                    yield _as_float32(torch.from_numpy(batch).view(self._dtype))
+                    filled = 0
+                    if self._dtype == torch.float32:  # else the batch was converted into memory of its own
+                        batch = self._empty_batch()
 
     # Rows are moved as bits: NumPy has no bfloat16, and it moves them in one thread, where torch would take all cores.
 
@@ -206,3 +227,17 @@ class ShuffledReader:
         places = np.cumsum([0, *(group.rows for group in pool)]).tolist()
         reads = [readers.submit(read, group, place) for group, place in zip(pool, places, strict=False)]
         return _Pool(memory, order, reads)
+
+
+def _as_float32(rows: torch.Tensor) -> torch.Tensor:
+    """Rows (n, d_model) as float32; converted piece by piece, each too small for torch to share it among threads.
+
+    Threads that wait for one another are many times slower where the trainer keeps all cores busy.
+    """
+    if rows.dtype == torch.float32:
+        return rows
+    converted = torch.empty(rows.shape)
+    piece = max(1, _SERIAL_BELOW // rows.shape[1])
+    for out, part in zip(converted.split(piece), rows.split(piece), strict=True):
+        out.copy_(part)
+    return converted

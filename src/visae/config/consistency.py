@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from visae.config.settings import GIVEN, DrawnSettings, Settings, StudySettings
+from visae.config.saes import growing
+from visae.config.settings import GIVEN, AnySae, DrawnSettings, MatryoshkaSettings, Settings, StudySettings
 
 
 def unresolved(settings: Settings) -> Iterator[str]:
@@ -17,10 +18,18 @@ def unresolved(settings: Settings) -> Iterator[str]:
             yield f"models: {name}: image_size: {size}: write one side, or height and width, each 14 or more"
         if name == GIVEN:
             yield f"models: {name}: this name stands for given activations in paths; choose another"
+    for name, sae in settings.saes.items():
+        yield from of_sae(f"saes: {name}", sae)
     for name, study in settings.studies.items():
         at = f"studies: {name}"
         yield from _of_study(settings, at, study)
         yield from _impossible(settings, at, study)
+
+
+def of_sae(at: str, sae: AnySae) -> Iterator[str]:
+    """What cannot be of one SAE's section; `at` names it."""
+    if isinstance(sae, MatryoshkaSettings) and not growing(sae.prefixes):
+        yield f"{at}: prefixes: {sae.prefixes}: each must be 1 or more and larger than the one before"
 
 
 def _of_datasets(settings: Settings) -> Iterator[str]:
@@ -44,8 +53,9 @@ def _of_study(settings: Settings, at: str, study: StudySettings) -> Iterator[str
     if study.head_layer is not None and study.layer > study.head_layer:
         yield f"{at}: layer: {study.layer} lies after head_layer: {study.head_layer}"
     for sae in study.saes:
-        if sae not in settings.saes:
-            yield f"{at}: saes: {sae!r} is not in saes ({_names(settings.saes)})"
+        if sae not in settings.saes and sae not in settings.sweeps:
+            sweeps = f" or sweeps ({_names(settings.sweeps)})" if settings.sweeps else ""
+            yield f"{at}: saes: {sae!r} is not in saes ({_names(settings.saes)}){sweeps}"
     described = [("describe", dataset) for dataset in study.describe]
     tasks = {"classification": study.classification, "segmentation": study.segmentation}
     measured = [(key, dataset) for key, dataset in tasks.items() if dataset is not None]

@@ -14,6 +14,7 @@ import jsonschema
 import yaml
 
 from visae.config.consistency import unresolved
+from visae.config.members import sweep_problems, transcoder_problems
 from visae.config.schema import section_schema
 from visae.config.settings import Settings
 from visae.errors import ConfigError
@@ -49,7 +50,7 @@ def parse_config(values: dict[str, Any], where: str = "config") -> Settings:
         For an unknown key, a value out of range, or a name that is not defined; all mistakes are listed.
     """
     settings = parse_section(Settings, values, where)
-    problems = list(unresolved(settings))
+    problems = [*sweep_problems(settings), *unresolved(settings)] or list(transcoder_problems(settings))
     if problems:
         raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems))
     return settings
@@ -81,10 +82,12 @@ def from_plain(kind: Any, value: Any) -> Any:
         return {key: from_plain(get_args(kind)[1], item) for key, item in value.items()}
     if origin is list:
         return [from_plain(get_args(kind)[0], item) for item in value]
+    if kind is Any:
+        return value
     if isinstance(kind, type) and is_dataclass(kind):
         hints = get_type_hints(kind)
         return kind(**{name: from_plain(hints[name], item) for name, item in value.items()})
-    return float(value) if kind is float else value
+    return kind(value) if kind in (int, float) else value
 
 
 def to_plain(settings: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
-# The data sets' sections have a module of their own, and are imported from here like all others.
+# The sections of data sets, SAEs and sweeps have modules of their own, and are imported from here like all others.
 from visae.config.datasets import (  # noqa: F401
     ActivationsSettings,
     AnyDataset,
@@ -23,6 +23,19 @@ from visae.config.datasets import (  # noqa: F401
     WebDatasetSettings,
 )
 from visae.config.fields import setting
+from visae.config.saes import (  # noqa: F401
+    AnySae,
+    ArchetypalSettings,
+    BatchTopKSettings,
+    GatedSettings,
+    JumpReluSettings,
+    MatryoshkaSettings,
+    ReluSettings,
+    SaeSettings,
+    TopKSettings,
+    point_text,
+)
+from visae.config.sweeps import SelectSettings, SweepSettings  # noqa: F401
 
 # --- models --------------------------------------------------------------------------------------
 
@@ -63,7 +76,12 @@ class ModelSettings(ModelIdentity):
     """A frozen vision model from timm."""
 
     batch_size: int = setting("Pictures in one forward pass.", 32, minimum=1)
-    workers: int = setting("Processes that decode pictures; 0 decodes in the main process.", 1, minimum=0)
+    workers: int | None = setting(
+        "Processes that decode pictures; 0 decodes in the main process. Without a number: 1 on a CPU, which the "
+        "forward pass needs for itself, and all cores but one beside a GPU.",
+        None,
+        minimum=0,
+    )
     dtype: Literal["float16", "bfloat16", "float32"] = setting(
         "How activations are stored; docs/store.md shows what each costs.", "float16"
     )
@@ -76,53 +94,6 @@ class ModelSettings(ModelIdentity):
         """Return the settings with those at their defaults that do not change what a store holds."""
         kept = {spec.name: getattr(self, spec.name) for spec in fields(ModelIdentity)}
         return ModelSettings(**kept, dtype=self.dtype)
-
-
-# --- sparse autoencoders -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class SaeSettings:
-    """What all sparse autoencoders share."""
-
-    expansion: int = setting("Latents per dimension of the activations (the expansion factor).", 8, minimum=1)
-    steps: int = setting("Optimizer steps.", 300, minimum=1)
-    batch_size: int = setting("Tokens in a step.", 2048, minimum=1)
-    learning_rate: float = setting("Adam's peak learning rate.", 2e-3, above=0)
-    warmup_steps: int = setting("Steps over which the learning rate grows linearly to its peak.", 20, minimum=0)
-    decay_share: float = setting(
-        "Share of the steps, at the end, over which the learning rate falls linearly to zero.",
-        0.3,
-        minimum=0,
-        maximum=1,
-    )
-    gradient_clip: float = setting("Largest norm of the gradient.", 1.0, above=0)
-    seed: int = setting("Seed of the initial weights and of the order of the data.", 0, minimum=0)
-    log_every: int = setting("Steps between two rows of metrics.parquet.", 10, minimum=1)
-    checkpoint_every: int = setting("Steps between two checkpoints.", 100, minimum=1)
-    dead_after_tokens: int = setting("A latent silent for that many tokens counts as dead.", 100_000, minimum=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TopKSettings(SaeSettings):
-    """The k largest latents of each token are kept (Gao et al. 2024, arXiv 2406.04093)."""
-
-    variant: Literal["topk"]
-    k: int = setting("Latents kept per token.", 32, minimum=1)
-    auxk: int = setting("Dead latents that also learn from the residual, per token; 0 turns it off.", 64, minimum=0)
-    auxk_weight: float = setting("Weight of that auxiliary loss.", 1 / 32, minimum=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReluSettings(SaeSettings):
-    """ReLU latents with an L1 penalty and unit-norm decoder rows (Stevens et al. 2025, arXiv 2502.06755)."""
-
-    variant: Literal["relu"]
-    l1: float = setting("Weight of the L1 penalty.", 5e-3, minimum=0)
-    l1_warmup_steps: int = setting("Steps over which the L1 weight grows linearly.", 50, minimum=0)
-
-
-AnySae = TopKSettings | ReluSettings
 
 
 # --- features, heads, interventions, figures -----------------------------------------------------
@@ -222,7 +193,10 @@ class StudySettings:
         "The model's last block, counted from 0: heads read its normed output. Needed by tasks only.", None, minimum=0
     )
     train_on: str = setting("Name from `datasets`: what the SAEs train on (split train).")
-    saes: list[str] = setting("Names from `saes`.", not_empty=True)
+    saes: list[str] = setting(
+        "Names from `saes` and `sweeps`; all members of a sweep are trained, the selected one is described and edited.",
+        not_empty=True,
+    )
     describe: list[str] = setting("Data sets on which features are described.", not_empty=True)
     classification: str | None = setting(
         "Data set with labels: a probe learns on its split train, edits are judged on its split val.", None
@@ -239,7 +213,7 @@ class StudySettings:
     @property
     def point(self) -> str:
         """Layer and hook as they stand in paths: `10`, `10-attention`."""
-        return str(self.layer) if self.hook == "residual" else f"{self.layer}-{self.hook}"
+        return point_text(self.layer, self.hook)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,9 +225,15 @@ class Settings:
     results: str = setting("Folder that everything is written to.", "results")
     seed: int = setting("Added to the seed of every section: change it to repeat a whole study.", 0, minimum=0)
     device: Literal["auto", "cpu", "cuda"] = setting("`auto` takes CUDA where there is a GPU.", "auto")
+    loggers: list[Literal["tensorboard", "wandb"]] = setting(
+        "Where training also sends its metrics, without effect on results; each needs an extra: "
+        "`pip install visae[tensorboard]`, `visae[wandb]`. Event files lie in results/.runs/events/.",
+        [],
+    )
     datasets: dict[str, AnyDataset] = setting("Data sets by name.", not_empty=True)
     models: dict[str, ModelSettings] = setting("Models by name.", {})
     saes: dict[str, AnySae] = setting("Sparse autoencoders by name.", not_empty=True)
+    sweeps: dict[str, SweepSettings] = setting("Sweeps over settings of SAEs by name.", {})
     studies: dict[str, StudySettings] = setting("Studies by name.", not_empty=True)
     features: FeatureSettings = setting("How latents are described.", FeatureSettings())
     heads: HeadSettings = setting("Task heads.", HeadSettings())

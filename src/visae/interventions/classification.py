@@ -20,7 +20,7 @@ from visae.files import atomic_path, write_json
 from visae.heads.probe import Probe, image_labels, load_probe
 from visae.heads.tokens import open_store
 from visae.interventions.arms import Latents, outcomes
-from visae.interventions.edits import patch_rows
+from visae.interventions.edits import patch_rows, refuse_transcoder
 from visae.interventions.tables import EditKey, edits_table
 from visae.interventions.targets import Target, largest_values, targets_by_auc, with_controls
 from visae.progress import progress_bar
@@ -88,6 +88,7 @@ def classification_edits(
     inputs = [manifest, sae_config, codes_manifest, card_path, probe_metrics, index_path]
     provenance = Provenance(settings, inputs, seed, described(chosen))
     model, sae = load_model(card_path, chosen), load_sae(sae_config, chosen)
+    refuse_transcoder(sae, sae_config)
     model.card.check_editable(layer)
     probe = load_probe(probe_metrics, chosen)
     store = open_store(manifest, model.card)

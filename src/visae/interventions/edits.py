@@ -7,11 +7,22 @@ reconstruct stays as it was, so an effect is the latent's and not the reconstruc
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from visae.errors import ModelError
 from visae.sae import SparseAutoencoder
+
+
+def refuse_transcoder(sae: SparseAutoencoder, config: str | Path) -> None:
+    """Raise ModelError if what the SAE gives belongs to another layer than what it reads."""
+    if sae.is_transcoder:
+        raise ModelError(
+            f"{config}: a transcoder (target_layer) cannot be edited: its latents' directions belong to another layer "
+            "than its codes; edit with an SAE without target_layer"
+        )
 
 
 def edited(

@@ -17,7 +17,7 @@ from visae.files import atomic_path, write_json
 from visae.heads.segmentation import SegmentationHead, load_segmentation_head, patch_channels
 from visae.heads.tokens import open_store
 from visae.interventions.arms import ARMS, Latents, outcomes
-from visae.interventions.edits import patch_rows
+from visae.interventions.edits import patch_rows, refuse_transcoder
 from visae.interventions.tables import SegmentationCounts, arms_table, becomes_table, mean_rows
 from visae.interventions.targets import Target, largest_values, targets_by_f1, with_controls
 from visae.progress import progress_bar
@@ -88,6 +88,7 @@ def segmentation_arms(
     inputs = [manifest, sae_config, codes_manifest, scores, card_path, head_metrics, index_path]
     provenance = Provenance(settings, inputs, seed, described(chosen))
     model, sae = load_model(card_path, chosen), load_sae(sae_config, chosen)
+    refuse_transcoder(sae, sae_config)
     model.card.check_editable(layer)
     head = load_segmentation_head(head_metrics, chosen)
     store = open_store(manifest, model.card)

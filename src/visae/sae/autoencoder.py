@@ -11,13 +11,20 @@ from torch import Tensor, nn
 
 from visae.errors import ModelError
 from visae.files import atomic_path, file_sha256, read_json, write_json
+from visae.sae.archetypal import Archetypal
+from visae.sae.batchtopk import BatchTopK
+from visae.sae.gated import Gated
+from visae.sae.jumprelu import JumpRelu
+from visae.sae.matryoshka import Matryoshka
 from visae.sae.relu import Relu
 from visae.sae.sparse import SparseCodes, weighted_rows
 from visae.sae.topk import TopK
 from visae.sae.variant import Variant, Weights
 
 FORMAT = "visae sparse autoencoder 1"
-VARIANTS: dict[str, Any] = {"topk": TopK, "relu": Relu}
+VARIANTS: dict[str, type[Variant]] = {
+    kind.name: kind for kind in (TopK, BatchTopK, Matryoshka, Archetypal, Relu, JumpRelu, Gated)
+}
 # Tokens whose sparse codes are spread out at once by `latent_values`.
 _CHUNK = 8192
 
@@ -28,6 +35,9 @@ class SparseAutoencoder(nn.Module):
     Inside, activations are centred by `mean` and divided by `scale`, so that they have a mean squared norm of
     d_model; weights and codes are in those units. Decoder rows have unit norm.
 
+    With `d_target` it is a transcoder: it takes raw activations of one layer and gives those of another, which have a
+    mean and a scale of their own.
+
     Parameters
     ----------
     d_model
@@ -36,6 +46,11 @@ class SparseAutoencoder(nn.Module):
         Number of latents.
     variant
         The code rule.
+    d_target
+        Dimension of what comes out, where that is not what goes in.
+    clamp
+        Each dimension of an activation is clamped to its mean plus or minus that many of its standard deviations
+        before it is encoded (`limit` holds the product, in normalized units); None clamps nothing.
 
     Examples
     --------
@@ -47,16 +62,27 @@ class SparseAutoencoder(nn.Module):
 
     mean: Tensor
     scale: Tensor
+    target_mean: Tensor
+    target_scale: Tensor
+    limit: Tensor
 
-    def __init__(self, d_model: int, width: int, variant: Variant) -> None:
+    def __init__(
+        self, d_model: int, width: int, variant: Variant, d_target: int | None = None, clamp: float | None = None
+    ) -> None:
         super().__init__()
-        self.variant = variant
+        self.variant, self.is_transcoder, self.clamp = variant, d_target is not None, clamp
+        d_out = d_model if d_target is None else d_target
         self.encoder_weight = nn.Parameter(torch.zeros(width, d_model))
         self.encoder_bias = nn.Parameter(torch.zeros(width))
-        self.decoder_weight = nn.Parameter(torch.zeros(width, d_model))
-        self.decoder_bias = nn.Parameter(torch.zeros(d_model))
+        self.decoder_weight = nn.Parameter(torch.zeros(width, d_out))
+        self.decoder_bias = nn.Parameter(torch.zeros(d_out))
         self.register_buffer("mean", torch.zeros(d_model))
         self.register_buffer("scale", torch.ones(()))
+        if self.is_transcoder:
+            self.register_buffer("target_mean", torch.zeros(d_out))
+            self.register_buffer("target_scale", torch.ones(()))
+        if clamp is not None:
+            self.register_buffer("limit", torch.full((d_model,), clamp))
 
     @property
     def width(self) -> int:
@@ -69,19 +95,28 @@ class SparseAutoencoder(nn.Module):
         return self.encoder_weight.shape[1]
 
     @property
+    def d_target(self) -> int:
+        """Dimension of what comes out."""
+        return self.decoder_weight.shape[1]
+
+    @property
     def weights(self) -> Weights:
         """The four weights, without gradient tracking, sharing memory with the parameters."""
         parts = (self.encoder_weight, self.encoder_bias, self.decoder_weight, self.decoder_bias)
         return Weights(*(part.detach() for part in parts))
 
     def normalized(self, activations: Tensor) -> Tensor:
-        """Raw activations (n, d_model) in the units of codes and weights."""
-        return (activations - self.mean) / self.scale
+        """Raw activations (n, d_model) in the units of codes and weights, clamped where a limit is set."""
+        normalized = (activations - self.mean) / self.scale
+        return normalized if self.clamp is None else normalized.clamp(-self.limit, self.limit)
+
+    def normalized_target(self, target: Tensor) -> Tensor:
+        """Raw target (n, d_target) of a transcoder in the units of its output."""
+        return (target - self.target_mean) / self.target_scale
 
     def encode(self, activations: Tensor) -> Tensor:
         """Dense codes (n, width) of raw activations (n, d_model); differentiable."""
-        pre_activations = torch.addmm(self.encoder_bias, self.normalized(activations), self.encoder_weight.T)
-        return self.variant.dense(pre_activations)
+        return self.variant.dense(self.normalized(activations), self.encoder_weight, self.encoder_bias)
 
     @torch.no_grad()
     def sparse_codes(self, activations: Tensor) -> SparseCodes:
@@ -89,16 +124,22 @@ class SparseAutoencoder(nn.Module):
         return self.variant.sparse(self.normalized(activations), self.encoder_weight, self.encoder_bias)
 
     def decode(self, codes: Tensor | SparseCodes) -> Tensor:
-        """Raw activations (n, d_model) from dense codes (n, width), differentiable, or from sparse ones."""
+        """Raw activations (n, d_target) from dense codes (n, width), differentiable, or from sparse ones."""
         if isinstance(codes, SparseCodes):
             with torch.no_grad():
                 rows = weighted_rows(self.decoder_weight, codes.latents, codes.values, codes.offsets)
         else:
             rows = codes @ self.decoder_weight
-        return (rows + self.decoder_bias) * self.scale + self.mean
+        mean = self.target_mean if self.is_transcoder else self.mean
+        return (rows + self.decoder_bias) * self.output_scale + mean
+
+    @property
+    def output_scale(self) -> Tensor:
+        """Raw units of the output per normalized one, ()."""
+        return self.target_scale if self.is_transcoder else self.scale
 
     def forward(self, activations: Tensor) -> Tensor:
-        """Reconstruct raw activations (n, d_model); differentiable."""
+        """Raw activations (n, d_target) that raw activations (n, d_model) give; differentiable."""
         return self.decode(self.encode(activations))
 
     @torch.no_grad()
@@ -116,8 +157,8 @@ class SparseAutoencoder(nn.Module):
         return values[:, which]
 
     def directions(self) -> Tensor:
-        """Change of the raw activation per unit of each code, (width, d_model)."""
-        return self.decoder_weight.detach() * self.scale
+        """Change of the raw output per unit of each code, (width, d_target)."""
+        return self.decoder_weight.detach() * self.output_scale
 
 
 def save_sae(sae: SparseAutoencoder, folder: str | Path, **more: Any) -> Path:
@@ -138,6 +179,8 @@ def save_sae(sae: SparseAutoencoder, folder: str | Path, **more: Any) -> Path:
         "options": sae.variant.options(),
         "width": sae.width,
         "d_model": sae.d_model,
+        "d_target": sae.d_target if sae.is_transcoder else None,
+        "clamp": sae.clamp,
         "weights_sha256": file_sha256(weights),
         **more,
     }
@@ -163,7 +206,9 @@ def load_sae(config_path: str | Path, device: str | torch.device = "cpu") -> Spa
         raise ModelError(f"{config_path}: not the config of a sparse autoencoder that this version reads ({FORMAT})")
     if file_sha256(weights) != config["weights_sha256"]:
         raise ModelError(f"{weights}: not the weights that {config_path.name} was written with; train the SAE again")
-    variant = VARIANTS[config["variant"]](**config["options"])
-    sae = SparseAutoencoder(config["d_model"], config["width"], variant)
+    variant = VARIANTS[config["variant"]].from_options(**config["options"])
+    # Files of before there were transcoders and clamping say nothing of either.
+    more = (config.get("d_target"), config.get("clamp"))
+    sae = SparseAutoencoder(config["d_model"], config["width"], variant, *more)
     sae.load_state_dict(load_file(weights))
     return sae.eval().requires_grad_(False).to(device)

@@ -1,4 +1,4 @@
-"""Being told to stop: SIGTERM (a cluster) and Ctrl-C are answered at the end of a step."""
+"""Being told to stop or to save: SIGTERM (a cluster), Ctrl-C and SIGUSR1 are answered at the end of a step."""
 
 from __future__ import annotations
 
@@ -6,26 +6,45 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
+import torch
+
+from visae.sae.parallel import ALONE, Ranks
+
 
 class Interruption:
     """Within the block, SIGTERM and SIGINT are noted instead of acted upon; `raise_if_asked` then acts.
 
-    A second SIGINT acts at once. Outside the main thread, where Python takes no signals, nothing is changed.
+    SIGUSR1, which Slurm and people send to have a checkpoint, is noted too, and nothing stops for it. A second SIGINT
+    acts at once. A signal to one of several processes (`ranks`) counts for all: they act at the same step. Outside the
+    main thread, where Python takes no signals, nothing is changed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks = ALONE) -> None:
+        self._ranks = ranks
         self.asked: int | None = None
+        self._keep_asked = False
         self._former: dict[int, object] = {}
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
                 self._former[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._former.items():
+            if number == signal.SIGUSR1 and handler == signal.SIG_DFL:
+                # By default it kills. Whoever asks for a checkpoint while results are written wants them written.
+                handler = signal.SIG_IGN  # noqa: PLW2901
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)  # type: ignore[arg-type]
+
+    def take_keep_asked(self) -> bool:
+        """Whether a checkpoint is due since the last call, because somebody asked for one or the run will stop."""
+        if self._ranks.count > 1:
+            noted = self._ranks.greatest(torch.tensor([self.asked or 0, int(self._keep_asked)], device=self._device()))
+            self.asked, self._keep_asked = int(noted[0]) or None, bool(noted[1])
+        asked, self._keep_asked = self._keep_asked, False
+        return asked or self.asked is not None
 
     def raise_if_asked(self) -> None:
         """Exit as the signal would have had it: KeyboardInterrupt, or exit status 143."""
@@ -34,7 +53,15 @@ class Interruption:
         if self.asked is not None:
             raise SystemExit(128 + self.asked)
 
+    @staticmethod
+    def _device() -> str:
+        """Where processes exchange what they noted: NCCL knows GPUs only."""
+        return "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.asked == signal.SIGINT == number:
             raise KeyboardInterrupt
-        self.asked = number
+        if number == signal.SIGUSR1:
+            self._keep_asked = True
+        else:
+            self.asked = number

@@ -43,18 +43,25 @@ class Quality:
 
 
 @torch.no_grad()
-def quality(sae: SparseAutoencoder, activations: Tensor) -> Quality:
-    """Measure a sparse autoencoder on raw activations (n, d_model), in chunks on its own device."""
+def quality(sae: SparseAutoencoder, activations: Tensor, target: Tensor | None = None) -> Quality:
+    """Measure a sparse autoencoder on raw activations (n, d_model), in chunks on its own device.
+
+    Parameters
+    ----------
+    target
+        (n, d_target), what a transcoder shall give; the activations themselves where it is None.
+    """
+    target = activations if target is None else target
     device = sae.decoder_bias.device
     n_tokens = len(activations)
-    mean = activations.double().mean(0).to(device)
+    mean = target.double().mean(0).to(device)
     deviation, squared = 0.0, 0.0
-    error_sum = torch.zeros(sae.d_model, dtype=torch.float64, device=device)
+    error_sum = torch.zeros(sae.d_target, dtype=torch.float64, device=device)
     fired = torch.zeros(sae.width, dtype=torch.int64, device=device)
     l1 = 0.0
-    for chunk in activations.split(_CHUNK):
-        rows = chunk.to(device)
-        codes = sae.sparse_codes(rows)
+    for chunk, wanted in zip(activations.split(_CHUNK), target.split(_CHUNK), strict=True):
+        rows = wanted.to(device)
+        codes = sae.sparse_codes(chunk.to(device))
         error = sae.decode(codes).sub_(rows).double()
         squared += float(error.square().sum())
         error_sum += error.sum(0)

@@ -13,7 +13,12 @@ from visae.errors import TrainingError
 from visae.sae.autoencoder import SparseAutoencoder
 from visae.sae.checkpoints import Checkpoint
 from visae.sae.metrics import DENSE_ABOVE
+from visae.sae.parallel import ALONE, Ranks
 from visae.sae.variant import Step, without_parallel
+
+
+class NotFinite(TrainingError):
+    """The loss or its gradient is not a finite number."""
 
 
 def learning_rate(settings: AnySae, number: int) -> float:
@@ -32,6 +37,8 @@ class TrainingRun:
         How to train.
     sae
         Where to start from, on its device.
+    ranks
+        The processes that train it together; all must be at the same step.
 
     Attributes
     ----------
@@ -43,65 +50,85 @@ class TrainingRun:
         Rows of metrics.parquet so far.
     """
 
-    def __init__(self, settings: AnySae, sae: SparseAutoencoder) -> None:
-        self.settings, self.sae = settings, sae
+    def __init__(self, settings: AnySae, sae: SparseAutoencoder, ranks: Ranks = ALONE) -> None:
+        self.settings, self.sae, self.ranks = settings, sae, ranks
+        for module in sae.variant.modules():
+            module.ranks = ranks  # type: ignore[assignment]
         self.optimizer = torch.optim.Adam(sae.parameters(), lr=settings.learning_rate, fused=True)
         self.step = 0
         self.silent = torch.zeros(sae.width, dtype=torch.int64, device=sae.decoder_bias.device)
         self.rows: list[dict[str, Any]] = []
 
     @torch.no_grad()
-    def advance(self, activations: Tensor) -> dict[str, Any]:
-        """Train on one batch of raw activations (n, d_model); returns what to log of it.
+    def advance(self, activations: Tensor, target: Tensor | None = None) -> dict[str, Any]:
+        """Train on one batch of raw activations (n, d_model), the same in all processes; returns what to log of it.
+
+        Parameters
+        ----------
+        target
+            (n, d_target), raw activations of the same tokens that a transcoder shall give.
 
         Raises
         ------
-        TrainingError
+        NotFinite
             If the loss or the gradient is not a finite number; weights are then as before the step.
         """
         settings, sae = self.settings, self.sae
-        inputs = sae.normalized(activations.to(self.silent.device, non_blocking=True))
-        done = sae.variant.step(sae.weights, inputs, self.step, self.silent >= settings.dead_after_tokens)
+        inputs = sae.normalized(self.ranks.part(activations).to(self.silent.device, non_blocking=True))
+        wanted = inputs
+        if target is not None:
+            wanted = sae.normalized_target(self.ranks.part(target).to(self.silent.device, non_blocking=True))
+        done = sae.variant.step(sae.weights, inputs, self.step, self.silent >= settings.dead_after_tokens, wanted)
+        if self.ranks.count > 1:
+            for gradient in done.all_gradients:
+                gradient.copy_(self.ranks.mean(gradient))
+        losses = self.ranks.mean(torch.stack([*done.losses.values()])).tolist()
         without_parallel(done.gradients.decoder, sae.weights.decoder)
-        norm = float(torch.nn.utils.get_total_norm(done.gradients))
-        if not (math.isfinite(norm) and math.isfinite(float(done.losses["loss"]))):
-            raise TrainingError(
+        norm = float(torch.nn.utils.get_total_norm(done.all_gradients))
+        if not (math.isfinite(norm) and math.isfinite(sum(losses))):
+            raise NotFinite(
                 f"step {self.step + 1}: the loss or its gradient is not a finite number; try a lower learning_rate "
                 f"(now {settings.learning_rate:g}) or a longer warmup_steps (now {settings.warmup_steps})"
             )
         rate = learning_rate(settings, self.step)
         self._update(done, rate, min(1.0, settings.gradient_clip / max(norm, 1e-30)))
-        self._count(done, len(inputs))
+        active = done.codes.latents[done.codes.values > 0]
+        counts = self.ranks.total(torch.bincount(active, minlength=sae.width))
+        n_tokens = len(inputs) * self.ranks.count
+        self.silent += n_tokens
+        self.silent[counts > 0] = 0
         self.step += 1
-        return {**self._described(done, inputs), "gradient_norm": norm, "learning_rate": rate}
+        logged = dict(zip(done.losses, losses, strict=True)) | self._described(done, wanted, counts, n_tokens)
+        return {**logged, "gradient_norm": norm, "learning_rate": rate}
 
     def _update(self, done: Step, rate: float, shrink: float) -> None:
-        for parameter, gradient in zip(self.sae.parameters(), done.gradients, strict=True):
+        for parameter, gradient in zip(self.sae.parameters(), done.all_gradients, strict=True):
             parameter.grad = gradient if shrink == 1 else gradient.mul_(shrink)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        decoder = self.sae.weights.decoder
-        decoder.div_(torch.linalg.vector_norm(decoder, dim=1, keepdim=True))
+        variant = self.sae.variant
+        for name, value in done.buffers.items():
+            variant.get_buffer(name).copy_(value)
+        variant.project(self.sae.weights)
 
-    def _count(self, done: Step, n_tokens: int) -> None:
-        self.silent += n_tokens
-        self.silent[done.codes.latents[done.codes.values > 0]] = 0
-
-    def _described(self, done: Step, inputs: Tensor) -> dict[str, Any]:
-        """Losses and sparsity of a batch; deviations are about the batch's own mean."""
-        n_tokens = len(inputs)
-        deviation = float((inputs - inputs.mean(0)).square().sum())
-        active = done.codes.latents[done.codes.values > 0]
-        share = torch.bincount(active, minlength=self.sae.width) / n_tokens
+    def _described(self, done: Step, target: Tensor, counts: Tensor, n_tokens: int) -> dict[str, Any]:
+        """Error and sparsity of a batch, all processes' parts together; deviations are about the batch's own mean."""
+        means = self.ranks.mean(torch.stack([target.mean(0), done.error.mean(0)]))
+        sums = (
+            (target - means[0]).square().sum(),
+            done.error.square().sum(),
+            (done.error - means[1]).square().sum(),
+            done.codes.values.sum(),
+        )
+        deviation, squared, about_mean, l1 = self.ranks.total(torch.stack(sums)).tolist()
         return {
-            **{name: float(value) for name, value in done.losses.items()},
-            "normalized_mse": float(done.error.square().sum()) / deviation,
-            "explained_variance": 1 - float((done.error - done.error.mean(0)).square().sum()) / deviation,
-            "l0": len(active) / n_tokens,
-            "l1": float(done.codes.values.sum()) / n_tokens,
+            "normalized_mse": squared / deviation,
+            "explained_variance": 1 - about_mean / deviation,
+            "l0": int(counts.sum()) / n_tokens,
+            "l1": l1 / n_tokens,
             "dead_share": self.dead_share(),
-            "dense_share": float((share > DENSE_ABOVE).double().mean()),
+            "dense_share": float((counts > DENSE_ABOVE * n_tokens).double().mean()),
         }
 
     def dead_share(self) -> float:

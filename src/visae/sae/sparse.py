@@ -59,11 +59,22 @@ class SparseCodes:
         torch.cumsum(kept, 0, out=before[1:])
         return SparseCodes(self.latents[kept], self.values[kept], before[self.offsets], self.width)
 
+    def between(self, first: int, end: int) -> SparseCodes:
+        """Return the codes of latents `first` up to `end`, counted from `first`."""
+        kept = (self.latents >= first) & (self.latents < end)
+        before = torch.zeros(len(kept) + 1, dtype=torch.int64, device=kept.device)
+        torch.cumsum(kept, 0, out=before[1:])
+        return SparseCodes(self.latents[kept] - first, self.values[kept], before[self.offsets], end - first)
+
+    def with_values(self, values: Tensor) -> SparseCodes:
+        """Return the same entries with other values (nnz,)."""
+        return SparseCodes(self.latents, values, self.offsets, self.width)
+
 
 def sparse_from_dense(matrix: Tensor) -> SparseCodes:
     """Sparse form of dense codes (tokens, latents)."""
     tokens, latents = matrix.nonzero(as_tuple=True)
-    return SparseCodes(latents, matrix[tokens, latents], _offsets(tokens, len(matrix)), matrix.shape[1])
+    return SparseCodes(latents, matrix[tokens, latents], offsets_of(tokens, len(matrix)), matrix.shape[1])
 
 
 def weighted_rows(rows: Tensor, members: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
@@ -139,10 +150,10 @@ def by_latent(codes: SparseCodes) -> ByLatent:
         order = torch.from_numpy(np.argsort(keys, kind="stable"))
     else:
         order = torch.sort(codes.latents, stable=True).indices
-    return ByLatent(order, codes.tokens[order], _offsets(codes.latents, codes.width))
+    return ByLatent(order, codes.tokens[order], offsets_of(codes.latents, codes.width))
 
 
-def _offsets(groups: Tensor, n_groups: int) -> Tensor:
+def offsets_of(groups: Tensor, n_groups: int) -> Tensor:
     """Where each group starts when entries are ordered by group, int64 (n_groups + 1,)."""
     offsets = torch.zeros(n_groups + 1, dtype=torch.int64, device=groups.device)
     torch.cumsum(torch.bincount(groups, minlength=n_groups), 0, out=offsets[1:])

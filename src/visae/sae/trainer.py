@@ -1,53 +1,38 @@
-"""Training a sparse autoencoder from activation stores, in a way that survives being killed."""
+"""Training sparse autoencoders, one or many on one reading of the stores, so that they survive being killed."""
 
 from __future__ import annotations
 
-import statistics
+import logging
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import polars as pl
-import torch
-from torch import Tensor
-
-from visae.activations.reader import ShuffledReader
-from visae.activations.store import ActivationStore
 from visae.config.settings import AnySae
-from visae.device import chosen_device, described
-from visae.errors import TrainingError
-from visae.files import atomic_path, file_sha256, write_json
+from visae.device import chosen_device
+from visae.errors import TrainingError, VisaeError
 from visae.progress import progress_bar
-from visae.provenance import Provenance, code_fingerprint
-from visae.sae.autoencoder import save_sae
-from visae.sae.checkpoints import Checkpoints
-from visae.sae.initial import empty_sae, initial_sae
+from visae.sae.data import TrainingData
 from visae.sae.interruption import Interruption
-from visae.sae.metrics import quality
-from visae.sae.run import TrainingRun
+from visae.sae.parallel import Ranks, joined
+from visae.sae.trainee import Member, Trainee
 
-# Tokens that normalization and initial weights are estimated from, and tokens that quality is measured on.
-_SAMPLE_TOKENS = 1 << 16
-_HELD_OUT_TOKENS = 1 << 14
-_METRICS = (
-    *("loss", "reconstruction", "auxk", "sparsity", "normalized_mse", "explained_variance", "l0", "l1"),
-    *("dead_share", "dense_share", "gradient_norm", "learning_rate", "tokens_per_second"),
-)
-# What may differ between the parts of a continued run.
-_WITHOUT_EFFECT = ("log_every", "checkpoint_every")
+logger = logging.getLogger(__name__)
 
 
 def train(
-    settings: AnySae, manifests: list[Path], output: Path, work: Path, device: str = "auto", seed: int = 0
+    settings: AnySae,
+    manifests: list[Path],
+    output: Path,
+    work: Path,
+    device: str = "auto",
+    seed: int = 0,
+    target_manifests: list[Path] | None = None,
+    loggers: list[str] | None = None,
 ) -> dict[str, Any]:
     """Train an SAE on the patches of split `train`; writes sae.safetensors, config.json, metrics.parquet, summary.json.
 
     A run that was killed continues from its newest checkpoint in `work`; on CPU it then ends with the very
-    weights that it would have had.
+    weights that it would have had. SIGUSR1 has it write a checkpoint at once and go on; SIGTERM and Ctrl-C, and stop.
 
     Parameters
     ----------
@@ -63,116 +48,116 @@ def train(
         `auto`, `cpu` or `cuda`.
     seed
         Added to the settings' own seed.
+    target_manifests
+        For a transcoder: a store for each of `manifests`, of the same tokens at another layer, which the codes
+        shall give.
+    loggers
+        `tensorboard`, `wandb` or both: where else to send what metrics.parquet gets.
 
     Returns
     -------
     dict
         What summary.json holds: quality on held-out tokens (split `val` where a store has it).
     """
-    where, seed = chosen_device(device), seed + settings.seed
-    provenance = Provenance(settings, manifests, seed, described(where))
-    stores = [ActivationStore.open(path) for path in manifests]
-    reader = ShuffledReader(stores, "train", settings.batch_size, seed)
-    held_out, measured_on = _held_out(stores, seed)
-    checkpoints = Checkpoints(Path(work) / "checkpoints", _identity(settings, manifests, seed, where))
-    run = _started(settings, reader, checkpoints, where, seed)
-    _loop(run, reader, held_out, checkpoints)
-    final = asdict(quality(run.sae, held_out))
-    rates = [row["tokens_per_second"] for row in run.rows if row["split"] == "train"]
-    summary = {
-        **final,
-        "dead_share": run.dead_share(),
-        "tokens_per_second": statistics.median(rates),
-        "measured_on": measured_on,
-        "n_tokens_trained": run.step * settings.batch_size,
-        "variant": settings.variant,
-        "width": run.sae.width,
-        "d_model": run.sae.d_model,
-        "provenance": provenance.record(),
-    }
-    _write(run, Path(output), summary, layer=stores[0].manifest.get("layer"))
-    checkpoints.clear()
-    return summary
+    return train_together([Member(settings, output, work)], manifests, device, seed, target_manifests, loggers)[0]
 
 
-def _loop(run: TrainingRun, reader: ShuffledReader, held_out: Tensor, checkpoints: Checkpoints) -> None:
-    """Train to the last step; log, measure and keep checkpoints on the way."""
-    settings = run.settings
-    bar = progress_bar(settings.steps, f"SAE ({settings.variant})", "steps", initial=run.step)
-    began, counted = time.monotonic(), run.step
-    with _batches(reader, run.step) as batches, Interruption() as interruption, bar:
-        for batch in islice(batches, settings.steps - run.step):
-            row = run.advance(batch)
+def train_together(
+    members: list[Member],
+    manifests: list[Path],
+    device: str = "auto",
+    seed: int = 0,
+    target_manifests: list[Path] | None = None,
+    loggers: list[str] | None = None,
+) -> list[dict[str, Any]]:
+    """Train several SAEs on one reading of the data: each comes out as if `train` had trained it alone.
+
+    Members may differ in everything but batch size and seed, which decide the batches. Each has its own
+    checkpoints; one that is ahead of the others waits. One whose loss is no number stops, and the others go on.
+
+    Parameters
+    ----------
+    members
+        What to train.
+    manifests, device, seed, target_manifests, loggers
+        As of `train`.
+
+    Returns
+    -------
+    list of dict
+        The members' summaries.
+
+    Raises
+    ------
+    TrainingError
+        If members would have different batches; and at the end, if a member could not be trained: names all that
+        could not. A sole member's error is raised as it is.
+    """
+    first = members[0].settings
+    for key in ("batch_size", "seed"):
+        found = {getattr(member.settings, key) for member in members}
+        if len(found) > 1:
+            raise TrainingError(f"{key}: members that are trained together must have the same one, not {sorted(found)}")
+    seed += first.seed
+    targets = target_manifests or []
+    data = TrainingData(manifests, targets, first.batch_size, seed)
+    failures: dict[int, VisaeError] = {}
+    trainees = {}
+    with joined(chosen_device(device)) as (ranks, where):
+        for number, member in enumerate(members):
+            try:
+                trainees[number] = Trainee(member, data, [*manifests, *targets], where, seed, ranks, loggers or [])
+            except VisaeError as error:
+                failures[number] = error
+        summaries = _train_all(trainees, data, failures, ranks)
+    if len(members) == 1 and failures:
+        raise failures[0]
+    if failures:
+        lines = [f"{Path(members[number].output).name}: {failures[number]}" for number in sorted(failures)]
+        raise TrainingError("\n".join(lines))
+    return [summaries[number] for number in range(len(members))]
+
+
+def _train_all(
+    trainees: dict[int, Trainee], data: TrainingData, failures: dict[int, VisaeError], ranks: Ranks
+) -> dict[int, dict[str, Any]]:
+    """Train to the last step of each; returns summaries by the number of the member, and adds to `failures`."""
+    summaries = {number: trainee.finish() for number, trainee in trainees.items() if trainee.is_done}
+    active = {number: trainee for number, trainee in trainees.items() if number not in summaries}
+    if not active:
+        return summaries
+    step = min(trainee.run.step for trainee in active.values())
+    label = f"SAE ({next(iter(active.values())).settings.variant})" if len(active) == 1 else f"{len(active)} SAEs"
+    bar = progress_bar(max(trainee.settings.steps for trainee in active.values()), label, "steps", initial=step)
+    with data.batches(step) as batches, Interruption(ranks) as interruption, bar:
+        while active:
+            asked = time.monotonic()
+            batch = next(batches)
+            waited = time.monotonic() - asked
+            for number, trainee in list(active.items()):
+                if trainee.run.step != step:  # it is ahead, from an earlier part of the run
+                    continue
+                try:
+                    row = trainee.learn(batch, waited)
+                except TrainingError as error:
+                    failures[number] = error
+                    logger.error("%s: %s", Path(trainee.member.output).name, error)
+                    del active[number]
+                    continue
+                bar.set_postfix(
+                    {
+                        key: f"{row[name]:.4g}"
+                        for key, name in (("loss", "loss"), ("nmse", "normalized_mse"), ("l0", "l0"))
+                    },
+                    refresh=False,
+                )
+                if trainee.is_done:
+                    summaries[number] = trainee.finish()
+                    del active[number]
+            step += 1
             bar.update()
-            if run.step % settings.log_every == 0 or run.step == settings.steps:
-                rate = (run.step - counted) * settings.batch_size / max(time.monotonic() - began, 1e-9)
-                run.rows.append({"step": run.step, "split": "train", **row, "tokens_per_second": rate})
-                bar.set_postfix(loss=f"{row['loss']:.4g}", nmse=f"{row['normalized_mse']:.3f}", l0=f"{row['l0']:.1f}")
-                began, counted = time.monotonic(), run.step
-            if run.step % settings.checkpoint_every == 0 or run.step == settings.steps:
-                paused = time.monotonic()
-                run.rows.append(_val_row(run, held_out))
-                checkpoints.save(run.checkpoint())
-                began += time.monotonic() - paused
-            elif interruption.asked is not None:
-                checkpoints.save(run.checkpoint())
+            if interruption.take_keep_asked():
+                for trainee in active.values():
+                    trainee.keep()
             interruption.raise_if_asked()
-
-
-def _started(
-    settings: AnySae, reader: ShuffledReader, checkpoints: Checkpoints, device: torch.device, seed: int
-) -> TrainingRun:
-    """Start a run, from its newest checkpoint where there is one."""
-    kept = checkpoints.newest()
-    if kept is not None:
-        run = TrainingRun(settings, empty_sae(settings, reader.stores[0].d_model).to(device))
-        run.restore(kept)
-        return run
-    wanted = min(_SAMPLE_TOKENS, reader.n_tokens)
-    with _batches(reader) as batches:
-        sample = torch.cat(list(islice(batches, -(-wanted // reader.batch_size))))
-    return TrainingRun(settings, initial_sae(settings, sample, seed).to(device))
-
-
-def _held_out(stores: list[ActivationStore], seed: int) -> tuple[Tensor, str]:
-    """Tokens (n, d_model) that quality is measured on, and what they are of."""
-    split = "val" if any(store.splits.get("val") for store in stores) else "train"
-    size = min(_HELD_OUT_TOKENS, sum(len(s.splits.get(split, ())) * s.n_tokens("patches") for s in stores))
-    if not size:
-        raise TrainingError(f"{stores[0].folder}: no patches in split train; the stores have nothing to train on")
-    with _batches(ShuffledReader(stores, split, size, seed)) as batches:
-        tokens = next(batches)
-    return tokens, "val" if split == "val" else "train (no store has a split val)"
-
-
-@contextmanager
-def _batches(reader: ShuffledReader, start: int = 0) -> Iterator[Iterator[Tensor]]:
-    """Batches from number `start` on; the reading thread ends with the block."""
-    with closing(cast(Any, reader.batches(start))) as batches:
-        yield batches
-
-
-def _val_row(run: TrainingRun, held_out: Tensor) -> dict[str, Any]:
-    found = asdict(quality(run.sae, held_out))
-    row = {"step": run.step, "split": "val", "dead_share": run.dead_share()}
-    return row | {name: found[name] for name in found if name in _METRICS}
-
-
-def _identity(settings: AnySae, manifests: list[Path], seed: int, device: torch.device) -> dict[str, Any]:
-    """What a checkpoint must share with the run that continues from it."""
-    return {
-        "settings": {name: value for name, value in asdict(settings).items() if name not in _WITHOUT_EFFECT},
-        "seed": seed,
-        "data": [file_sha256(path) for path in manifests],
-        "device": device.type,
-        "code": code_fingerprint("visae.sae.trainer"),
-    }
-
-
-def _write(run: TrainingRun, output: Path, summary: dict[str, Any], **more: Any) -> None:
-    """Write the results, each whole, summary.json last."""
-    schema = {"step": pl.Int64, "split": pl.String, **dict.fromkeys(_METRICS, pl.Float64)}
-    with atomic_path(output / "metrics.parquet") as temporary:
-        pl.DataFrame(run.rows, schema=schema, orient="row").write_parquet(temporary)
-    save_sae(run.sae, output, settings=asdict(run.settings), provenance=summary["provenance"], **more)
-    write_json(output / "summary.json", summary)
+    return summaries

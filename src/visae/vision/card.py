@@ -107,6 +107,6 @@ class ModelCard:
             rows, columns = self.layers[layer].grid
             raise ModelError(
                 f"studies: layer: {layer}: {self.architecture} has {rows} x {columns} patches there and "
-                f"{self.grid[0]} x {self.grid[1]} in its last layer, so an edited patch is no patch that a head judges; "
+                f"{self.grid[0]} x {self.grid[1]} in its last layer, so no edited patch is one that a head judges; "
                 "choose a layer of the last grid, or leave segmentation and classification out"
             )

@@ -1,0 +1,29 @@
+"""Print results of a benchmark as a Markdown table: python bench/markdown.py bench/results/store.json [PART …].
+
+The tables in docs are its output; a test keeps them in step.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from harness import Measurement, short
+
+from visae.files import read_json
+
+
+def markdown(path: Path, parts: list[str]) -> str:
+    """Lines of a table: the rows whose name begins with one of `parts`, all rows where there are none."""
+    rows = [Measurement(**row) for row in read_json(path)]
+    lines = ["| measured | value | ratio | target |", "| --- | --- | --- | --- |"]
+    for row in rows:
+        if not parts or row.name.startswith(tuple(parts)):
+            ratio = "" if row.ratio is None or row.unit == "x" else f"{row.ratio:.2f}"
+            held = "" if row.target is None else f"{row.target}: {'holds' if row.holds else 'MISSED'}"
+            lines.append(f"| {row.name} | {f'{short(row.value)} {row.unit}'.strip()} | {ratio} | {held} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(markdown(Path(sys.argv[1]), sys.argv[2:]), end="")

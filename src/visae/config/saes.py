@@ -1,0 +1,164 @@
+"""The sections of sparse autoencoders: what all share, and what each variant adds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from visae.config.fields import setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaeSettings:
+    """What all sparse autoencoders share."""
+
+    expansion: int = setting("Latents per dimension of the activations (the expansion factor).", 8, minimum=1)
+    steps: int = setting("Optimizer steps.", 300, minimum=1)
+    batch_size: int = setting("Tokens in a step.", 2048, minimum=1)
+    learning_rate: float = setting("Adam's peak learning rate.", 2e-3, above=0)
+    warmup_steps: int = setting("Steps over which the learning rate grows linearly to its peak.", 20, minimum=0)
+    decay_share: float = setting(
+        "Share of the steps, at the end, over which the learning rate falls linearly to zero.",
+        0.3,
+        minimum=0,
+        maximum=1,
+    )
+    gradient_clip: float = setting("Largest norm of the gradient.", 1.0, above=0)
+    seed: int = setting("Seed of the initial weights and of the order of the data.", 0, minimum=0)
+    log_every: int = setting("Steps between two rows of metrics.parquet.", 10, minimum=1)
+    checkpoint_every: int = setting("Steps between two checkpoints.", 100, minimum=1)
+    dead_after_tokens: int = setting("A latent silent for that many tokens counts as dead.", 100_000, minimum=1)
+    clamp: float | None = setting(
+        "Before encoding, each dimension is clamped to its mean plus or minus that many of its standard deviations; "
+        "left out, nothing is clamped.",
+        None,
+        above=0,
+    )
+    target_layer: int | None = setting(
+        "Makes the SAE a transcoder: its codes, read from the study's layer, shall give the activations of this block, "
+        "counted from 0. Transcoders can be described, not edited.",
+        None,
+        minimum=0,
+    )
+    target_hook: Literal["residual", "attention", "mlp", "norm"] = setting(
+        "What of that block; as a study's `hook`. Without effect without `target_layer`.", "residual"
+    )
+
+    @property
+    def target_point(self) -> str | None:
+        """Layer and hook that a transcoder gives, as they stand in paths; None for other SAEs."""
+        if self.target_layer is None:
+            return None
+        return point_text(self.target_layer, self.target_hook)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TopKShared(SaeSettings):
+    """What the variants share that keep a fixed number of latents."""
+
+    k: int = setting("Latents kept per token.", 32, minimum=1)
+    auxk: int = setting("Dead latents that also learn from the residual, per token; 0 turns it off.", 64, minimum=0)
+    auxk_weight: float = setting("Weight of that auxiliary loss.", 1 / 32, minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopKSettings(_TopKShared):
+    """The k largest latents of each token are kept (Gao et al. 2024, arXiv 2406.04093)."""
+
+    variant: Literal["topk"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchTopKSettings(_TopKShared):
+    """The largest latents of a whole batch are kept, `k` a token (Bussmann et al. 2024, arXiv 2412.06410)."""
+
+    variant: Literal["batchtopk"]
+    threshold_rate: float = setting(
+        "Weight of a step in the running mean of the smallest kept value, which is the threshold after training; the "
+        "first steps count alike until each would weigh less.",
+        0.05,
+        above=0,
+        maximum=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatryoshkaSettings(_TopKShared):
+    """Nested prefixes of the latents each reconstruct on their own (Bussmann et al. 2025, arXiv 2503.17547)."""
+
+    variant: Literal["matryoshka"]
+    over: Literal["topk", "batchtopk"] = setting("Which latents are kept.", "topk")
+    threshold_rate: float = setting("As of `batchtopk`; without effect over `topk`.", 0.05, above=0, maximum=1)
+    prefixes: list[int] = setting(
+        "Numbers of latents of the prefixes, growing, the last one all latents; left empty, they are drawn anew in "
+        "each step, short ones more often.",
+        [],
+    )
+    drawn_prefixes: int = setting("How many prefixes are drawn, all latents among them.", 5, minimum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchetypalSettings(_TopKShared):
+    """Decoder rows are directions of convex combinations of data points (Fel et al. 2025, arXiv 2502.12892)."""
+
+    variant: Literal["archetypal"]
+    points: int = setting(
+        "Data points (means of clusters of a sample) that rows are combined of.", 512, minimum=2, maximum=8192
+    )
+    relaxation: float = setting(
+        "How far a combination may leave the points' convex hull, as a share of the points' mean norm.", 0.0, minimum=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReluSettings(SaeSettings):
+    """ReLU latents with an L1 penalty and unit-norm decoder rows (Stevens et al. 2025, arXiv 2502.06755)."""
+
+    variant: Literal["relu"]
+    l1: float = setting("Weight of the L1 penalty.", 5e-3, minimum=0)
+    l1_warmup_steps: int = setting("Steps over which the L1 weight grows linearly.", 50, minimum=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JumpReluSettings(SaeSettings):
+    """Each latent is cut off below a threshold that it learns (Rajamanoharan et al. 2024, arXiv 2407.14435)."""
+
+    variant: Literal["jumprelu"]
+    penalty: Literal["l0", "tanh"] = setting(
+        "What is penalized: the number of active latents (`l0`), or the sum over them of tanh(tanh_scale x code).", "l0"
+    )
+    sparsity: float = setting("Weight of the penalty.", 5e-3, minimum=0)
+    sparsity_warmup_steps: int = setting("Steps over which that weight grows linearly.", 50, minimum=0)
+    bandwidth: float = setting("Width of the kernel through which thresholds learn, in units of codes.", 0.2, above=0)
+    tanh_scale: float = setting("Steepness of the tanh; without effect on `l0`.", 4.0, above=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedSettings(SaeSettings):
+    """Whether a latent is active and how much are computed apart (Rajamanoharan et al. 2024, arXiv 2404.16014)."""
+
+    variant: Literal["gated"]
+    l1: float = setting("Weight of the L1 penalty on the gates.", 5e-3, minimum=0)
+    l1_warmup_steps: int = setting("Steps over which the L1 weight grows linearly.", 50, minimum=0)
+
+
+AnySae = (
+    TopKSettings
+    | BatchTopKSettings
+    | MatryoshkaSettings
+    | ArchetypalSettings
+    | ReluSettings
+    | JumpReluSettings
+    | GatedSettings
+)
+
+
+def point_text(layer: int, hook: str) -> str:
+    """Layer and hook as they stand in paths: `10`, `10-attention`."""
+    return str(layer) if hook == "residual" else f"{layer}-{hook}"
+
+
+def growing(prefixes: list[int]) -> bool:
+    """Whether numbers of latents are positive and each larger than the one before."""
+    return all(before < after for before, after in pairwise([0, *prefixes]))

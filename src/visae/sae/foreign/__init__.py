@@ -1,0 +1,1 @@
+"""Sparse autoencoders in other projects' files."""

@@ -1,0 +1,59 @@
+"""The Python in README and docs runs as it stands, on a small store in the place that it names."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from visae.activations.given import write_store
+from visae.cli import main
+
+ROOT = Path(__file__).parents[2]
+PAGES = ["README.md", *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
+def test_python_in_the_docs_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    values = np.random.default_rng(0).normal(size=(20, 257, 8)).astype(np.float16)
+    folder = tmp_path / "results/activations/scenes/dinov2-small/layer10"
+    write_store(folder, values, [-1, *range(256)], {"train": 16, "val": 4}, dtype="float16")
+    arms = tmp_path / "results/interventions/demo/topk/segmentation/arms.parquet"
+    arms.parent.mkdir(parents=True)
+    pl.DataFrame({"arm": ["none"]}).write_parquet(arms)
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(page):
+        exec(compile(block, page, "exec"), {})
+    for command in re.findall(r"^python -m visae (\S+-sae .*)$", (ROOT / page).read_text(), re.MULTILINE):
+        main(command.split())
+    said = capsys.readouterr().out
+    if page == "docs/store.md":
+        assert "(1000, 8)\ntorch.Size([2, 256, 8])" in said
+        assert "(20, 8)\n(5140, 8)" in said
+
+
+def tables() -> list[tuple[str, str, str]]:
+    """Page, command and text of every table that a benchmark printed."""
+    pattern = re.compile(r"^<!-- (bench/markdown\.py [^>]*) -->\n(.*?)^<!-- end -->", re.MULTILINE | re.DOTALL)
+    return [(page, *found) for page in PAGES for found in pattern.findall((ROOT / page).read_text())]
+
+
+@pytest.mark.parametrize(("page", "command", "text"), tables())
+def test_tables_are_what_the_benchmark_printed(page: str, command: str, text: str) -> None:
+    done = subprocess.run([sys.executable, *command.split()], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert text == done.stdout, f"{page}: make docs writes it anew"
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text()):
+            assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"

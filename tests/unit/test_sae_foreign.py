@@ -1,0 +1,234 @@
+"""SAEs in other projects' files: what they compute there, they compute here."""
+
+import json
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+import torch
+from sae_variants import CASES, D_MODEL, planted, trained
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import normalize
+
+from visae import cli
+from visae.config.settings import JumpReluSettings, ReluSettings, TopKSettings
+from visae.errors import ModelError
+from visae.sae import load_sae, save_sae
+from visae.sae.foreign.saelens import read_saelens, write_saelens
+from visae.sae.foreign.saev import read_saev
+from visae.sae.foreign.transfer import import_sae
+
+PEERS = Path.home() / ".cache/visae/test-peers"
+REQUIREMENTS = {"torch": "2.13.0", "sae-lens": "6.54.12"}
+SCRIPT = Path(__file__).with_name("saelens_for_tests.py")
+SHARED = {"expansion": 6, "steps": 200, "batch_size": 256, "learning_rate": 5e-3}
+TRANSCODERS = {
+    "transcoder-relu": ReluSettings(variant="relu", **SHARED),
+    "transcoder-jumprelu": JumpReluSettings(variant="jumprelu", **SHARED),
+}
+MADE = [
+    f"{architecture}{end}"
+    for architecture in ("standard", "jumprelu", "gated", "topk", "topk-rescaled", "batchtopk", "batchtopk-rescaled")
+    for end in ("", "-plain")
+]
+
+
+def relative_error(found, expected):
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.fixture(scope="session")
+def saelens():
+    """Python of an environment with sae-lens, made once and kept."""
+    python = PEERS / "saelens/bin/python"
+    versions = (
+        f"import importlib.metadata as m; assert {REQUIREMENTS} == {{n: m.version(n) for n in {[*REQUIREMENTS]}}}"
+    )
+    # A CPU build adds a local version (+cpu) that PyPI's does not have.
+    versions = versions.replace("m.version(n)", "m.version(n).split('+')[0]")
+    if not python.exists() or subprocess.run([python, "-c", versions]).returncode:
+        venv.create(PEERS / "saelens", with_pip=True, clear=True)
+        pins = [f"{name}=={version}" for name, version in REQUIREMENTS.items()]
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *pins], check=True)
+    return python
+
+
+@pytest.fixture(scope="module")
+def data():
+    return planted(4000, seed=1, scale=3.0, shift=5.0)
+
+
+@pytest.fixture(scope="module")
+def exported(data):
+    """Trained SAEs by name: each variant, and transcoders."""
+    target = torch.tanh(data @ torch.randn(D_MODEL, 10, generator=torch.Generator().manual_seed(7)) / 20) * 40 - 7
+    saes = {case.name: trained(case.settings, 30, data).sae for case in CASES}
+    return saes | {name: trained(settings, 30, data, target).sae for name, settings in TRANSCODERS.items()}
+
+
+@pytest.fixture(scope="module")
+def compared(saelens, exported, data, tmp_path_factory):
+    """Folder in which SAELens has computed what it makes of our SAEs and of its own."""
+    root = tmp_path_factory.mktemp("saelens")
+    for name, sae in exported.items():
+        write_saelens(sae, root / "exported" / name)
+    save_file({"inputs": data[:500].contiguous()}, root / "inputs.safetensors")
+    subprocess.run([saelens, SCRIPT, root], check=True)
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*(case.name for case in CASES), *TRANSCODERS])
+def test_saelens_computes_from_our_export_what_we_do(name, compared, exported, data):
+    sae, found = exported[name], load_file(compared / "exported" / name / "found.safetensors")
+    codes = sae.encode(data[:500]).detach()
+    assert int((codes > 0).sum()) > 100
+    assert relative_error(found["codes"], codes) < 1e-5
+    assert relative_error(found["output"], sae(data[:500]).detach()) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MADE)
+def test_we_compute_from_saelens_files_what_it_does(name, compared, data):
+    folder = compared / "made" / name
+    sae, found = read_saelens(folder), load_file(folder / "found.safetensors")
+    # Where rows were brought to unit norm, codes have grown by it.
+    w_dec = load_file(folder / "sae_weights.safetensors")["W_dec"]
+    same = torch.equal(sae.decoder_weight, w_dec) or "batchtopk-rescaled" in name or "topk-rescaled" in name
+    norms = torch.ones(len(w_dec)) if same else torch.linalg.vector_norm(w_dec, dim=1)
+    codes = sae.encode(data[:500])
+    assert int((codes > 0).sum()) > 100
+    assert relative_error(codes, found["codes"] * norms) < 1e-5
+    assert relative_error(sae(data[:500]), found["output"]) < 1e-5
+    if "topk" not in name or "rescaled" in name:
+        torch.testing.assert_close(torch.linalg.vector_norm(sae.decoder_weight, dim=1), torch.ones(len(w_dec)))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_export_and_import_give_the_same_function_of_raw_activations(case, exported, data, tmp_path):
+    sae = exported[case.name]
+    save_sae(sae, tmp_path / "ours")
+    cli.main(["export-sae", "--config", str(tmp_path / "ours/config.json"), "--output", str(tmp_path / "theirs")])
+    cli.main(["import-sae", "--source", str(tmp_path / "theirs"), "--output", str(tmp_path / "back")])
+    back = load_sae(tmp_path / "back/config.json")
+    assert int((sae.encode(data) > 0).sum()) > 1000
+    # Rows of the export have the norm of the scale: codes of all but TopK come back in raw units.
+    unit = float(sae.scale) if sae.variant.name not in ("topk", "archetypal") and back.variant.name != "topk" else 1.0
+    assert relative_error(back.encode(data), unit * sae.encode(data).detach()) < 1e-5
+    assert relative_error(back(data), sae(data).detach()) < 1e-5
+    imported = json.loads((tmp_path / "back/config.json").read_text())["imported"]
+    assert imported["path"] == str(tmp_path / "theirs")
+
+
+def test_what_saelens_cannot_hold_is_refused_by_its_key(data, tmp_path):
+    clamped = TopKSettings(variant="topk", k=3, clamp=3.0, **SHARED)
+    with pytest.raises(ModelError, match="clamp: 3: SAELens has no clamping"):
+        write_saelens(trained(clamped, 1, data).sae, tmp_path / "clamped")
+    topk = TopKSettings(variant="topk", k=3, **SHARED)
+    with pytest.raises(ModelError, match="variant topk: SAELens has no transcoders with it; allowed: relu, jumprelu"):
+        write_saelens(trained(topk, 1, data, data[:, :5]).sae, tmp_path / "transcoder")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("architecture", "temporal", "architecture: 'temporal'; allowed: standard, topk, jumprelu, gated, batchtopk"),
+        ("normalize_activations", "layer_norm", "normalize_activations: 'layer_norm'; allowed: none"),
+        ("reshape_activations", "hook_z", "reshape_activations: 'hook_z'; allowed: none"),
+        ("architecture", "gated", "'b_gate' is missing for architecture gated"),
+    ],
+)
+def test_what_cannot_be_kept_of_saelens_is_refused_by_its_key(key, value, message, exported, tmp_path):
+    path = write_saelens(exported["relu"], tmp_path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(ModelError, match=message):
+        read_saelens(tmp_path)
+
+
+def test_missing_and_damaged_files_of_saelens_are_named(exported, tmp_path):
+    with pytest.raises(ModelError, match=r"cfg\.json: no such file"):
+        read_saelens(tmp_path)
+    write_saelens(exported["relu"], tmp_path)
+    (tmp_path / "sae_weights.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ModelError, match="not an SAE of SAELens"):
+        read_saelens(tmp_path)
+
+
+def write_saev(path, header, seed=3, d_model=6, width=24):
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {
+        "W_enc": torch.randn(d_model, width, generator=generator),
+        "b_enc": torch.randn(width, generator=generator),
+        "W_dec": normalize(torch.randn(width, d_model, generator=generator)),
+        "b_dec": torch.randn(d_model, generator=generator),
+    }
+    with path.open("wb") as file:
+        file.write((json.dumps(header) + "\n").encode())
+        torch.save(tensors, file)
+    return tensors
+
+
+def schema_2(cls, **params):
+    return {"schema": 2, "cfg": {"d_vit": 6, "exp_factor": 4, "activation": {"cls": cls, "params": params}}}
+
+
+# saev 0.1.0's SparseAutoencoder settings.
+OLD = {"d_vit": 6, "exp_factor": 4, "sparsity_coeff": 4e-4, "n_reinit_samples": 1, "ghost_grads": False, "seed": 0}
+
+
+@pytest.mark.parametrize(
+    "header", [OLD, schema_2("Relu"), schema_2("TopK", top_k=3), schema_2("BatchTopK", top_k=3)], ids=str
+)
+def test_saevs_checkpoints_compute_what_saev_does(header, tmp_path):
+    tensors = write_saev(tmp_path / "sae.pt", header)
+    inputs = torch.randn(100, 6, generator=torch.Generator().manual_seed(5))
+    shifted = inputs if "schema" in header else inputs - tensors["b_dec"]
+    pre = shifted @ tensors["W_enc"] + tensors["b_enc"]
+    codes = pre.relu()
+    if "top_k" in str(header):
+        codes = torch.zeros_like(pre).scatter(1, pre.topk(3).indices, pre.topk(3).values)
+        assert float(codes.min()) == 0  # else saev would keep what TopK cuts
+    sae = read_saev(tmp_path / "sae.pt")
+    assert relative_error(sae.encode(inputs), codes) < 1e-6
+    assert relative_error(sae(inputs), codes @ tensors["W_dec"] + tensors["b_dec"]) < 1e-6
+
+
+def test_normalization_of_elsewhere_becomes_part_of_the_sae(tmp_path):
+    tensors = write_saev(tmp_path / "sae.pt", OLD)
+    mean = torch.linspace(-3, 3, 6)
+    (tmp_path / "normalization.json").write_text(json.dumps({"mean": mean.tolist(), "scale": 2.5}))
+    import_sae(tmp_path / "sae.pt", tmp_path / "out", tmp_path / "normalization.json")
+    sae = load_sae(tmp_path / "out/config.json")
+    inputs = torch.randn(100, 6, generator=torch.Generator().manual_seed(5)) * 4
+    codes = ((((inputs - mean) / 2.5) - tensors["b_dec"]) @ tensors["W_enc"] + tensors["b_enc"]).relu()
+    assert relative_error(sae(inputs), (codes @ tensors["W_dec"] + tensors["b_dec"]) * 2.5 + mean) < 1e-6
+    for wrong in ({"mean": [1.0], "scale": 1.0}, {"mean": mean.tolist(), "scale": 0.0}, {"mean": mean.tolist()}):
+        (tmp_path / "normalization.json").write_text(json.dumps(wrong))
+        with pytest.raises(ModelError, match=r"normalization\.json: allowed: `mean`, 6 numbers, and `scale`, above 0"):
+            import_sae(tmp_path / "sae.pt", tmp_path / "out", tmp_path / "normalization.json")
+
+
+@pytest.mark.parametrize("schema", [1, 3, 5])
+def test_other_schemas_of_saev_are_refused_by_their_number(schema, tmp_path):
+    write_saev(tmp_path / "sae.pt", {"schema": schema, "cfg": {}})
+    with pytest.raises(ModelError, match=rf"schema: {schema}; allowed: none \(saev 0\.1\.0\), 2"):
+        read_saev(tmp_path / "sae.pt")
+
+
+def test_a_checkpoint_that_would_run_code_or_is_damaged_is_refused(tmp_path):
+    path = tmp_path / "sae.pt"
+    with path.open("wb") as file:
+        file.write(b"{}\n")
+        torch.save({"W_enc": sys.exit}, file)
+    with pytest.raises(ModelError, match="not a checkpoint of saev"):
+        read_saev(path)
+    write_saev(path, OLD)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ModelError, match="not a checkpoint of saev"):
+        read_saev(path)
+    path.write_bytes(b"no json\n")
+    with pytest.raises(ModelError, match="not a checkpoint of saev"):
+        read_saev(path)
