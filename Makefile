@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CORES ?= all
 CONFIG ?= config/config.yaml
 
-.PHONY: demo test test-fast lint format docs bench clean help
+.PHONY: demo test test-fast lint format docs bench bench-trainer clean help
 
 help:
 	@echo "make demo       run the embedded study: pictures to causal figures, under 6 minutes on 2 cores"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint       ruff, snakefmt, snakemake --lint, mypy"
 	@echo "make format     format the code  make docs       write the generated parts of docs"
 	@echo "make bench      compare with peers from PyPI; the tables in docs are its output"
+	@echo "make bench-trainer  training speed beside other packages"
 
 $(VENV)/.ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -52,6 +53,9 @@ docs: $(VENV)/.ready
 
 bench: $(VENV)/.ready-dev
 	$(BIN)/python bench/store.py
+
+bench-trainer: $(VENV)/.ready-dev
+	$(BIN)/python bench/trainer.py
 
 clean:
 	rm -rf results/* logs benchmarks .snakemake

@@ -12,15 +12,22 @@ from typing import Any, Self
 
 from harness import CACHE, FOLDER
 
-# torch is the same for all; torchvision is what saev imports and is the one that belongs to this torch.
+# torch is the same for all; torchvision is what saev imports and is the one that belongs to this torch. overcomplete
+# imports a function that later versions of matplotlib do not have. Of ViT-Prisma only the wheel itself is looked at.
 PINS = {
     "saev": ["saev==0.1.0", "torch==2.13.0", "torchvision==0.28.0"],
     "saelens": ["sae-lens==6.54.12", "torch==2.13.0"],
+    "sparsify": ["eai-sparsify==1.3.3", "torch==2.13.0"],
+    "dictionary_learning": ["dictionary-learning==0.1.0", "torch==2.13.0"],
+    "overcomplete": ["overcomplete==0.3.0", "torch==2.13.0", "matplotlib==3.8.4"],
+    "prisma": ["--no-deps", "vit-prisma==0.1.4"],
 }
 
 
 def peer_python(name: str) -> Path:
-    """Python of a peer's environment, made on first use and again when its pins change."""
+    """Python of a peer's environment, made on first use and again when its pins change; visae's own for "visae"."""
+    if name == "visae":
+        return Path(sys.executable)
     folder = CACHE / name
     mark, python = folder / ".pins", folder / "bin" / "python"
     wanted = "\n".join(PINS[name])
@@ -45,19 +52,35 @@ class Peer:
         What the worker gets as JSON, its only argument.
     log
         File for what it prints besides its results.
+    more_environment
+        Further environment variables.
+
+    Attributes
+    ----------
+    ready
+        What it said when it had prepared its data.
     """
 
-    def __init__(self, name: str, script: str, settings: dict[str, Any], log: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        script: str,
+        settings: dict[str, Any],
+        log: Path,
+        more_environment: dict[str, str] | None = None,
+    ) -> None:
         self.name, self.log = name, log
         command = [peer_python(name), FOLDER / "peers" / script, json.dumps(settings)]
         threads = str(settings["threads"])
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
-        environment.pop("PYTHONPATH", None)
+        environment.update(more_environment or {})
+        if name != "visae":
+            environment.pop("PYTHONPATH", None)
         with log.open("w") as errors:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
             )
-        self._answer()  # it has prepared its data
+        self.ready = self._answer()  # it has prepared its data
 
     def repeat(self, **options: Any) -> dict[str, Any]:
         """Have it do one repetition; returns what it measured."""

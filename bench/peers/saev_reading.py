@@ -15,14 +15,8 @@ import time
 from pathlib import Path
 
 import torch
+import torchvision_operators  # noqa: F401  # before saev, which imports torchvision
 from protocol import rows_a_second, serve, settings
-
-# PyPI's torchvision, beside a torch for CPUs only, cannot be imported before these operators are declared.
-if not torch.version.cuda:
-    declared = torch.library.Library("torchvision", "DEF")
-    for operator in ("nms", "qnms"):
-        declared.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
 from saev import activations, config
 
 

@@ -1,0 +1,55 @@
+"""visae's training step: TrainingRun.advance with the defaults of its settings, in a process like its peers'."""
+
+from __future__ import annotations
+
+from typing import Any, get_args, get_type_hints
+
+import torch
+from torch import Tensor
+from training_protocol import Batches, CannotRun, Trainee, serve_training
+
+from visae.config import settings as sections
+from visae.sae.initial import initial_sae
+from visae.sae.run import TrainingRun
+
+# A run long enough that no schedule ends within the benchmark, and batches that the start is estimated from.
+STEPS, SAMPLE_BATCHES = 100_000, 4
+
+
+def sae_settings(given: dict[str, Any]) -> sections.AnySae:
+    """Settings of a variant, defaults but for shapes and what `given["options"]` says.
+
+    Raises
+    ------
+    CannotRun
+        If visae has no such variant.
+    """
+    for section in get_args(sections.AnySae):
+        if get_args(get_type_hints(section)["variant"]) == (given["variant"],):
+            shape = {"expansion": given["width"] // given["d_model"], "batch_size": given["batch_size"]}
+            sparsity = {"k": given["k"]} if "k" in section.__dataclass_fields__ else {}
+            options = {"steps": STEPS, **given.get("options", {})}
+            return section(variant=given["variant"], **shape, **sparsity, **options)
+    raise CannotRun("not there yet")
+
+
+def started(given: dict[str, Any], batches: Batches) -> TrainingRun:
+    """Make a run at its first step."""
+    settings = sae_settings(given)
+    sample = torch.cat([batches[number] for number in range(SAMPLE_BATCHES)])
+    return TrainingRun(settings, initial_sae(settings, sample, given["seed"]))
+
+
+def prepare(given: dict[str, Any], batches: Batches) -> Trainee:
+    """Make the run and how it is looked at."""
+    run = started(given, batches)
+    sae = run.sae
+
+    def pre_activations(rows: Tensor) -> Tensor:
+        return sae.normalized(rows) @ sae.encoder_weight.T + sae.encoder_bias
+
+    return Trainee(run.advance, lambda rows: sae.sparse_codes(rows).dense(), sae.encoder_bias.data, pre_activations)
+
+
+if __name__ == "__main__":
+    serve_training(prepare)
