@@ -155,6 +155,12 @@ def test_a_shard_made_from_other_things_does_not_count(tmp_path: Path) -> None:
         writer.add(torch.zeros(2, len(TOKENS), 8))
     assert ShardRecord.read_whole(path, "made-from") is not None
     assert ShardRecord.read_whole(path, "another") is None
+    side = path.with_suffix(".json")
+    whole = side.read_text()
+    for text in ("{", "[]", "{}", whole.replace("footer_sha256", "of_another_version")):
+        side.write_text(text)
+        assert ShardRecord.read_whole(path, "made-from") is None
+    side.write_text(whole)
     path.write_bytes(path.read_bytes()[:-1])
     assert ShardRecord.read_whole(path, "made-from") is None
 

@@ -166,7 +166,10 @@ class ShardRecord:
         side = shard.with_suffix(".json")
         if not (shard.is_file() and side.is_file()):
             return None
-        record = cls(**read_json(side))
+        try:
+            record = cls(**read_json(side))
+        except (TypeError, ValueError):  # damaged, or of a version that noted other things
+            return None
         return record if record.fingerprint == fingerprint and record.bytes == shard.stat().st_size else None
 
 
