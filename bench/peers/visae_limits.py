@@ -21,8 +21,8 @@ from training_protocol import Batches
 from visae_training import sae_settings, started
 
 from visae.sae.run import TrainingRun
+from visae.sae.selection import BLOCK
 from visae.sae.trainer import train
-from visae.sae.variant import BLOCK
 
 # Side of the square matrices whose product stands for what the machine can do.
 SIDE = 3072

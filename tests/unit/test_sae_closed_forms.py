@@ -18,7 +18,7 @@ from visae.sae.gated import Gated
 from visae.sae.initial import empty_sae, initial_sae
 from visae.sae.jumprelu import JumpRelu
 from visae.sae.matryoshka import Matryoshka
-from visae.sae.selection import largest_of_batch
+from visae.sae.selection import largest_of_batch, largest_of_rows
 from visae.sae.topk import TopK
 from visae.sae.variant import Weights
 
@@ -67,6 +67,21 @@ def test_gated_on_hand_numbers():
     assert float(step.gradients.encoder_bias) == pytest.approx(gate)
     assert float(step.gradients.encoder) == pytest.approx((9 * 3 + gate) * 2)
     assert [float(gradient) for gradient in step.own_gradients] == pytest.approx([9 * 6, 9])
+
+
+@pytest.mark.parametrize("k", [1, 32])
+@pytest.mark.parametrize("width", [32, 100, 384, 1536, 6144, 6145, 24_576])
+def test_the_largest_of_rows_are_those_of_a_full_sort(width, k):
+    generator = torch.Generator().manual_seed(width)
+    block = torch.randn(40, width, generator=generator)
+    block[1] = -1.0  # all alike
+    block[2] = block[2].mul(3).round()  # many alike
+    block[3].sort()
+    block[4, ::8] += 5.0  # all winners are members of few teams
+    values, columns = largest_of_rows(block, k)
+    assert torch.equal(block.gather(1, columns), values)
+    assert all(len(set(row)) == k for row in columns.tolist())
+    assert torch.equal(values.sort(1, descending=True).values, block.sort(1, descending=True).values[:, :k])
 
 
 @pytest.mark.parametrize("guess", [0.0, 0.5, 1e9])

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import normalize
 
 from visae.sae.relu import Relu
-from visae.sae.sparse import SparseCodes, by_latent, sparse_from_dense, value_gradients
+from visae.sae.sparse import SparseCodes, by_latent, value_gradients
 from visae.sae.topk import TopK
 from visae.sae.variant import Weights, without_parallel
 
@@ -103,8 +103,7 @@ def test_ragged_codes_with_empty_tokens_and_latents():
     dense = torch.zeros(5, 7)
     dense[0, [1, 6]] = torch.tensor([0.5, 2.0])
     dense[3, 1] = 3.0
-    codes = sparse_from_dense(dense)
-    assert codes.offsets.tolist() == [0, 2, 2, 2, 3, 3]
+    codes = SparseCodes(torch.tensor([1, 6, 1]), torch.tensor([0.5, 2.0, 3.0]), torch.tensor([0, 2, 2, 2, 3, 3]), 7)
     assert torch.equal(codes.dense(), dense)
     rows, output_gradient = torch.randn(7, 4), torch.randn(5, 4)
     expected = (output_gradient @ rows.T)[codes.tokens, codes.latents]

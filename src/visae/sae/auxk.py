@@ -29,17 +29,18 @@ class AuxK:
         self._largest = LargestPerToken()
 
     def add(
-        self, weights: Weights, gradients: Weights, inputs: Tensor, residual: Tensor, dead: Tensor, ranks: Ranks
+        self, weights: Weights, gradients: Weights, inputs: Tensor, error: Tensor, dead: Tensor, ranks: Ranks
     ) -> Tensor:
         """Add the loss's gradients in the dead latents (bool, (width,)) to `gradients`; return the loss."""
         if not (self.latents and self.weight and bool(dead.any())):
-            return residual.new_zeros(())
+            return error.new_zeros(())
+        residual = -error
         places = dead.nonzero()[:, 0]
         encoder, bias, decoder = (weights[i][places] for i in range(3))
         codes = self._largest(inputs, encoder, bias, min(self.latents, len(places)))
         no_bias = torch.zeros_like(weights.decoder_bias)
-        error, found = sparse_pass(Weights(encoder, bias, decoder, no_bias), inputs, residual, codes)
+        remaining, found = sparse_pass(Weights(encoder, bias, decoder, no_bias), inputs, residual, codes)
         weight = self.weight / ranks.mean(residual.square().mean())
         for gradient, part in zip(gradients[:3], found[:3], strict=True):
             gradient.index_add_(0, places, part.mul_(weight))
-        return weight * error.square().mean()
+        return weight * remaining.square().mean()

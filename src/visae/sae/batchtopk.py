@@ -56,7 +56,7 @@ class BatchTopK(TopK):
 
     def sparse(self, inputs: Tensor, encoder: Tensor, encoder_bias: Tensor) -> SparseCodes:
         """Codes of normalized inputs (n, d_model), latents ascending within a token, zeros left out."""
-        return selected(inputs, encoder, encoder_bias, lambda block: block > self.threshold)
+        return selected(inputs, encoder, encoder_bias, self.threshold)
 
     def training_codes(self, weights: Weights, inputs: Tensor, number: int) -> tuple[SparseCodes, dict[str, Tensor]]:
         """Codes of a batch, and the new running threshold."""

@@ -65,14 +65,14 @@ class Gated(Variant):
 
     def sparse(self, inputs: Tensor, encoder: Tensor, encoder_bias: Tensor) -> SparseCodes:
         """Codes of normalized inputs (n, d_model), latents ascending within a token, zeros left out."""
-        gates = selected(inputs, encoder, encoder_bias, lambda block: block > 0)
+        gates = selected(inputs, encoder, encoder_bias)
         return gates.with_values(self._magnitudes(gates, encoder_bias).relu_()).without_zeros()
 
     def step(self, weights: Weights, inputs: Tensor, number: int, dead: Tensor, target: Tensor | None = None) -> Step:
         """Loss and gradients of one batch; see `Variant.step`. Dead latents get no help from this loss."""
         target = inputs if target is None else target
         penalty = warmed_up(self.l1, self.l1_warmup_steps, number) / len(inputs)
-        gates = selected(inputs, weights.encoder, weights.encoder_bias, lambda block: block > 0)
+        gates = selected(inputs, weights.encoder, weights.encoder_bias)
         magnitudes = self._magnitudes(gates, weights.encoder_bias)
         codes = gates.with_values(magnitudes.relu())
         error = reconstruction_error(weights, target, codes)

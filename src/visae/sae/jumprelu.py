@@ -13,6 +13,9 @@ from visae.sae.selection import selected
 from visae.sae.sparse import SparseCodes, by_latent, value_gradients
 from visae.sae.variant import Step, Variant, Weights, reconstruction_error, upper_quantile, warmed_up
 
+# Codes a token that it starts out with, where that is the smaller share of the latents.
+_CODES_AT_FIRST = 64
+
 
 class JumpRelu(Variant):
     """A pre-activation z is a code where it is above its latent's threshold t: f = z H(z - t).
@@ -75,8 +78,11 @@ class JumpRelu(Variant):
         return {"width": self.width}
 
     def start(self, weights: Weights, inputs: Tensor, generator: torch.Generator, target: Tensor | None = None) -> None:
-        """Set thresholds so that each latent is active on a small share of the tokens (n, d_model)."""
-        quantile = upper_quantile(inputs @ weights.encoder.T, ACTIVE_AT_FIRST)
+        """Set thresholds so that each latent is active on a small share of the tokens (n, d_model).
+
+        Codes are not small there, as those of `Relu` are, so too many of them add up to far too much.
+        """
+        quantile = upper_quantile(inputs @ weights.encoder.T, min(ACTIVE_AT_FIRST, _CODES_AT_FIRST / self.width))
         # Above the kernel's half width: below it, pre-activations under zero would move thresholds.
         self.log_threshold.detach().copy_(quantile.clamp(min=self.bandwidth).log())
 
@@ -88,7 +94,7 @@ class JumpRelu(Variant):
     def sparse(self, inputs: Tensor, encoder: Tensor, encoder_bias: Tensor) -> SparseCodes:
         """Codes of normalized inputs (n, d_model), latents ascending within a token, zeros left out."""
         threshold = self.log_threshold.detach().exp()
-        return selected(inputs, encoder, encoder_bias, lambda block: block > threshold)
+        return selected(inputs, encoder, encoder_bias, threshold)
 
     def step(self, weights: Weights, inputs: Tensor, number: int, dead: Tensor, target: Tensor | None = None) -> Step:
         """Loss and gradients of one batch; see `Variant.step`. Dead latents get no help from this loss."""
@@ -97,7 +103,7 @@ class JumpRelu(Variant):
         threshold = self.log_threshold.detach().exp()
         lowest = threshold - self.bandwidth / 2
         # Entries within the kernel are carried along although they are not active: thresholds learn from them.
-        near = selected(inputs, weights.encoder, weights.encoder_bias, lambda block: block > lowest)
+        near = selected(inputs, weights.encoder, weights.encoder_bias, lowest)
         own = threshold[near.latents]
         active = near.values > own
         codes = near.with_values(near.values * active)

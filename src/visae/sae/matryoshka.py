@@ -116,7 +116,7 @@ class Matryoshka(Variant):
             parts.append(row_gradients(weights.decoder[first:end], inputs, group, output_gradient))
         encoder, encoder_bias, decoder = (torch.cat(part[::-1]) for part in zip(*parts, strict=True))
         gradients = Weights(encoder, encoder_bias, decoder, output_gradient.sum(0))
-        auxiliary = self.rule.auxk.add(weights, gradients, inputs, -error, dead, self.rule.ranks)
+        auxiliary = self.rule.auxk.add(weights, gradients, inputs, error, dead, self.rule.ranks)
         losses = {"loss": reconstruction + auxiliary, "reconstruction": reconstruction, "auxk": auxiliary}
         own_buffers = {f"rule.{name}": value for name, value in buffers.items()}
         return Step(codes, error, losses, gradients, buffers=own_buffers)

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from visae.config.settings import ReluSettings
-from visae.sae.selection import selected
-from visae.sae.sparse import SparseCodes, sparse_from_dense
-from visae.sae.variant import Step, Variant, Weights, sparse_pass, upper_quantile, warmed_up
+from visae.sae.selection import BLOCK, selected
+from visae.sae.sparse import SparseCodes
+from visae.sae.variant import SparsePass, Step, Variant, Weights, sparse_pass, upper_quantile, warmed_up
 
 # Share of the tokens that each latent starts out active on.
 ACTIVE_AT_FIRST = 0.05
 
 # Codes denser than this are multiplied as a dense matrix: measured break-even on two CPU cores.
-_SPARSE_BELOW = 0.08
+_SPARSE_BELOW = 0.2
 
 
 class Relu(Variant):
@@ -38,8 +38,6 @@ class Relu(Variant):
     def __init__(self, l1: float = 0.0, l1_warmup_steps: int = 0) -> None:
         super().__init__()
         self.l1, self.l1_warmup_steps = l1, l1_warmup_steps
-        self._codes = torch.empty(0)
-        self._gradient = torch.empty(0)
 
     @classmethod
     def from_settings(cls, settings: ReluSettings, width: int, d_model: int) -> Relu:
@@ -60,37 +58,34 @@ class Relu(Variant):
 
     def sparse(self, inputs: Tensor, encoder: Tensor, encoder_bias: Tensor) -> SparseCodes:
         """Codes of normalized inputs (n, d_model), latents ascending within a token, zeros left out."""
-        return selected(inputs, encoder, encoder_bias, lambda block: block > 0)
+        return selected(inputs, encoder, encoder_bias)
 
     def step(self, weights: Weights, inputs: Tensor, number: int, dead: Tensor, target: Tensor | None = None) -> Step:
         """Loss and gradients of one batch; see `Variant.step`. Dead latents get no help from this loss."""
         target = inputs if target is None else target
         penalty = warmed_up(self.l1, self.l1_warmup_steps, number)
-        if self._codes.shape != (len(inputs), len(weights.encoder)) or self._codes.device != inputs.device:
-            self._codes = inputs.new_empty(len(inputs), len(weights.encoder))
-            self._gradient = torch.empty_like(self._codes)
-        torch.addmm(weights.encoder_bias, inputs, weights.encoder.T, out=self._codes).relu_()
-        codes = sparse_from_dense(self._codes)
-        if len(codes.values) < _SPARSE_BELOW * self._codes.numel():
+        codes = selected(inputs, weights.encoder, weights.encoder_bias)
+        if len(codes.values) < _SPARSE_BELOW * len(inputs) * len(weights.encoder):
             error, gradients = sparse_pass(weights, inputs, target, codes, penalty)
         else:
-            error, gradients = self._dense_pass(weights, inputs, target, penalty)
+            error, gradients = _dense_pass(weights, inputs, target, penalty)
         reconstruction = error.square().mean()
         sparsity = penalty * codes.values.sum() / len(inputs)
         losses = {"loss": reconstruction + sparsity, "reconstruction": reconstruction, "sparsity": sparsity}
         return Step(codes, error, losses, gradients)
 
-    def _dense_pass(self, weights: Weights, inputs: Tensor, target: Tensor, penalty: float) -> tuple[Tensor, Weights]:
-        """Same as `sparse_pass`, by matrix products with the dense codes in the buffer."""
-        codes = self._codes
-        error = torch.addmm(weights.decoder_bias, codes, weights.decoder).sub_(target)
-        output_gradient = error * (2 / error.numel())
-        torch.mm(output_gradient, weights.decoder.T, out=self._gradient)
-        code_gradient = self._gradient.add_(penalty / len(inputs)).mul_(codes > 0)
-        gradients = Weights(
-            encoder=code_gradient.T @ inputs,
-            encoder_bias=code_gradient.sum(0),
-            decoder=codes.T @ output_gradient,
-            decoder_bias=output_gradient.sum(0),
-        )
-        return error, gradients
+
+def _dense_pass(weights: Weights, inputs: Tensor, target: Tensor, penalty: float) -> SparsePass:
+    """Same as `sparse_pass` by matrix products, block for block."""
+    errors, gradients = torch.empty_like(target), Weights(*(torch.zeros_like(part) for part in weights))
+    blocks = zip(inputs.split(BLOCK), target.split(BLOCK), errors.split(BLOCK), strict=True)
+    for rows, wanted, error in blocks:
+        codes = torch.addmm(weights.encoder_bias, rows, weights.encoder.T).relu_()
+        torch.addmm(weights.decoder_bias, codes, weights.decoder, out=error).sub_(wanted)
+        output_gradient = error * (2 / errors.numel())
+        code_gradient = torch.mm(output_gradient, weights.decoder.T).add_(penalty / len(inputs)).mul_(codes > 0)
+        gradients.encoder.addmm_(code_gradient.T, rows)
+        gradients.encoder_bias.add_(code_gradient.sum(0))
+        gradients.decoder.addmm_(codes.T, output_gradient)
+        gradients.decoder_bias.add_(output_gradient.sum(0))
+    return SparsePass(errors, gradients)

@@ -92,8 +92,8 @@ class TrainingRun:
             )
         rate = learning_rate(settings, self.step)
         self._update(done, rate, min(1.0, settings.gradient_clip / max(norm, 1e-30)))
-        active = done.codes.latents[done.codes.values > 0]
-        counts = self.ranks.total(torch.bincount(active, minlength=sae.width))
+        active = (done.codes.values > 0).double()
+        counts = self.ranks.total(torch.bincount(done.codes.latents, active, minlength=sae.width))
         n_tokens = len(inputs) * self.ranks.count
         self.silent += n_tokens
         self.silent[counts > 0] = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Entries whose rows are gathered at once, on CPU (they stay in its cache) and on CUDA (few kernel launches).
-_GATHERED = (4096, 1 << 18)
+# Entries whose rows are gathered at once on a GPU.
+_GATHERED = 1 << 18
 # NumPy's stable sort of 16-bit keys is a radix sort, many times faster than any comparison sort.
 _RADIX_WIDTH = 1 << 16
 
@@ -71,12 +72,6 @@ class SparseCodes:
         return SparseCodes(self.latents, values, self.offsets, self.width)
 
 
-def sparse_from_dense(matrix: Tensor) -> SparseCodes:
-    """Sparse form of dense codes (tokens, latents)."""
-    tokens, latents = matrix.nonzero(as_tuple=True)
-    return SparseCodes(latents, matrix[tokens, latents], offsets_of(tokens, len(matrix)), matrix.shape[1])
-
-
 def weighted_rows(rows: Tensor, members: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
     """Weighted sum of chosen rows for each bag, (bags, d); an empty bag gives zeros.
 
@@ -104,15 +99,18 @@ def value_gradients(codes: SparseCodes, output_gradient: Tensor, rows: Tensor) -
     rows
         (latents, d), the decoder.
     """
-    size = _GATHERED[rows.device.type == "cuda"]
-    gathered, gradients = rows.new_empty(2, size, rows.shape[1]), torch.empty_like(codes.values)
-    tokens = codes.tokens
-    for first in range(0, len(tokens), size):
-        part = slice(first, first + size)
-        left, right = gathered[:, : len(tokens[part])]
-        torch.index_select(rows, 0, codes.latents[part], out=left)
-        torch.index_select(output_gradient, 0, tokens[part], out=right)
-        torch.sum(left.mul_(right), 1, out=gradients[part])
+    if rows.device.type == "cpu":
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+            nothing = torch.zeros_like(codes.values)
+            pattern = torch.sparse_csr_tensor(
+                codes.offsets, codes.latents, nothing, codes.shape, check_invariants=False
+            )
+            return torch.sparse.sampled_addmm(pattern, output_gradient, rows.T, beta=0.0).values()
+    gradients, tokens = torch.empty_like(codes.values), codes.tokens
+    for first in range(0, len(tokens), _GATHERED):
+        part = slice(first, first + _GATHERED)
+        torch.sum(rows[codes.latents[part]].mul_(output_gradient[tokens[part]]), 1, out=gradients[part])
     return gradients
 
 

@@ -66,6 +66,6 @@ class TopK(Variant):
         codes, buffers = self.training_codes(weights, inputs, number)
         error, gradients = sparse_pass(weights, inputs, target, codes)
         reconstruction = error.square().mean()
-        auxiliary = self.auxk.add(weights, gradients, inputs, -error, dead, self.ranks)
+        auxiliary = self.auxk.add(weights, gradients, inputs, error, dead, self.ranks)
         losses = {"loss": reconstruction + auxiliary, "reconstruction": reconstruction, "auxk": auxiliary}
         return Step(codes, error, losses, gradients, buffers=buffers)
