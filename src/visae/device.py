@@ -22,6 +22,13 @@ def chosen_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
+def in_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether products shall be in bfloat16: `auto` is yes on a GPU that has it, and no elsewhere."""
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return precision == "bfloat16"
+
+
 def described(device: torch.device) -> str:
     """Name the device for logs and summaries."""
     if device.type == "cuda":

@@ -24,6 +24,11 @@ class SaeSettings:
         minimum=0,
         maximum=1,
     )
+    precision: Literal["auto", "float32", "bfloat16"] = setting(
+        "What the encoder's product computes in while training; the weights stay float32. `auto` is bfloat16 on a GPU "
+        "that has it and float32 elsewhere.",
+        "auto",
+    )
     gradient_clip: float = setting("Largest norm of the gradient.", 1.0, above=0)
     seed: int = setting("Seed of the initial weights and of the order of the data.", 0, minimum=0)
     log_every: int = setting("Steps between two rows of metrics.parquet.", 10, minimum=1)

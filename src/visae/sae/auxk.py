@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from visae.sae.parallel import Ranks
-from visae.sae.selection import LargestPerToken
+from visae.sae.selection import largest_per_token
 from visae.sae.variant import Weights, sparse_pass
 
 
@@ -26,7 +26,6 @@ class AuxK:
 
     def __init__(self, latents: int, weight: float) -> None:
         self.latents, self.weight = latents, weight
-        self._largest = LargestPerToken()
 
     def add(
         self, weights: Weights, gradients: Weights, inputs: Tensor, error: Tensor, dead: Tensor, ranks: Ranks
@@ -37,7 +36,7 @@ class AuxK:
         residual = -error
         places = dead.nonzero()[:, 0]
         encoder, bias, decoder = (weights[i][places] for i in range(3))
-        codes = self._largest(inputs, encoder, bias, min(self.latents, len(places)))
+        codes = largest_per_token(inputs, encoder, bias, min(self.latents, len(places)))
         no_bias = torch.zeros_like(weights.decoder_bias)
         remaining, found = sparse_pass(Weights(encoder, bias, decoder, no_bias), inputs, residual, codes)
         weight = self.weight / ranks.mean(residual.square().mean())

@@ -68,7 +68,8 @@ class Relu(Variant):
         if len(codes.values) < _SPARSE_BELOW * len(inputs) * len(weights.encoder):
             error, gradients = sparse_pass(weights, inputs, target, codes, penalty)
         else:
-            error, gradients = _dense_pass(weights, inputs, target, penalty)
+            with torch.autocast(inputs.device.type, enabled=False):
+                error, gradients = _dense_pass(weights, inputs, target, penalty)
         reconstruction = error.square().mean()
         sparsity = penalty * codes.values.sum() / len(inputs)
         losses = {"loss": reconstruction + sparsity, "reconstruction": reconstruction, "sparsity": sparsity}

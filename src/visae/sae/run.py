@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from visae.config.settings import AnySae
+from visae.device import in_bfloat16
 from visae.errors import TrainingError
 from visae.sae.autoencoder import SparseAutoencoder
 from visae.sae.checkpoints import Checkpoint
@@ -55,8 +56,11 @@ class TrainingRun:
         for module in sae.variant.modules():
             module.ranks = ranks  # type: ignore[assignment]
         self.optimizer = torch.optim.Adam(sae.parameters(), lr=settings.learning_rate, fused=True)
+        device = sae.decoder_bias.device
+        narrow = in_bfloat16(settings.precision, device)
+        self._precision = torch.autocast(device.type, torch.bfloat16, enabled=narrow)
         self.step = 0
-        self.silent = torch.zeros(sae.width, dtype=torch.int64, device=sae.decoder_bias.device)
+        self.silent = torch.zeros(sae.width, dtype=torch.int64, device=device)
         self.rows: list[dict[str, Any]] = []
 
     @torch.no_grad()
@@ -78,7 +82,9 @@ class TrainingRun:
         wanted = inputs
         if target is not None:
             wanted = sae.normalized_target(self.ranks.part(target).to(self.silent.device, non_blocking=True))
-        done = sae.variant.step(sae.weights, inputs, self.step, self.silent >= settings.dead_after_tokens, wanted)
+        dead = self.silent >= settings.dead_after_tokens
+        with self._precision:
+            done = sae.variant.step(sae.weights, inputs, self.step, dead, wanted)
         if self.ranks.count > 1:
             for gradient in done.all_gradients:
                 gradient.copy_(self.ranks.mean(gradient))

@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from visae.sae.sparse import SparseCodes, offsets_of
 
-# Tokens whose pre-activations exist at once.
+# Tokens whose pre-activations exist at once: enough for a matrix product to be fast.
 BLOCK = 1024
+_BLOCK_ON_GPU = 8192
 # Latents of which the largest alone is looked at first when the k largest are wanted.
 _TEAM = 8
 # With fewer teams than this times k, most of them would be looked into anyway.
 _TEAMS_PER_WINNER = 2
+
+
+def blocks(inputs: Tensor, encoder: Tensor, encoder_bias: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Pre-activations (m, width) of one block of tokens after the other; each lives until the next is asked for.
+
+    Under autocast the product is made in its type, and what comes out is float32 again.
+
+    Parameters
+    ----------
+    inputs, encoder, encoder_bias
+        (n, d_model), (width, d_model), (width,).
+    """
+    device = inputs.device.type
+    size = BLOCK if device == "cpu" else _BLOCK_ON_GPU
+    buffer = inputs.new_empty(min(size, len(inputs)), len(encoder))
+    narrow = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    if narrow is not None:
+        encoder = encoder.to(narrow)
+    for first in range(0, len(inputs), size):
+        part = slice(first, first + size)
+        rows = inputs[part]
+        block = buffer[: len(rows)]
+        if narrow is None:
+            torch.addmm(encoder_bias, rows, encoder.T, out=block)
+        else:
+            torch.add(rows.to(narrow) @ encoder.T, encoder_bias, out=block)
+        yield part, block
 
 
 def selected(inputs: Tensor, encoder: Tensor, encoder_bias: Tensor, least: Tensor | float = 0.0) -> SparseCodes:
@@ -27,13 +57,10 @@ def selected(inputs: Tensor, encoder: Tensor, encoder_bias: Tensor, least: Tenso
         The bound, for all latents or for each (width,).
     """
     width = len(encoder)
-    counts, latents, values = [], [inputs.new_empty(0, dtype=torch.int64)], [inputs.new_empty(0)]
     least = torch.as_tensor(least, device=inputs.device)
-    buffer = inputs.new_empty(min(BLOCK, len(inputs)), width)
-    mask = torch.empty_like(buffer, dtype=torch.bool)
-    for part in inputs.split(BLOCK):
-        block = torch.addmm(encoder_bias, part, encoder.T, out=buffer[: len(part)])
-        places = places_of(torch.gt(block, least, out=mask[: len(part)]))
+    counts, latents, values = [], [inputs.new_empty(0, dtype=torch.int64)], [inputs.new_empty(0)]
+    for _, block in blocks(inputs, encoder, encoder_bias):
+        places = places_of(block > least)
         starts = torch.arange(0, block.numel() + 1, width, device=inputs.device)
         counts.append(torch.searchsorted(places, starts).diff())
         values.append(block.view(-1).index_select(0, places))
@@ -70,26 +97,15 @@ def largest_of_rows(block: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, best.gather(1, found % k).add_(found.div_(k, rounding_mode="floor"), alpha=teams)
 
 
-class LargestPerToken:
-    """The k largest latents of each token, in a buffer that is used again."""
-
-    def __init__(self) -> None:
-        self._buffer = torch.empty(0)
-
-    def __call__(self, inputs: Tensor, encoder: Tensor, encoder_bias: Tensor, k: int) -> SparseCodes:
-        """Exactly k entries a token, in no order, cut at zero."""
-        n, width = len(inputs), len(encoder)
-        values = inputs.new_empty(n, k)
-        latents = torch.empty(n, k, dtype=torch.int64, device=inputs.device)
-        if self._buffer.numel() < BLOCK * width or self._buffer.device != inputs.device:
-            self._buffer = inputs.new_empty(BLOCK * width)
-        for first in range(0, n, BLOCK):
-            part = slice(first, first + BLOCK)
-            block = self._buffer[: len(inputs[part]) * width].view(-1, width)
-            torch.addmm(encoder_bias, inputs[part], encoder.T, out=block)
-            values[part], latents[part] = largest_of_rows(block, k)
-        offsets = torch.arange(0, n * k + 1, k, device=inputs.device)
-        return SparseCodes(latents.view(-1), values.relu_().view(-1), offsets, width)
+def largest_per_token(inputs: Tensor, encoder: Tensor, encoder_bias: Tensor, k: int) -> SparseCodes:
+    """The k largest latents of each token: exactly k entries a token, in no order, cut at zero."""
+    n = len(inputs)
+    values = inputs.new_empty(n, k)
+    latents = torch.empty(n, k, dtype=torch.int64, device=inputs.device)
+    for part, block in blocks(inputs, encoder, encoder_bias):
+        values[part], latents[part] = largest_of_rows(block, k)
+    offsets = torch.arange(0, n * k + 1, k, device=inputs.device)
+    return SparseCodes(latents.view(-1), values.relu_().view(-1), offsets, len(encoder))
 
 
 def largest_of_batch(
@@ -120,15 +136,11 @@ def _candidates(
     inputs: Tensor, encoder: Tensor, encoder_bias: Tensor, wanted: int, least: float
 ) -> tuple[Tensor, Tensor]:
     """Places (token x width + latent) and values above `least`, cut to the largest whenever they become many."""
-    width = len(encoder)
     places, values = [inputs.new_empty(0, dtype=torch.int64)], [inputs.new_empty(0)]
-    buffer = inputs.new_empty(min(BLOCK, len(inputs)), width)
-    mask = torch.empty_like(buffer, dtype=torch.bool)
-    for number, part in enumerate(inputs.split(BLOCK)):
-        block = torch.addmm(encoder_bias, part, encoder.T, out=buffer[: len(part)])
-        found = places_of(torch.gt(block, least, out=mask[: len(part)]))
+    for part, block in blocks(inputs, encoder, encoder_bias):
+        found = places_of(block > least)
         values.append(block.view(-1).index_select(0, found))
-        places.append(found.add_(number * BLOCK * width))
+        places.append(found.add_(part.start * len(encoder)))
         if sum(map(len, values)) > 4 * wanted:
             kept = _largest(torch.cat(places), torch.cat(values), wanted)
             places, values = [kept[0]], [kept[1]]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Entries whose rows are gathered at once on a GPU.
-_GATHERED = 1 << 18
 # NumPy's stable sort of 16-bit keys is a radix sort, many times faster than any comparison sort.
 _RADIX_WIDTH = 1 << 16
 
@@ -107,11 +107,18 @@ def value_gradients(codes: SparseCodes, output_gradient: Tensor, rows: Tensor) -
                 codes.offsets, codes.latents, nothing, codes.shape, check_invariants=False
             )
             return torch.sparse.sampled_addmm(pattern, output_gradient, rows.T, beta=0.0).values()
-    gradients, tokens = torch.empty_like(codes.values), codes.tokens
-    for first in range(0, len(tokens), _GATHERED):
-        part = slice(first, first + _GATHERED)
-        torch.sum(rows[codes.latents[part]].mul_(output_gradient[tokens[part]]), 1, out=gradients[part])
-    return gradients
+    return _fused_on_gpu()(rows, codes.latents, output_gradient, codes.tokens)
+
+
+def gathered_products(left: Tensor, left_rows: Tensor, right: Tensor, right_rows: Tensor) -> Tensor:
+    """Inner products (m,) of chosen rows of two matrices; eager torch makes two matrices (m, d) on the way."""
+    return (left[left_rows] * right[right_rows]).sum(1)
+
+
+@cache
+def _fused_on_gpu() -> Callable[..., Tensor]:
+    """The same as one kernel that reads rows where they lie."""
+    return torch.compile(gathered_products, dynamic=True)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from visae.config.settings import TopKSettings
 from visae.sae.auxk import AuxK
-from visae.sae.selection import LargestPerToken
+from visae.sae.selection import largest_per_token
 from visae.sae.sparse import SparseCodes
 from visae.sae.variant import Step, Variant, Weights, checked_k, sparse_pass
 
@@ -32,7 +32,6 @@ class TopK(Variant):
     def __init__(self, k: int, auxk: int = 0, auxk_weight: float = 0.0) -> None:
         super().__init__()
         self.k, self.auxk = k, AuxK(auxk, auxk_weight)
-        self._largest = LargestPerToken()
 
     @classmethod
     def from_settings(cls, settings: TopKSettings, width: int, d_model: int) -> TopK:
@@ -51,14 +50,14 @@ class TopK(Variant):
 
     def sparse(self, inputs: Tensor, encoder: Tensor, encoder_bias: Tensor) -> SparseCodes:
         """Codes of normalized inputs (n, d_model), latents ascending within a token, zeros left out."""
-        codes = self._largest(inputs, encoder, encoder_bias, self.k)
+        codes = largest_per_token(inputs, encoder, encoder_bias, self.k)
         latents, order = codes.latents.view(-1, self.k).sort(1)
         values = codes.values.view(-1, self.k).gather(1, order)
         return SparseCodes(latents.view(-1), values.view(-1), codes.offsets, codes.width).without_zeros()
 
     def training_codes(self, weights: Weights, inputs: Tensor, number: int) -> tuple[SparseCodes, dict[str, Tensor]]:
         """Codes of a batch, entries with value zero among them, and new values of the buffers (none)."""
-        return self._largest(inputs, weights.encoder, weights.encoder_bias, self.k), {}
+        return largest_per_token(inputs, weights.encoder, weights.encoder_bias, self.k), {}
 
     def step(self, weights: Weights, inputs: Tensor, number: int, dead: Tensor, target: Tensor | None = None) -> Step:
         """Loss and gradients of one batch; see `Variant.step`."""

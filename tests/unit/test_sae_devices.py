@@ -1,0 +1,86 @@
+"""Training in bfloat16 and on a GPU against float32 on the CPU."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from sae_variants import CASES, planted
+from torch.nn.functional import normalize
+
+from visae.device import in_bfloat16
+from visae.sae.initial import initial_sae
+from visae.sae.metrics import quality
+from visae.sae.run import TrainingRun
+from visae.sae.selection import blocks
+from visae.sae.sparse import SparseCodes, gathered_products, value_gradients
+
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
+
+
+def run_of(settings, device="cpu", steps=40, precision="float32"):
+    data = planted(4000, seed=1)
+    settings = replace(settings, precision=precision)
+    run = TrainingRun(settings, initial_sae(settings, data, seed=0).to(device))
+    size = settings.batch_size
+    for number in range(steps):
+        run.advance(data[number * size % (len(data) - size) :][:size])
+    return run
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_bfloat16_products_reconstruct_as_well_and_leave_the_weights_float32(case):
+    held_out = planted(500, seed=2)
+    full, narrow = (run_of(case.settings, precision=precision) for precision in ("float32", "bfloat16"))
+    assert all(parameter.dtype == torch.float32 for parameter in narrow.sae.parameters())
+    assert not torch.equal(full.sae.encoder_weight, narrow.sae.encoder_weight)
+    errors = [quality(run.sae, held_out).normalized_mse for run in (full, narrow)]
+    assert errors[1] == pytest.approx(errors[0], rel=0.1)
+
+
+def test_bfloat16_pre_activations_are_those_of_rounded_factors():
+    generator = torch.Generator().manual_seed(0)
+    inputs, encoder = torch.randn(3000, 16, generator=generator), torch.randn(40, 16, generator=generator)
+    bias = torch.randn(40, generator=generator)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.cat([block.clone() for _, block in blocks(inputs, encoder, bias)])
+    expected = inputs.bfloat16().float() @ encoder.bfloat16().float().T + bias
+    assert found.dtype == torch.float32
+    # The product itself is rounded to eight bits.
+    torch.testing.assert_close(found, expected, rtol=2**-8, atol=2**-8 * float((expected - bias).abs().max()))
+
+
+def test_auto_is_float32_on_a_cpu():
+    assert not in_bfloat16("auto", torch.device("cpu"))
+    assert in_bfloat16("bfloat16", torch.device("cpu"))
+
+
+@pytest.mark.slow
+def test_compiled_inner_products_of_rows_are_those_of_eager_torch():
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.randn(50, 24, generator=generator), torch.randn(30, 24, generator=generator)
+    compiled = torch.compile(gathered_products, dynamic=True)
+    for entries in (7, 400):
+        rows = torch.randint(50, (entries,), generator=generator), torch.randint(30, (entries,), generator=generator)
+        expected = torch.stack([left[i] @ right[j] for i, j in zip(*rows, strict=True)])
+        torch.testing.assert_close(compiled(left, rows[0], right, rows[1]), expected, rtol=1e-5, atol=1e-5)
+
+
+@GPU
+def test_gradients_of_codes_on_a_gpu_are_the_dense_ones():
+    generator = torch.Generator().manual_seed(0)
+    dense = torch.rand(300, 900, generator=generator) * (torch.rand(300, 900, generator=generator) > 0.95)
+    tokens, latents = dense.nonzero(as_tuple=True)
+    offsets = torch.searchsorted(tokens, torch.arange(301))
+    codes = SparseCodes(latents.cuda(), dense[tokens, latents].cuda(), offsets.cuda(), 900)
+    rows = normalize(torch.randn(900, 48, generator=generator)).cuda()
+    gradient = torch.randn(300, 48, generator=generator).cuda()
+    expected = (gradient @ rows.T)[codes.tokens, codes.latents]
+    torch.testing.assert_close(value_gradients(codes, gradient, rows), expected, rtol=1e-4, atol=1e-4)
+
+
+@GPU
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_training_on_a_gpu_is_training_on_the_cpu(case):
+    here, there = run_of(case.settings, steps=3), run_of(case.settings, "cuda", steps=3)
+    for name, tensor in here.sae.state_dict().items():
+        torch.testing.assert_close(there.sae.state_dict()[name].cpu(), tensor, rtol=1e-3, atol=1e-4)
