@@ -6,6 +6,7 @@ jumprelu   JumpReLU
 relu        ReLU and L1, from each one's own start and from a sparse one
 bound       a TopK step beside its encoder matmul, its sparse rest and the machine's large matmul
 real        a training run from a store beside the bare step
+sweep       eight SAEs on one reading of a store beside eight runs
 
 All at d_model 384, width 6144, batches of 4096, float32, on one file of planted sparse data, batches read outside the
 clock. Each contender, visae too, is a process of its own with as many torch threads, and does its own step: module,
@@ -31,7 +32,8 @@ from harness import Measurement, parser, publish, repetitions
 from planted import write_planted
 from trainer_contenders import BATCH, CONTENDERS, D_MODEL, QUICK, TUNED, Contender, Timing, compare, worker_settings
 from trainer_judged import rows_of
-from trainer_limits import measure_limits, measure_real
+from trainer_limits import measure_limits, measure_real, stored
+from trainer_sweep import measure_sweep
 
 # Share of the rows that each latent starts out active on in the sparse comparison, and what keeps visae there: its
 # learning rate is several times its peers', so its L1 has to be larger too.
@@ -56,14 +58,14 @@ def main() -> int:
                 started = time.monotonic()
                 rows += measure()
                 print(f"{part}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    return publish(rows, None if arguments.only else arguments.output, arguments.check)
+    return publish(rows, arguments.output, arguments.check, partly=bool(arguments.only))
 
 
 def _parts(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callable[[], list[Measurement]]]:
     """Name to what measures it."""
     quick, times, threads = arguments.quick, repetitions(arguments), arguments.threads
     data = scratch / "planted.bin"
-    timing = Timing(times, warm_up=1, seconds=0.5, fewest=1) if quick else Timing(times, 2, seconds=4, fewest=2)
+    timing = Timing(times, warm_up=1, seconds=0.5, fewest=1) if quick else Timing(times, 2, seconds=3, fewest=1)
 
     def variant(name: str, *hows: str) -> list[Measurement]:
         return [row for how in hows for row in _compared(name, how, data, threads, timing, scratch, quick)]
@@ -74,7 +76,10 @@ def _parts(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callable[[
         "jumprelu": partial(variant, "jumprelu", "as run", *([] if quick else ["tuned"])),
         "relu": partial(variant, "relu", "as run", "tuned", "sparse, tuned"),
         "bound": lambda: measure_limits(data, threads, times, 2 if quick else 8, scratch / "bound.log"),
-        "real": lambda: measure_real(data, threads, times, 15 if quick else 60, scratch / "real"),
+        "real": lambda: measure_real(
+            stored(data, scratch), data, threads, times, 15 if quick else 60, scratch / "real"
+        ),
+        "sweep": lambda: measure_sweep(stored(data, scratch), min(times, 3), 10 if quick else 40, 3, scratch),
     }
 
 

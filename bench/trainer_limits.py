@@ -46,14 +46,22 @@ def limit_rows(samples: Samples) -> list[Measurement]:
     ]
 
 
-def measure_real(data: Path, threads: int, repetitions: int, steps: int, scratch: Path) -> list[Measurement]:
+def stored(data: Path, scratch: Path) -> Path:
+    """Manifest of a store with the planted data, made where it is not there yet."""
+    manifest = scratch / "store" / "manifest.json"
+    if not manifest.is_file():
+        rows = np.fromfile(data, np.float32).reshape(-1, TOKENS_A_PICTURE, D_MODEL)
+        held_out = len(rows) // 8
+        splits = {"train": len(rows) - held_out, "val": held_out}
+        manifest = write_store(manifest.parent, rows, list(range(TOKENS_A_PICTURE)), splits)
+    return manifest
+
+
+def measure_real(
+    manifest: Path, data: Path, threads: int, repetitions: int, steps: int, scratch: Path
+) -> list[Measurement]:
     """Compare whole training runs from a store with bare steps."""
     scratch.mkdir(parents=True, exist_ok=True)
-    rows = np.fromfile(data, np.float32).reshape(-1, TOKENS_A_PICTURE, D_MODEL)
-    held_out = len(rows) // 8
-    splits = {"train": len(rows) - held_out, "val": held_out}
-    manifest = write_store(scratch / "store", rows, list(range(TOKENS_A_PICTURE)), splits)
-    del rows
     given = worker_settings(data, threads, variant="topk", manifest=str(manifest), scratch=str(scratch))
     dead: list[float] = []
     with Peer("visae", "visae_limits.py", given, scratch / "real.log") as worker:

@@ -46,15 +46,20 @@ def data(selection: dict[str, Any]) -> pl.DataFrame:
 
 
 def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
-    """Draw the table of `data`: a dot a member, darker with more dead latents, the front a line, a ring the chosen."""
+    """Draw the table of `data`: a dot a member, darker with more dead latents, the front a line, a ring the chosen.
+
+    A member outside the limits of the choice is a cross.
+    """
     with style(settings):
         figure = Figure(figsize=(COLUMN_WIDTH * 1.25, COLUMN_WIDTH), layout="constrained")
         axes = figure.subplots()
         front = table.filter("on_front")
         axes.plot(front["l0"], front["normalized_mse"], color="#A0A0A0", zorder=1, label="front")
-        dots = axes.scatter(
-            table["l0"], table["normalized_mse"], c=table["dead_share"] * 100, cmap="viridis_r", vmin=0, s=22, zorder=2
-        )
+        shades = {"cmap": "viridis_r", "vmin": 0, "vmax": max(1e-9, 100 * max(table["dead_share"])), "zorder": 2}
+        within, refused = table.filter("within_limits"), table.filter(~pl.col("within_limits"))
+        for part, marker in ((within, {"s": 22}), (refused, {"marker": "x", "label": "not within limits"})):
+            if part.height:
+                dots = axes.scatter(part["l0"], part["normalized_mse"], c=part["dead_share"] * 100, **marker, **shades)
         chosen = table.filter("chosen")
         axes.scatter(
             chosen["l0"],
@@ -66,15 +71,6 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
             zorder=3,
             label=f"chosen: {chosen['settings'].item() or chosen['sae'].item()}",
         )
-        refused = table.filter(~pl.col("within_limits"))
-        if refused.height:
-            axes.plot(
-                *(refused["l0"], refused["normalized_mse"], "x"),
-                color="black",
-                markersize=4,
-                zorder=4,
-                label="not within limits",
-            )
         axes.set_xlabel("Active latents a patch (L0)")
         axes.set_ylabel("Normalized MSE")
         figure.colorbar(dots, label="Dead latents (%)")
