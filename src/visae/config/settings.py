@@ -16,6 +16,7 @@ from visae.config.datasets import (  # noqa: F401
     DatasetSettings,
     DrawnSettings,
     ImageFolderSettings,
+    ListedFolderSettings,
     ScenesSettings,
     SegmentationFolderSettings,
     TableSettings,

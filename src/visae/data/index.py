@@ -10,6 +10,7 @@ import polars
 from visae.config.settings import (
     AnyDataset,
     ImageFolderSettings,
+    ListedFolderSettings,
     ScenesSettings,
     SegmentationFolderSettings,
     TableSettings,
@@ -18,6 +19,7 @@ from visae.config.settings import (
 from visae.data.checks import checked_pictures
 from visae.data.classes import class_list_file
 from visae.data.folders import list_image_folder, list_segmentation_folder
+from visae.data.listed import list_files, list_listed_folder
 from visae.data.pictures import Listing, Picture, existing
 from visae.data.rows import COLUMNS, shared_between_splits, write_rows
 from visae.data.scenes import CLASSES, make_scenes
@@ -108,6 +110,8 @@ def _small_files(settings: AnyDataset) -> list[Path]:
     """Files beside the pictures that decide the index."""
     if isinstance(settings, SegmentationFolderSettings):
         return [class_list_file(settings.root)]
+    if isinstance(settings, ListedFolderSettings):
+        return list_files(settings)
     found = [existing(settings.file, "file", folder=False)] if isinstance(settings, TableSettings) else []
     if isinstance(settings, TableSettings | WebDatasetSettings) and settings.classes is not None:
         found.append(existing(settings.classes, "classes", folder=False))
@@ -123,6 +127,8 @@ def _listed(settings: AnyDataset, index_path: Path, seed: int) -> Listing:
         return list_image_folder(settings, seed)
     if isinstance(settings, SegmentationFolderSettings):
         return list_segmentation_folder(settings)
+    if isinstance(settings, ListedFolderSettings):
+        return list_listed_folder(settings)
     if isinstance(settings, TableSettings):
         return list_table(settings, seed)
     if isinstance(settings, WebDatasetSettings):
