@@ -1,6 +1,7 @@
 # Parses the configuration once, and makes the canonical specs that jobs run with.
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import yaml

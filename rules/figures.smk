@@ -191,7 +191,9 @@ rule report:
     params:
         # The report shows rules, settings and figures: it is made again with any of them. A function, because paths in
         # settings may hold braces.
-        spec=lambda wildcards: spec(SETTINGS, snakefile=workflow.main_snakefile),
+        spec=lambda wildcards: spec(
+            replace(SETTINGS, scratch=None), snakefile=workflow.main_snakefile
+        ),
     message:
         "Writing Snakemake's report"
     script:

@@ -99,7 +99,7 @@ def in_segmentation_folder(root: Path, content: list[Sample], **options) -> Data
 def in_listed_folder(root: Path, content: list[Sample], **options) -> DatasetSettings:
     """As CUB-200-2011 is unpacked; its lists are in no order of splits."""
     names = {name: number for number, name in CLASSES.items()}
-    by_key = {number: sample for number, sample in enumerate(content, start=1)}
+    by_key = dict(enumerate(content, start=1))
     order = sorted(by_key, key=lambda number: (by_key[number].split != "val", number))
     lists: dict[str, dict] = {
         "images.txt": {number: f"{by_key[number].label}/{by_key[number].key}.png" for number in order},
@@ -342,7 +342,7 @@ def test_the_same_files_give_the_same_bytes(tmp_path, index_path, kind):
             "image_class_labels.txt",
             "3 2\n",
             "3 9\n",
-            r"image_class_labels\.txt: the picture 3 of images\.txt has no cl",
+            r"image_class_labels\.txt: the picture 3 of images\.txt has no ",
         ),
         ("train_test_split.txt", "3 1\n", "3 2\n", r"train_test_split\.txt: the picture 3 of images\.txt must have 1 "),
         ("train_test_split.txt", "3 1\n", "4 1\n", r"train_test_split\.txt, line [34]: write a key that comes once"),

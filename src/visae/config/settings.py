@@ -231,6 +231,12 @@ class Settings:
         "`pip install visae[tensorboard]`, `visae[wandb]`. Event files lie in results/.runs/events/.",
         [],
     )
+    scratch: str | None = setting(
+        "Folder on a node's own disk, such as `$TMPDIR`, which the job looks up where it runs: stores are copied there "
+        "before training and deleted after it, without effect on results. Left out, or where there is no room, they "
+        "are read where they lie.",
+        None,
+    )
     datasets: dict[str, AnyDataset] = setting("Data sets by name.", not_empty=True)
     models: dict[str, ModelSettings] = setting("Models by name.", {})
     saes: dict[str, AnySae] = setting("Sparse autoencoders by name.", not_empty=True)
