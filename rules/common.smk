@@ -8,14 +8,10 @@ import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version, update_config
 
-from visae.config.members import (
-    every_sae,
-    of_study as saes_of,
-    own_settings,
-    sweep_members,
-)
+from visae.config.members import every_sae, own_settings, sweep_members
 from visae.config.parse import parse_config, to_plain
 from visae.config.settings import GIVEN
+from visae.config.stored import layers_of, members_of, used_datasets
 from visae.errors import ConfigError
 from visae.provenance import code_fingerprint
 from visae.running import import_from_checkout

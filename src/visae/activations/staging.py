@@ -16,7 +16,7 @@ from pathlib import Path
 from visae.activations.schema import ShardRecord, footer_sha256
 from visae.activations.store import ActivationStore
 from visae.errors import StoreError
-from visae.files import atomic_path, file_sha256, locked
+from visae.files import atomic_path, file_sha256
 from visae.progress import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -70,8 +70,8 @@ def _copied(manifest: Path, scratch: Path) -> Iterator[Path]:
     store = ActivationStore.open(manifest)
     copy = scratch / file_sha256(manifest)[:16]
     with _in_use(copy):
-        # Others that want the same store wait for this copy.
-        with locked(scratch / f"{copy.name}.copying"):
+        with (scratch / f"{copy.name}.copying").open("w") as copying:
+            fcntl.flock(copying, fcntl.LOCK_EX)  # others that want the same store wait for this copy
             whole = _fill(store, copy)
         if whole:
             with atomic_path(copy / manifest.name) as temporary:

@@ -82,7 +82,12 @@ def read_ignore_ids(index_path: str | Path) -> tuple[int, ...]:
 
 def _build(settings: AnyDataset, index_path: Path, seed: int) -> None:
     provenance = Provenance(settings, _small_files(settings), seed, "cpu")
-    listing = _listed(settings, index_path, seed)
+    if isinstance(settings, ScenesSettings):
+        folder = index_path.parent.absolute() / "pictures"
+        make_scenes(settings, folder, seed)
+        listing = Listing(_made_pictures(folder), CLASSES)
+    else:
+        listing = listed(settings, seed)
     # Made pictures lie beside the index and move with it.
     base = index_path.parent.absolute() if isinstance(settings, ScenesSettings) else None
     ignore_ids = list(getattr(settings, "ignore_ids", ()))
@@ -118,11 +123,8 @@ def _small_files(settings: AnyDataset) -> list[Path]:
     return found
 
 
-def _listed(settings: AnyDataset, index_path: Path, seed: int) -> Listing:
-    if isinstance(settings, ScenesSettings):
-        folder = index_path.parent.absolute() / "pictures"
-        make_scenes(settings, folder, seed)
-        return Listing(_made_pictures(folder), CLASSES)
+def listed(settings: AnyDataset, seed: int) -> Listing:
+    """List the pictures of a data set that is on disk already, undecoded; raises DataError as `build_index` does."""
     if isinstance(settings, ImageFolderSettings):
         return list_image_folder(settings, seed)
     if isinstance(settings, SegmentationFolderSettings):
