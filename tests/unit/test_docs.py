@@ -48,7 +48,10 @@ def tables() -> list[tuple[str, str, str]]:
     return [(page, found[1], found[2]) for page in PAGES for found in TABLE.findall((ROOT / page).read_text())]
 
 
-@pytest.mark.parametrize(("page", "command", "text"), tables())
+@pytest.mark.parametrize(
+    ("page", "command", "text"),
+    [pytest.param(*found, marks=pytest.mark.slow if " plan " in found[1] else ()) for found in tables()],
+)
 def test_tables_are_what_their_commands_print(page: str, command: str, text: str) -> None:
     assert text == printed(command), f"{page}: make docs writes it anew"
 

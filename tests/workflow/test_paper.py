@@ -169,6 +169,6 @@ def test_every_layout_is_read(paper: Workflow) -> None:
     assert sum(drawn.values()) == 60
     assert set(drawn) == {"train", "val"}
     assert counted.pop("cub") == {"train": 4, "val": 4}
-    assert counted == dict.fromkeys(("imagenet", "inat21", "ade20k"), {"train": 6, "val": 6})
+    assert counted == {name: {"train": 6, "val": 6} for name in ("imagenet", "inat21", "ade20k")}
     ade20k = json.loads((summaries / "ade20k/summary.json").read_text())
     assert [entry["name"] for entry in ade20k["classes"]] == ["wall", "building, edifice"]
