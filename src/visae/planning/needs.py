@@ -12,7 +12,7 @@ from visae.activations.schema import ShardHeader, TokenChoice
 from visae.activations.store import ActivationStore
 from visae.config.members import sweep_members
 from visae.config.settings import GIVEN, AnySae, Settings, StudySettings
-from visae.config.stored import layers_of, used_datasets
+from visae.config.stored import layers_of, members_of, used_datasets
 from visae.planning.models import PlannedModel
 from visae.sae.autoencoder import SparseAutoencoder
 from visae.sae.initial import empty_sae
@@ -97,17 +97,14 @@ class Needs:
 
     def __init__(self, settings: Settings, pictures: dict[str, int], active: float) -> None:
         self.settings, self.pictures, self.active = settings, pictures, active
-        self.models = {
-            study.model: PlannedModel(settings.models[study.model])
-            for study in settings.studies.values()
-            if study.model is not None
-        }
+        used = {study.model for study in settings.studies.values() if study.model is not None}
+        self.models = {name: PlannedModel(settings.models[name]) for name in sorted(used)}
 
     def stores(self) -> list[StoreNeed]:
         """Activations, by data set and model; those that were given are there already."""
         found = []
         for dataset in used_datasets(self.settings):
-            for name, model in sorted(self.models.items()):
+            for name, model in self.models.items():
                 layers = layers_of(self.settings, dataset, name)
                 if not layers:
                     continue
@@ -187,7 +184,7 @@ class Needs:
 
     def _d_model(self, study: StudySettings, point: str) -> int:
         if study.model is None:
-            return self._given(study.train_on).d_model
+            return self._given(members_of(self.settings, study.train_on)[0]).d_model
         return self.models[study.model].card.layers[HookPoint.parse(point).layer].d_model
 
     def _patches(self, dataset: str, study: StudySettings) -> int:
