@@ -32,14 +32,14 @@ localrules:
     figures,
 
 
-DATASETS = expand(INDEX, dataset=all_datasets())
+DATASETS = expand(INDEX, dataset=used_datasets(SETTINGS))
 USED_MODELS = sorted({study.stored_model for study in STUDIES.values()})
 MODELS = expand(CARD, model=set(USED_MODELS) - {GIVEN})
 STORES = [
     STORE.format(dataset=dataset, model=model, layer=layer)
-    for dataset in all_datasets()
+    for dataset in used_datasets(SETTINGS)
     for model in USED_MODELS
-    for layer in layers_of(dataset, model)
+    for layer in layers_of(SETTINGS, dataset, model)
 ]
 SAES = over_studies(f"{SAE}/summary.json")
 SCORED = [

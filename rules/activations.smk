@@ -28,7 +28,7 @@ rule extract:
         runtime=grown(240),
         gpus=GPUS,
         layers=lambda wildcards: " ".join(
-            map(str, layers_of(wildcards.dataset, wildcards.model))
+            layers_of(SETTINGS, wildcards.dataset, wildcards.model)
         ),
         batch_size=lambda wildcards: SETTINGS.models[wildcards.model].batch_size,
         workers=lambda wildcards: str(SETTINGS.models[wildcards.model].workers),

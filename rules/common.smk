@@ -1,20 +1,17 @@
 # Parses the configuration once, and makes the canonical specs that jobs run with.
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version, update_config
 
-from visae.config.members import (
-    every_sae,
-    of_study as saes_of,
-    own_settings,
-    sweep_members,
-)
+from visae.config.members import every_sae, own_settings, sweep_members
 from visae.config.parse import parse_config, to_plain
 from visae.config.settings import GIVEN
+from visae.config.stored import layers_of, members_of, used_datasets
 from visae.errors import ConfigError
 from visae.provenance import code_fingerprint
 from visae.running import import_from_checkout

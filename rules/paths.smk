@@ -20,29 +20,6 @@ DESCRIBED = f"{FIGURES}/{{sae}}/{{dataset}}"
 MEASURED = f"{FIGURES}/{{sae}}"
 
 
-def members(dataset):
-    """The data sets that a name stands for: a union's members, else itself."""
-    return SETTINGS.datasets[dataset].members if dataset in UNIONS else [dataset]
-
-
-def layers_of(dataset, model):
-    """Layers that some study reads of a data set and model, in order."""
-    wanted = set()
-    for study in STUDIES.values():
-        if study.stored_model == model:
-            heads = {study.classification, study.segmentation} - {None}
-            if dataset in {*members(study.train_on), *study.describe, *heads}:
-                wanted.add(study.point)
-            if dataset in members(study.train_on):
-                targets = {
-                    sae.target_point for sae in saes_of(SETTINGS, study).values()
-                }
-                wanted |= targets - {None}
-            if dataset in heads:
-                wanted.add(str(study.head_layer))
-    return sorted(wanted)
-
-
 def of_study(pattern, **fixed):
     """Input function that fills a pattern from the study that the wildcards name."""
 
@@ -80,7 +57,7 @@ def train_stores(wildcards):
     """Manifests of the data set, or of all members of a union."""
     return expand(
         STORE,
-        dataset=members(wildcards.trained_on),
+        dataset=members_of(SETTINGS, wildcards.trained_on),
         model=wildcards.model,
         layer=wildcards.layer,
     )
@@ -94,7 +71,7 @@ def target_stores(wildcards):
         if point is None
         else expand(
             STORE,
-            dataset=members(wildcards.trained_on),
+            dataset=members_of(SETTINGS, wildcards.trained_on),
             model=wildcards.model,
             layer=point,
         )
@@ -214,11 +191,3 @@ def over_studies(pattern, **fixed):
                 layer=study.point,
             )
     return sorted(set(found))
-
-
-def all_datasets():
-    """Data sets that some study reads."""
-    used = set()
-    for study in STUDIES.values():
-        used.update(members(study.train_on), study.describe)
-    return sorted(used)

@@ -33,6 +33,7 @@ rule train_sae:
         runtime=grown(720),
         gpus=GPUS,
         loggers=json.dumps(SETTINGS.loggers),
+        scratch=SETTINGS.scratch or "",
         together=lambda wildcards: json.dumps(together(wildcards)),
     params:
         spec=lambda wildcards: spec(

@@ -22,4 +22,5 @@ with running_job(globals()) as job:
         made_from = [text, *(path.read_text() for path in [*manifests, *targets])]
         work = Path(job.spec["runs"], text_sha256("\n".join(made_from))[:16])
         members[name] = Member(settings, output.with_name(name), work)
-    train_one_of(output.name, members, manifests, job.device, job.seed, targets, json.loads(job.resources.loggers))
+    loggers, scratch = json.loads(job.resources.loggers), str(job.resources.scratch) or None
+    train_one_of(output.name, members, manifests, job.device, job.seed, targets, loggers, scratch)

@@ -45,6 +45,7 @@ STAGES = {
     "segmentation-head": ("visae.heads.segmentation", "train_segmentation_head"),
     "segmentation-arms": ("visae.interventions.segmentation", "segmentation_arms"),
     "classification-edits": ("visae.interventions.classification", "classification_edits"),
+    "plan": ("visae.planning.plan", "plan"),
     "headline": ("visae.headline", "print_headline"),
 }
 _SUMMARIES = {
@@ -65,6 +66,7 @@ _SUMMARIES = {
     "segmentation-head": "train a linear segmentation head",
     "segmentation-arms": "edit latents and measure segmentation, beside controls",
     "classification-edits": "edit latents and measure classification, beside controls",
+    "plan": "print the bytes, memory and hours that a configuration will need",
     "headline": "print a finished workflow's main numbers",
 }
 
@@ -153,6 +155,8 @@ def _parser_of(name: str, function: Callable) -> tuple[argparse.ArgumentParser, 
         if _is_section(kind):
             options.update(nargs="*", metavar="KEY=VALUE", default=[], required=False)
             options["help"] = f"{options['help']} See docs/config.md for the keys.".strip()
+        elif kind is bool:
+            options = {"help": described.get(key, ""), "action": "store_true"}
         elif get_origin(kind) is list:
             options.update(nargs="+", type=get_args(kind)[0])
         else:

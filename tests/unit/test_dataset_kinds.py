@@ -18,6 +18,7 @@ from PIL import Image
 from visae.config.settings import (
     DatasetSettings,
     ImageFolderSettings,
+    ListedFolderSettings,
     SegmentationFolderSettings,
     TableSettings,
     WebDatasetSettings,
@@ -93,6 +94,24 @@ def in_segmentation_folder(root: Path, content: list[Sample], **options) -> Data
         written(root / "annotations" / sample.split / f"{sample.key}.png", sample.mask_png())
     class_list(root / "classes.txt")
     return SegmentationFolderSettings(kind="segmentation_folder", root=str(root), **options)
+
+
+def in_listed_folder(root: Path, content: list[Sample], **options) -> DatasetSettings:
+    """As CUB-200-2011 is unpacked; its lists are in no order of splits."""
+    names = {name: number for number, name in CLASSES.items()}
+    by_key = dict(enumerate(content, start=1))
+    order = sorted(by_key, key=lambda number: (by_key[number].split != "val", number))
+    lists: dict[str, dict] = {
+        "images.txt": {number: f"{by_key[number].label}/{by_key[number].key}.png" for number in order},
+        "image_class_labels.txt": {number: names[sample.label] for number, sample in by_key.items()},
+        "train_test_split.txt": {number: int(sample.split == "train") for number, sample in by_key.items()},
+        "classes.txt": CLASSES,
+    }
+    for number, path in lists["images.txt"].items():
+        written(root / "images" / path, by_key[number].png())
+    for name, lines in lists.items():
+        (root / name).write_text("".join(f"{key} {value}\n" for key, value in lines.items()))
+    return ListedFolderSettings(kind="listed_folder", root=str(root), **options)
 
 
 def class_list(path: Path) -> str:
@@ -174,6 +193,7 @@ class Kind:
 KINDS = {
     "image_folder": Kind(in_class_folders, labels=True, masks=False),
     "segmentation_folder": Kind(in_segmentation_folder, labels=False, masks=True),
+    "listed_folder": Kind(in_listed_folder, labels=True, masks=False),
     "table, CSV": Kind(in_csv, labels=True, masks=True),
     "table, Parquet": Kind(in_parquet, labels=True, masks=True),
     "webdataset": Kind(in_tars, labels=True, masks=True),
@@ -311,3 +331,31 @@ def test_the_same_files_give_the_same_bytes(tmp_path, index_path, kind):
     first = index_path.read_bytes()
     build_index(settings, index_path)
     assert index_path.read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "message"),
+    [
+        ("images.txt", "", None, r"images\.txt: there is no such file"),
+        ("image_class_labels.txt", "3 2\n", "", r"image_class_labels\.txt: the picture 3 of images\.txt has no class"),
+        (
+            "image_class_labels.txt",
+            "3 2\n",
+            "3 9\n",
+            r"image_class_labels\.txt: the picture 3 of images\.txt has no ",
+        ),
+        ("train_test_split.txt", "3 1\n", "3 2\n", r"train_test_split\.txt: the picture 3 of images\.txt must have 1 "),
+        ("train_test_split.txt", "3 1\n", "4 1\n", r"train_test_split\.txt, line [34]: write a key that comes once"),
+        ("classes.txt", "2 sky\n", "two sky\n", r"classes\.txt, line 1: the id of a class is a number, not two"),
+    ],
+)
+def test_lists_that_do_not_fit_together_are_refused(tmp_path, index_path, file, before, after, message):
+    settings = in_listed_folder(tmp_path / "set", samples())
+    path = tmp_path / "set" / file
+    if after is None:
+        path.unlink()
+    else:
+        assert before in path.read_text()
+        path.write_text(path.read_text().replace(before, after, 1))
+    with pytest.raises(DataError, match=message):
+        build_index(settings, index_path)

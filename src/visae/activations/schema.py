@@ -110,8 +110,8 @@ class ShardHeader:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of the shard's rows: activation, image_id and token."""
-        return self.n_images * self.choice.n_rows * (self.d_model * DTYPES[self.dtype].itemsize + 4 + 2)
+        """Bytes of the shard's rows: activation, image_id, and token, which takes 32 bits in Parquet too."""
+        return self.n_images * self.choice.n_rows * (self.d_model * DTYPES[self.dtype].itemsize + 4 + 4)
 
     @cached_property
     def schema(self) -> pa.Schema:

@@ -119,6 +119,23 @@ class SegmentationFolderSettings(DatasetSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ListedFolderSettings(DatasetSettings):
+    """CUB-200-2011 or NABirds as unpacked: pictures below `images`, and four lists that say which they are.
+
+    The lists are `images.txt`, `image_class_labels.txt`, `classes.txt`, and `train_test_split.txt`, whose test pictures
+    become val.
+    """
+
+    kind: Literal["listed_folder"]
+    root: str = setting("Folder that holds `images` and the lists.")
+
+    @property
+    def may_have_labels(self) -> bool:
+        """Always."""
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
 class TableSettings(DrawnSettings):
     """A CSV or Parquet file with a row a picture: `path`, and where known `split`, `label`, `label_name`, `mask`."""
 
@@ -202,6 +219,7 @@ AnyDataset = (
     ScenesSettings
     | ImageFolderSettings
     | SegmentationFolderSettings
+    | ListedFolderSettings
     | TableSettings
     | WebDatasetSettings
     | ActivationsSettings

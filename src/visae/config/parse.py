@@ -6,7 +6,7 @@ import os
 import re
 import types
 from collections.abc import Iterator
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -49,7 +49,8 @@ def parse_config(values: dict[str, Any], where: str = "config") -> Settings:
     ConfigError
         For an unknown key, a value out of range, or a name that is not defined; all mistakes are listed.
     """
-    settings = parse_section(Settings, values, where)
+    # A job looks `scratch` up where it runs: another machine has its own TMPDIR, or none.
+    settings = replace(parse_section(Settings, values, where), scratch=values.get("scratch"))
     problems = [*sweep_problems(settings), *unresolved(settings)] or list(transcoder_problems(settings))
     if problems:
         raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems))

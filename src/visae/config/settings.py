@@ -16,6 +16,7 @@ from visae.config.datasets import (  # noqa: F401
     DatasetSettings,
     DrawnSettings,
     ImageFolderSettings,
+    ListedFolderSettings,
     ScenesSettings,
     SegmentationFolderSettings,
     TableSettings,
@@ -229,6 +230,12 @@ class Settings:
         "Where training also sends its metrics, without effect on results; each needs an extra: "
         "`pip install visae[tensorboard]`, `visae[wandb]`. Event files lie in results/.runs/events/.",
         [],
+    )
+    scratch: str | None = setting(
+        "Folder on a node's own disk, such as `$TMPDIR`, which the job looks up where it runs: stores are copied there "
+        "before training and deleted after it, without effect on results. Left out, or where there is no room, they "
+        "are read where they lie.",
+        None,
     )
     datasets: dict[str, AnyDataset] = setting("Data sets by name.", not_empty=True)
     models: dict[str, ModelSettings] = setting("Models by name.", {})

@@ -10,6 +10,7 @@ import polars
 from visae.config.settings import (
     AnyDataset,
     ImageFolderSettings,
+    ListedFolderSettings,
     ScenesSettings,
     SegmentationFolderSettings,
     TableSettings,
@@ -18,6 +19,7 @@ from visae.config.settings import (
 from visae.data.checks import checked_pictures
 from visae.data.classes import class_list_file
 from visae.data.folders import list_image_folder, list_segmentation_folder
+from visae.data.listed import list_files, list_listed_folder
 from visae.data.pictures import Listing, Picture, existing
 from visae.data.rows import COLUMNS, shared_between_splits, write_rows
 from visae.data.scenes import CLASSES, make_scenes
@@ -80,7 +82,12 @@ def read_ignore_ids(index_path: str | Path) -> tuple[int, ...]:
 
 def _build(settings: AnyDataset, index_path: Path, seed: int) -> None:
     provenance = Provenance(settings, _small_files(settings), seed, "cpu")
-    listing = _listed(settings, index_path, seed)
+    if isinstance(settings, ScenesSettings):
+        folder = index_path.parent.absolute() / "pictures"
+        make_scenes(settings, folder, seed)
+        listing = Listing(_made_pictures(folder), CLASSES)
+    else:
+        listing = listed(settings, seed)
     # Made pictures lie beside the index and move with it.
     base = index_path.parent.absolute() if isinstance(settings, ScenesSettings) else None
     ignore_ids = list(getattr(settings, "ignore_ids", ()))
@@ -108,21 +115,22 @@ def _small_files(settings: AnyDataset) -> list[Path]:
     """Files beside the pictures that decide the index."""
     if isinstance(settings, SegmentationFolderSettings):
         return [class_list_file(settings.root)]
+    if isinstance(settings, ListedFolderSettings):
+        return list_files(settings)
     found = [existing(settings.file, "file", folder=False)] if isinstance(settings, TableSettings) else []
     if isinstance(settings, TableSettings | WebDatasetSettings) and settings.classes is not None:
         found.append(existing(settings.classes, "classes", folder=False))
     return found
 
 
-def _listed(settings: AnyDataset, index_path: Path, seed: int) -> Listing:
-    if isinstance(settings, ScenesSettings):
-        folder = index_path.parent.absolute() / "pictures"
-        make_scenes(settings, folder, seed)
-        return Listing(_made_pictures(folder), CLASSES)
+def listed(settings: AnyDataset, seed: int) -> Listing:
+    """List the pictures of a data set that is on disk already, undecoded; raises DataError as `build_index` does."""
     if isinstance(settings, ImageFolderSettings):
         return list_image_folder(settings, seed)
     if isinstance(settings, SegmentationFolderSettings):
         return list_segmentation_folder(settings)
+    if isinstance(settings, ListedFolderSettings):
+        return list_listed_folder(settings)
     if isinstance(settings, TableSettings):
         return list_table(settings, seed)
     if isinstance(settings, WebDatasetSettings):

@@ -23,6 +23,7 @@ def train_one_of(
     seed: int = 0,
     target_manifests: list[Path] | None = None,
     loggers: list[str] | None = None,
+    scratch: str | None = None,
 ) -> dict[str, Any]:
     """Publish one SAE's results, training it and all others that are missing where it is not made yet.
 
@@ -36,7 +37,7 @@ def train_one_of(
     members
         All that share a reading of the data, by name. The name of a member's work folder must be a hash of all that
         decides its result; `output` is where that is published.
-    manifests, device, seed, target_manifests, loggers
+    manifests, device, seed, target_manifests, loggers, scratch
         As of `train`.
 
     Returns
@@ -57,7 +58,7 @@ def train_one_of(
             logger.info("to be trained on one reading: %s", ", ".join(missing))
             chosen = [Member(m.settings, m.work / name, m.work) for name, m in ((n, members[n]) for n in missing)]
             try:
-                train_together(chosen, manifests, device, seed, target_manifests, loggers)
+                train_together(chosen, manifests, device, seed, target_manifests, loggers, scratch)
             except VisaeError as error:
                 if not _made(own):
                     raise

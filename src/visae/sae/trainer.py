@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from visae.activations.staging import staged
 from visae.config.settings import AnySae
 from visae.device import chosen_device
 from visae.errors import TrainingError, VisaeError
@@ -28,6 +29,7 @@ def train(
     seed: int = 0,
     target_manifests: list[Path] | None = None,
     loggers: list[str] | None = None,
+    scratch: str | None = None,
 ) -> dict[str, Any]:
     """Train an SAE on the patches of split `train`; writes sae.safetensors, config.json, metrics.parquet, summary.json.
 
@@ -53,13 +55,17 @@ def train(
         shall give.
     loggers
         `tensorboard`, `wandb` or both: where else to send what metrics.parquet gets.
+    scratch
+        Folder on this machine's own disk that the stores are copied to first, such as `$TMPDIR`; see `staged`.
 
     Returns
     -------
     dict
         What summary.json holds: quality on held-out tokens (split `val` where a store has it).
     """
-    return train_together([Member(settings, output, work)], manifests, device, seed, target_manifests, loggers)[0]
+    return train_together(
+        [Member(settings, output, work)], manifests, device, seed, target_manifests, loggers, scratch
+    )[0]
 
 
 def train_together(
@@ -69,6 +75,7 @@ def train_together(
     seed: int = 0,
     target_manifests: list[Path] | None = None,
     loggers: list[str] | None = None,
+    scratch: str | None = None,
 ) -> list[dict[str, Any]]:
     """Train several SAEs on one reading of the data: each comes out as if `train` had trained it alone.
 
@@ -79,7 +86,7 @@ def train_together(
     ----------
     members
         What to train.
-    manifests, device, seed, target_manifests, loggers
+    manifests, device, seed, target_manifests, loggers, scratch
         As of `train`.
 
     Returns
@@ -100,10 +107,10 @@ def train_together(
             raise TrainingError(f"{key}: members that are trained together must have the same one, not {sorted(found)}")
     seed += first.seed
     targets = target_manifests or []
-    data = TrainingData(manifests, targets, first.batch_size, seed)
     failures: dict[int, VisaeError] = {}
     trainees = {}
-    with joined(chosen_device(device)) as (ranks, where):
+    with staged([*manifests, *targets], scratch) as near, joined(chosen_device(device)) as (ranks, where):
+        data = TrainingData(near[: len(manifests)], near[len(manifests) :], first.batch_size, seed)
         for number, member in enumerate(members):
             try:
                 trainees[number] = Trainee(member, data, [*manifests, *targets], where, seed, ranks, loggers or [])

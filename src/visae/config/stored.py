@@ -1,0 +1,38 @@
+"""Which activations a configuration needs: of which data sets, at which layers of which models."""
+
+from __future__ import annotations
+
+from visae.config.members import of_study
+from visae.config.settings import Settings, UnionSettings
+
+
+def members_of(settings: Settings, dataset: str) -> list[str]:
+    """Data sets that a name stands for: a union's members, else itself."""
+    section = settings.datasets[dataset]
+    return section.members if isinstance(section, UnionSettings) else [dataset]
+
+
+def used_datasets(settings: Settings) -> list[str]:
+    """Data sets that some study reads, unions as their members."""
+    used: set[str] = set()
+    for study in settings.studies.values():
+        used.update(members_of(settings, study.train_on), study.describe)
+    return sorted(used)
+
+
+def layers_of(settings: Settings, dataset: str, model: str) -> list[str]:
+    """Layers, with their hooks, that some study reads of a data set and model, in order."""
+    wanted: set[str] = set()
+    for study in settings.studies.values():
+        if study.stored_model != model:
+            continue
+        heads = {study.classification, study.segmentation} - {None}
+        trained_on = members_of(settings, study.train_on)
+        if dataset in {*trained_on, *study.describe, *heads}:
+            wanted.add(study.point)
+        if dataset in trained_on:
+            targets = {sae.target_point for sae in of_study(settings, study).values()}
+            wanted.update(target for target in targets if target is not None)
+        if dataset in heads:
+            wanted.add(str(study.head_layer))
+    return sorted(wanted)

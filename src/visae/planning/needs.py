@@ -1,0 +1,223 @@
+"""Disk, memory and arithmetic of a configuration's stores, SAEs and codes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from visae.activations.schema import ShardHeader, TokenChoice
+from visae.activations.store import ActivationStore
+from visae.config.members import sweep_members
+from visae.config.settings import GIVEN, AnySae, Settings, StudySettings
+from visae.config.stored import layers_of, members_of, used_datasets
+from visae.planning.models import PlannedModel
+from visae.sae.autoencoder import SparseAutoencoder
+from visae.sae.initial import empty_sae
+from visae.vision.hook_points import HookPoint
+
+# What a code takes in the files of `encode`: a float32, the latent's number in as few bits as do, and hardly anything
+# for picture and token, which repeat.
+_VALUE_BYTES, _PLACE_BYTES = 4, 0.1
+
+
+@dataclass(frozen=True)
+class StoreNeed:
+    """The activations of one data set and model: one forward pass for all `layers`; `tokens` are the rows of all."""
+
+    dataset: str
+    model: str
+    layers: list[str]
+    pictures: int
+    tokens: int
+    bytes: int
+    flop: float
+
+
+@dataclass(frozen=True)
+class SaeNeed:
+    """An SAE, or all members of a sweep, on one training set.
+
+    Attributes
+    ----------
+    count, width
+        How many are trained, and latents of each.
+    tokens
+        That all of them learn from, together.
+    bytes, checkpoint_bytes
+        Of what is published, and of the two checkpoints of each while they train.
+    memory_bytes
+        Of weights, gradients and Adam's two moments of all that train together; batches and codes come on top.
+    flop
+        Of all, as products of dense matrices.
+    """
+
+    sae: str
+    trained_on: str
+    model: str
+    layer: str
+    count: int
+    width: int
+    tokens: int
+    bytes: int
+    checkpoint_bytes: int
+    memory_bytes: int
+    flop: float
+
+
+@dataclass(frozen=True)
+class CodesNeed:
+    """The codes of one SAE on one data set; `bytes` for `active` latents a patch."""
+
+    sae: str
+    trained_on: str
+    model: str
+    layer: str
+    dataset: str
+    tokens: int
+    active: float
+    bytes: int
+    flop: float
+
+
+class Needs:
+    """What a configuration needs.
+
+    Parameters
+    ----------
+    settings
+        The configuration.
+    pictures
+        Number of pictures by data set.
+    active
+        Active latents a patch where the configuration sets no bound.
+    """
+
+    def __init__(self, settings: Settings, pictures: dict[str, int], active: float) -> None:
+        self.settings, self.pictures, self.active = settings, pictures, active
+        used = {study.model for study in settings.studies.values() if study.model is not None}
+        self.models = {name: PlannedModel(settings.models[name]) for name in sorted(used)}
+
+    def stores(self) -> list[StoreNeed]:
+        """Activations, by data set and model; those that were given are there already."""
+        found = []
+        for dataset in used_datasets(self.settings):
+            for name, model in self.models.items():
+                layers = layers_of(self.settings, dataset, name)
+                if not layers:
+                    continue
+                headers = [self._header(dataset, name, HookPoint.parse(layer)) for layer in layers]
+                rows = sum(header.n_images * header.choice.n_rows for header in headers)
+                size = sum(header.n_bytes for header in headers)
+                flop = self.pictures[dataset] * model.flop(layers)
+                found.append(StoreNeed(dataset, name, layers, self.pictures[dataset], rows, size, flop))
+        return found
+
+    def saes(self) -> list[SaeNeed]:
+        """SAEs and sweeps; studies that share them need them once."""
+        found = {}
+        for study in self.settings.studies.values():
+            for name in study.saes:
+                members = self.members(name)
+                saes = [self.untrained(study, section) for section in members]
+                sizes = [_bytes_of(sae.state_dict().values()) for sae in saes]
+                weights = sum(_bytes_of(sae.parameters()) for sae in saes)
+                tokens = [section.steps * section.batch_size for section in members]
+                found[self._place(study, name)] = SaeNeed(
+                    *self._place(study, name),
+                    count=len(members),
+                    width=saes[0].width,
+                    tokens=sum(tokens),
+                    # The chosen member is copied.
+                    bytes=sum(sizes) + (max(sizes) if name in self.settings.sweeps else 0),
+                    checkpoint_bytes=2 * (sum(sizes) + 2 * weights),
+                    memory_bytes=4 * weights,
+                    flop=sum(n * training_flop(sae) for n, sae in zip(tokens, saes, strict=True)),
+                )
+        return list(found.values())
+
+    def codes(self) -> list[CodesNeed]:
+        """Codes of each SAE, of sweeps of the chosen member, on each described data set."""
+        found = {}
+        for study in self.settings.studies.values():
+            for name in study.saes:
+                sae = self.untrained(study, self.members(name)[0])
+                active = self._active(name)
+                a_code = _VALUE_BYTES + _PLACE_BYTES + math.ceil(math.log2(sae.width)) / 8
+                for dataset in study.describe:
+                    tokens = self._patches(dataset, study)
+                    place = (*self._place(study, name), dataset)
+                    flop = tokens * encoding_flop(sae)
+                    found[place] = CodesNeed(*place, tokens, active, round(tokens * active * a_code), flop)
+        return list(found.values())
+
+    def members(self, name: str) -> list[AnySae]:
+        """Sections of the SAEs that a name stands for: its own, or those of a sweep's members."""
+        sweep = self.settings.sweeps.get(name)
+        if sweep is None:
+            return [self.settings.saes[name]]
+        return list(sweep_members(name, sweep, self.settings.saes[sweep.base]).values())
+
+    def untrained(self, study: StudySettings, section: AnySae) -> SparseAutoencoder:
+        """An SAE of a study, without memory for its weights."""
+        target = None if section.target_point is None else self._d_model(study, section.target_point)
+        with torch.device("meta"):
+            return empty_sae(section, self._d_model(study, study.point), target)
+
+    def study_of(self, need: SaeNeed | CodesNeed) -> StudySettings:
+        """Return a study that needs it."""
+        wanted = (need.trained_on, need.model, need.layer)
+        studies = self.settings.studies.values()
+        return next(s for s in studies if need.sae in s.saes and (s.train_on, s.stored_model, s.point) == wanted)
+
+    def _place(self, study: StudySettings, name: str) -> tuple[str, str, str, str]:
+        return name, study.train_on, study.stored_model, study.point
+
+    def _active(self, name: str) -> float:
+        """Latents that a patch has at most: `k`, or the limit on l0 by which a sweep's member is chosen."""
+        sweep = self.settings.sweeps.get(name)
+        limits = [getattr(section, "k", math.inf) for section in self.members(name)]
+        most = min(max(limits), sweep.select.at_most.get("l0", math.inf) if sweep else math.inf)
+        return most if most < math.inf else self.active
+
+    def _d_model(self, study: StudySettings, point: str) -> int:
+        if study.model is None:
+            return self._given(members_of(self.settings, study.train_on)[0]).d_model
+        return self.models[study.model].card.layers[HookPoint.parse(point).layer].d_model
+
+    def _patches(self, dataset: str, study: StudySettings) -> int:
+        if study.model is None:
+            store = self._given(dataset)
+            return store.n_images * store.n_tokens("patches")
+        header = self._header(dataset, study.model, HookPoint(study.layer, study.hook))
+        return header.n_images * (header.choice.n_rows - header.choice.n_prefix)
+
+    def _given(self, dataset: str) -> ActivationStore:
+        layer = layers_of(self.settings, dataset, GIVEN)[0]
+        folder = Path(self.settings.results, "activations", dataset, GIVEN, f"layer{layer}")
+        return ActivationStore.open(folder / "manifest.json")
+
+    def _header(self, dataset: str, model: str, point: HookPoint) -> ShardHeader:
+        """Header of a store as if it were one shard."""
+        card = self.models[model].card
+        card.check(point, "studies: layer")
+        choice = TokenChoice(tuple(card.tokens(point.layer)), self.settings.datasets[dataset].tokens_per_image)
+        shape = card.layers[point.layer]
+        dtype, pictures = self.settings.models[model].dtype, self.pictures[dataset]
+        return ShardHeader("", point.layer, point.hook, shape.d_model, dtype, choice, shape.grid, 0, pictures)
+
+
+def training_flop(sae: SparseAutoencoder) -> float:
+    """Floating-point operations of training a token: forward, and gradients of codes and of both matrices."""
+    return sae.width * (4.0 * sae.d_model + 6.0 * sae.d_target)
+
+
+def encoding_flop(sae: SparseAutoencoder) -> float:
+    """Floating-point operations of a token's codes."""
+    return 2.0 * sae.width * sae.d_model
+
+
+def _bytes_of(tensors: object) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)  # type: ignore[attr-defined]
