@@ -78,6 +78,7 @@ class Training:
 
         form = "%(asctime)s %(levelname)s %(message)s"
         logging.basicConfig(level=logging.INFO, format=form, datefmt="%H:%M:%S", stream=sys.stderr)
+        logging.getLogger("submitit").propagate = False  # it has a handler of its own
         task = Task.from_text(self.text)
         train_missing(task.members, task.manifests, task.device, task.seed, task.targets, task.loggers)
 

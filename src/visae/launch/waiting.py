@@ -175,7 +175,7 @@ class _Watch:
                 f"job {job} ended, and the disk is full: {free / 1e6:.1f} MB are free at {self._record.folder}. "
                 "Make room; started again, training goes on from its last checkpoint"
             )
-        if slurm.ended_by_itself(job, Path(self._record.folder)):
+        if state != "COMPLETED" and slurm.ended_by_itself(job, Path(self._record.folder)):
             raise LaunchError(f"training job {job} failed; the last lines of {self._record.log}:\n{self.tail()}")
         if state.startswith("CANCELLED"):
             raise LaunchError(f"job {job} was cancelled; started again, training goes on from its last checkpoint")
