@@ -11,7 +11,8 @@ import subprocess
 import time
 from pathlib import Path
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "srun")
+DAEMONS = ("munged", "slurmctld", "slurmd")
+CLIENTS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun", "sacct")
 SETUP = "apt-get install -y --no-install-recommends slurm-wlm munge"
 
 # Cores and memory are said, not had, so that jobs start at once; its two GPUs are none.
@@ -54,8 +55,7 @@ PartitionName=main Nodes=localhost Default=YES MaxTime=1440 State=UP OverSubscri
 
 def missing_programs() -> list[str]:
     """Programs of Slurm and munge that are not installed."""
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
-    return [program for program in PROGRAMS if shutil.which(program, path=path) is None]
+    return [program for program in (*DAEMONS, *CLIENTS) if _found(program) is None]
 
 
 class OneNode:
@@ -63,8 +63,7 @@ class OneNode:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
-        self.environment["PATH"] += os.pathsep + "/usr/sbin"
+        self.environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
         self._daemons: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
@@ -82,6 +81,12 @@ class OneNode:
         (folder / "slurm.conf").write_text(text)
         (folder / "gres.conf").write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
         places = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+        # As on a real cluster, clients know where the configuration is, whatever their environment.
+        (folder / "bin").mkdir()
+        for client in CLIENTS:
+            script = folder / "bin" / client
+            script.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {_found(client)} "$@"\n')
+            script.chmod(0o755)
         options = [f"--{option}={folder}/munge.{end}" for option, end in places.items()]
         self._start("munged", "--foreground", "--force", *options)
         self._wait_for((folder / "munge.socket").exists, "munged")
@@ -103,14 +108,13 @@ class OneNode:
 
     def run(self, *command: str) -> str:
         """Return what a client prints."""
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
+        done = subprocess.run([str(self.folder / "bin" / command[0]), *command[1:]], capture_output=True, text=True)
         return done.stdout
 
     def _start(self, program: str, *arguments: str) -> None:
-        found = shutil.which(program, path=self.environment["PATH"])
-        assert found is not None
+        environment = {**self.environment, "SLURM_CONF": str(self.folder / "slurm.conf")}
         with (self.folder / f"{program}.out").open("wb") as said:
-            daemon = subprocess.Popen([found, *arguments], env=self.environment, stdout=said, stderr=said)
+            daemon = subprocess.Popen([str(_found(program)), *arguments], env=environment, stdout=said, stderr=said)
         self._daemons.append(daemon)
 
     def _wait_for(self, ready, what: str, fail: bool = True) -> None:
@@ -122,6 +126,10 @@ class OneNode:
         if fail:
             logs = "\n".join(f"{path}:\n{path.read_text()[-2000:]}" for path in self.folder.glob("*.[lo][ou][gt]"))
             raise RuntimeError(f"{what} did not come within 30 s\n{logs}")
+
+
+def _found(program: str) -> str | None:
+    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
 def _free_ports(count: int) -> list[int]:

@@ -50,7 +50,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OneNode]:
             pytest.fail(reason)
         pytest.skip(reason)
     node = OneNode(tmp_path_factory.mktemp("node") / "slurm")
-    kept = {name: os.environ.get(name) for name in ("SLURM_CONF", "PATH", "PYTHONPATH")}
+    kept = {name: os.environ.get(name) for name in ("PATH", "PYTHONPATH")}
     try:
         node.start()
         os.environ.update(node.environment, PYTHONPATH=str(SMALL.ROOT / "src"))
@@ -247,7 +247,8 @@ def test_a_failure_for_good_ends_with_the_jobs_own_words(study: Any, vectors: Pa
 
 @pytest.mark.parametrize("how", ["ctrl-c", "killed", "killed, detached"])
 def test_snakemake_stopped_midway_cancels_or_is_joined(how: str, study: Any, vectors: Path, slurm: OneNode) -> None:
-    config = configured(vectors, {"detach": how.endswith("detached")})
+    detached = how.endswith("detached")
+    config = configured(vectors, {"detach": detached}, steps=6000 if detached else 1500)
     config["sweeps"]["sizes"]["grid"]["k"] = [4]
     config["studies"].pop("right")
     study.configure(config)
@@ -259,7 +260,7 @@ def test_snakemake_stopped_midway_cancels_or_is_joined(how: str, study: Any, vec
     else:
         process.kill()
     process.wait(60)
-    if how.endswith("detached"):
+    if detached:
         wait_for(lambda: "goes on without Snakemake" in said(study))
         assert slurm.run("squeue", "-h", "-t", "R", "-o", "%i").split() == [job]
     else:
@@ -267,7 +268,7 @@ def test_snakemake_stopped_midway_cancels_or_is_joined(how: str, study: Any, vec
         wait_for(lambda: not slurm.run("squeue", "-h", "-t", "PD,R,CG"))
     study.run("saes", "--unlock")
     assert start(study).wait(120) == 0, said(study)
-    if how.endswith("detached"):
+    if detached:
         assert f"joining job {job}" in said(study)
         assert jobs(study) == {job}
     else:

@@ -62,15 +62,15 @@ class Record:
         return slurm.log_of(self.job, Path(self.folder))
 
 
-def submitted(own: Member, task: Task, request: slurm.Request, runs: Path) -> Record:
+def submitted(own: Member, task: Task, request: slurm.Request, runs: Path, ended: Record | None) -> Record:
     """Have `own` trained by a new job, in one array with all that other processes want trained at the same time.
 
-    Of all processes one submits: the first to get the lease. The others then find their records.
+    Of all processes one submits: the first to get the lease. The others then find their records, unlike `ended`, which
+    is of a job that is no more.
     """
-    before = Record.of(own)
     with _announced(task, request, runs / "waiting"), leased(runs / "submitting.lease"):
         record = Record.of(own)
-        if record is not None and record != before:
+        if record is not None and record != ended:
             return record
         time.sleep(request.settings.gather)
         tasks = _missing([task, *_others(task, request, runs / "waiting")], own)

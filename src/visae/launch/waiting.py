@@ -60,42 +60,66 @@ def train_on_slurm(
     LaunchError
         If Slurm refuses the job or never starts it, or if it fails for good: the last lines of its log.
     """
-    record = Record.of(own)
-    if record is not None and not is_made(own):
-        state = slurm.state_of(record.job)
-        if state is None or state.is_live:
-            logger.info("joining job %s, which was submitted before", record.job)
-        elif request.attempt > 1 and slurm.ended_by_itself(record.job, Path(record.folder)):
-            raise LaunchError(f"not tried again: training job {record.job} failed by itself; its log: {record.log}")
-        else:
-            record = None
-    lost = 0
     with _signals_raise():
-        while not is_made(own):
-            if record is None:
-                record = submitted(own, task, request, runs)
-                logger.info("%s is trained by Slurm job %s; its log: %s", own.output.name, record.job, record.log)
-            watch = _Watch(own, record, request, log, snakemake)
-            try:
-                reason = watch.until_ended()
-            except LaunchError:
-                raise
-            except BaseException:
-                watch.abandon()
-                raise
-            if reason is None:
-                record = Record.of(own) or record  # made, or another process has submitted again
-                continue
-            lost += 1
-            if lost > request.settings.resubmissions:
-                raise LaunchError(
-                    f"{reason}\nslurm: resubmissions: {lost - 1} were not enough; its last words:\n{watch.tail()}"
-                )
-            logger.warning("%s; submitting again, to go on from the last checkpoint", reason)
-            if "OUT_OF_MEMORY" in reason:
-                request = replace(request, memory_mb=2 * request.memory_mb)
-            record = None
+        try:
+            _have_trained(own, task, request, runs, log, snakemake)
+        except (KeyboardInterrupt, SystemExit):
+            _abandon(own, request.settings.detach)
+            raise
     return publish(own)
+
+
+def _have_trained(own: Member, task: Task, request: slurm.Request, runs: Path, log: Path, snakemake: int) -> None:
+    """Submit or join jobs until the result lies in the work folder."""
+    ended = Record.of(own)
+    record = _joined(own, ended, request, log, snakemake) if ended is not None else None
+    lost = 0
+    while not is_made(own):
+        if record is None:
+            record = submitted(own, task, request, runs, ended)
+            logger.info("%s is trained by Slurm job %s; its log: %s", own.output.name, record.job, record.log)
+        watch = _Watch(own, record, request, log, snakemake)
+        reason = watch.until_ended()
+        if reason is None:
+            record = Record.of(own) or record  # made, or another process has submitted again
+            continue
+        lost += 1
+        if lost > request.settings.resubmissions:
+            raise LaunchError(
+                f"{reason}\nslurm: resubmissions: {lost - 1} were not enough; its last words:\n{watch.tail()}"
+            )
+        logger.warning("%s; submitting again, to go on from the last checkpoint", reason)
+        if "OUT_OF_MEMORY" in reason:
+            request = replace(request, memory_mb=2 * request.memory_mb)
+        record, ended = None, record
+
+
+def _abandon(own: Member, detach: bool) -> None:
+    """Cancel the job with its whole array, for they all end with Snakemake; or leave it."""
+    record = Record.of(own)
+    if record is None:
+        return
+    if detach:
+        logger.warning("job %s goes on without Snakemake; started again, it joins the job", record.job)
+        return
+    logger.warning("cancelling job %s; started again, training goes on from its last checkpoint", record.job)
+    slurm.cancel(record.job.partition("_")[0])
+    record.withdraw(own)
+
+
+def _joined(own: Member, record: Record, request: slurm.Request, log: Path, snakemake: int) -> Record | None:
+    """Return the record of an earlier process where its job lives; where it is done, take over its log."""
+    if is_made(own):
+        logger.info("job %s, which was submitted before, has made it", record.job)
+        _Watch(own, record, request, log, snakemake).until_ended()
+        return record
+    state = slurm.state_of(record.job)
+    if state is None or state.is_live:
+        logger.info("joining job %s, which was submitted before", record.job)
+        return record
+    if request.attempt > 1 and slurm.ended_by_itself(record.job, Path(record.folder)):
+        raise LaunchError(f"not tried again: training job {record.job} failed by itself; its log: {record.log}")
+    return None
 
 
 class _Watch:
@@ -126,15 +150,6 @@ class _Watch:
         finally:
             self._copy_log(at_the_end=True)
         return None
-
-    def abandon(self) -> None:
-        """Cancel the job with its whole array, or leave it where the configuration says so."""
-        if self._settings.detach:
-            logger.warning("job %s goes on without Snakemake; started again, it joins the job", self._record.job)
-            return
-        logger.warning("cancelling job %s; started again, training goes on from its last checkpoint", self._record.job)
-        slurm.cancel(self._record.job.partition("_")[0])
-        self._record.withdraw(self._own)
 
     def tail(self) -> str:
         """Last lines of the job's log."""
