@@ -16,14 +16,6 @@ localrules:
     select_sae,
 
 
-def training_threads(wildcards):
-    """Cores of a training job."""
-    if WHERE == "slurm":
-        return 0
-    # Members of a sweep take all there are: side by side, all but the first would only wait for it.
-    return 16 if len(together(wildcards)) > 1 else SHARED_CORES
-
-
 rule train_sae:
     input:
         manifests=train_stores,

@@ -154,7 +154,8 @@ def test_a_full_disk_loses_nothing_that_was_whole(
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "runs").symlink_to(disk, target_is_directory=True)
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]).returncode:
+    as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    if subprocess.run([*as_root, "mount", "-t", "tmpfs", "-o", "size=8m,mode=1777", "tmpfs", str(disk)]).returncode:
         pytest.skip("no small disk can be mounted here, which takes root")
     try:
         run = Submitted(folder, vectors / "manifest.json", resubmissions=1)
@@ -167,7 +168,7 @@ def test_a_full_disk_loses_nothing_that_was_whole(
         assert run.weights() == uninterrupted
         assert "goes on from step" in run.said
     finally:
-        subprocess.run(["umount", "--lazy", str(disk)])
+        subprocess.run([*as_root, "umount", "--lazy", str(disk)])
 
 
 # --- jobs that cannot start, or fail ---------------------------------------------------------------
@@ -212,9 +213,9 @@ def jobs(study: Any) -> set[str]:
 
 
 def test_a_sweep_over_two_stores_is_one_array_with_a_log_of_each(study: Any, vectors: Path) -> None:
-    study.configure(configured(vectors, steps=200))
+    study.configure(configured(vectors, {"setup": ["echo this line sets up"], "minutes": 3, "gpus": 1}, steps=200))
     assert study.run("activations").returncode == 0
-    process = start(study)
+    process = start(study, "--set-resources", "train_sae:runtime=7", "train_sae:slurm_partition=main")
     assert process.wait(120) == 0, said(study)
     (left, right) = sorted(jobs(study))
     assert (left.split("_")[0], left.split("_")[1], right.split("_")[1]) == (right.split("_")[0], "0", "1")
@@ -224,6 +225,11 @@ def test_a_sweep_over_two_stores_is_one_array_with_a_log_of_each(study: Any, vec
         assert all(
             "to be trained on one reading: sizes-" in log and "Job completed successfully" in log for log in logs
         )
+    # What was asked for: the command line's, then the configuration's.
+    (script,) = (study.folder / "results/.runs/slurm").glob("*_submission.sh")
+    asked = set(script.read_text().splitlines())
+    assert {f"#SBATCH --{option}" for option in ("time=7", "partition=main", "gres=gpu:1", "mem=500MB")} <= asked
+    assert all("this line sets up" in path.read_text() for path in script.parent.glob("*_log.out"))
     # Shown while waiting: states, and each job's log once.
     assert re.search(r"INFO job \d+_0: (PENDING|RUNNING)", said(study))
     assert said(study).count("to be trained on one reading") == 2
