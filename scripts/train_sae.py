@@ -25,7 +25,7 @@ with running_job(globals()) as job:
         made_from = [text, str(output.parent), *(path.read_text() for path in [*manifests, *targets])]
         work = Path(job.spec["runs"], text_sha256("\n".join(made_from))[:16])
         members[name] = Member(settings, output.with_name(name), work)
-    loggers = json.loads(job.resources.loggers)
-    task = Task(list(members.values()), manifests, targets, job.device, job.seed, loggers)
+    loggers, scratch = json.loads(job.resources.loggers), str(job.resources.scratch) or None
+    task = Task(list(members.values()), manifests, targets, job.device, job.seed, loggers, scratch)
     request, runs = Request.of(job.resources), Path(job.spec["runs"])
     train_sae(output.name, task, job.resources.where, request, runs, job.log, job.resources.snakemake)

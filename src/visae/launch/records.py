@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,7 @@ def _missing(tasks: list[Task], own: Member) -> list[Task]:
         ]
         members = [own, *others] if task is tasks[0] else others
         if members:
-            found.append(Task(members, task.manifests, task.targets, task.device, task.seed, task.loggers))
+            found.append(replace(task, members=members))
     return found
 
 

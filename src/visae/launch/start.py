@@ -44,4 +44,5 @@ def train_sae(
         return publish(members[name])
     from visae.sae.sweep import train_one_of  # imports torch, which a waiting process does without
 
-    return train_one_of(name, members, task.manifests, task.device, task.seed, task.targets, task.loggers)
+    more = (task.targets, task.loggers, task.scratch)
+    return train_one_of(name, members, task.manifests, task.device, task.seed, *more)

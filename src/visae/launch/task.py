@@ -23,7 +23,7 @@ class Task:
     ----------
     members
         SAEs that share a reading of the data; each one's result is left in its work folder.
-    manifests, targets, device, seed, loggers
+    manifests, targets, device, seed, loggers, scratch
         As of `visae.sae.trainer.train`.
     """
 
@@ -33,6 +33,7 @@ class Task:
     device: str
     seed: int
     loggers: list[str]
+    scratch: str | None = None
 
     def to_text(self) -> str:
         """Return it as JSON."""
@@ -40,7 +41,7 @@ class Task:
             {"settings": to_plain(m.settings), "output": str(m.output), "work": str(m.work)} for m in self.members
         ]
         paths = {"manifests": [str(p) for p in self.manifests], "targets": [str(p) for p in self.targets]}
-        rest = {"device": self.device, "seed": self.seed, "loggers": self.loggers}
+        rest = {"device": self.device, "seed": self.seed, "loggers": self.loggers, "scratch": self.scratch}
         return json.dumps({"members": members, **paths, **rest})
 
     @classmethod
@@ -80,7 +81,8 @@ class Training:
         logging.basicConfig(level=logging.INFO, format=form, datefmt="%H:%M:%S", stream=sys.stderr)
         logging.getLogger("submitit").propagate = False  # it has a handler of its own
         task = Task.from_text(self.text)
-        train_missing(task.members, task.manifests, task.device, task.seed, task.targets, task.loggers)
+        more = (task.targets, task.loggers, task.scratch)
+        train_missing(task.members, task.manifests, task.device, task.seed, *more)
 
     def checkpoint(self) -> Any:
         """Return what shall run after a requeue: the same. Checkpoints are written by the training itself."""
