@@ -41,8 +41,8 @@ SelectTypeParameters=CR_Core
 MpiDefault=none
 ReturnToService=2
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1,sched_min_interval=0
-# Ended jobs are forgotten soon, as on a busy cluster.
-MinJobAge=20
+# The default: Snakemake, which asks now and then, must see that a job has ended.
+MinJobAge=300
 InactiveLimit=0
 KillWait=5
 OverTimeLimit=0
