@@ -26,7 +26,7 @@ rule extract:
     resources:
         mem_mb=grown(8000),
         runtime=grown(240),
-        gpus=GPUS,
+        gpu=GPUS,
         layers=lambda wildcards: " ".join(
             layers_of(SETTINGS, wildcards.dataset, wildcards.model)
         ),

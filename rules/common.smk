@@ -1,5 +1,6 @@
 # Parses the configuration once, and makes the canonical specs that jobs run with.
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,10 @@ from snakemake.utils import min_version, update_config
 
 from visae.config.members import every_sae, own_settings, sweep_members
 from visae.config.parse import parse_config, to_plain
-from visae.config.settings import GIVEN
+from visae.config.settings import GIVEN, SlurmSettings
 from visae.config.stored import layers_of, members_of, used_datasets
 from visae.errors import ConfigError
+from visae.launch.where import chosen_cluster
 from visae.provenance import code_fingerprint
 from visae.running import import_from_checkout
 
@@ -54,6 +56,7 @@ POINTS = sorted(
     | {sae.target_point for sae in EVERY_SAE.values() if sae.target_point is not None}
 )
 GPUS = 0 if SETTINGS.device == "cpu" else 1
+WHERE = chosen_cluster(SETTINGS.cluster)
 try:
     # Two jobs side by side with half of the cores each end earlier than one after the other with all of them.
     SHARED_CORES = max(1, workflow.cores // 2)

@@ -17,7 +17,7 @@ rule encode:
     resources:
         mem_mb=grown(8000),
         runtime=grown(240),
-        gpus=GPUS,
+        gpu=GPUS,
     params:
         spec=spec(SETTINGS.features, "visae.features.codes"),
     message:

@@ -189,10 +189,11 @@ rule report:
     conda:
         ENVIRONMENT
     params:
-        # The report shows rules, settings and figures: it is made again with any of them. A function, because paths in
-        # settings may hold braces.
+        # The report shows rules, settings and figures: it is made again with any of them, but for where jobs run. A
+        # function, because paths in settings may hold braces.
         spec=lambda wildcards: spec(
-            replace(SETTINGS, scratch=None), snakefile=workflow.main_snakefile
+            replace(SETTINGS, scratch=None, cluster="auto", slurm=SlurmSettings()),
+            snakefile=workflow.main_snakefile,
         ),
     message:
         "Writing Snakemake's report"

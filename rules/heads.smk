@@ -19,7 +19,7 @@ rule probe:
     resources:
         mem_mb=grown(8000),
         runtime=grown(120),
-        gpus=GPUS,
+        gpu=GPUS,
     params:
         spec=spec(SETTINGS.heads.probe, "visae.heads.probe"),
     message:
@@ -47,7 +47,7 @@ rule segmentation_head:
     resources:
         mem_mb=grown(8000),
         runtime=grown(120),
-        gpus=GPUS,
+        gpu=GPUS,
     params:
         spec=spec(SETTINGS.heads.segmentation, "visae.heads.segmentation"),
     message:

@@ -26,7 +26,7 @@ rule segmentation_arms:
     resources:
         mem_mb=grown(8000),
         runtime=grown(240),
-        gpus=GPUS,
+        gpu=GPUS,
     params:
         spec=lambda wildcards: spec(
             SETTINGS.interventions,
@@ -61,7 +61,7 @@ rule classification_edits:
     resources:
         mem_mb=grown(8000),
         runtime=grown(240),
-        gpus=GPUS,
+        gpu=GPUS,
     params:
         spec=lambda wildcards: spec(
             SETTINGS.interventions,

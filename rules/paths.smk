@@ -102,6 +102,14 @@ def together(wildcards):
     }
 
 
+def training_threads(wildcards):
+    """Cores of a training job."""
+    if WHERE == "slurm":
+        return 0
+    # Members of a sweep take all there are: side by side, all but the first would only wait for it.
+    return 16 if len(together(wildcards)) > 1 else SHARED_CORES
+
+
 def of_members(file):
     """Input function: a file of every member of the sweep that the wildcards name."""
     return lambda wildcards: expand(

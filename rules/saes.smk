@@ -2,7 +2,14 @@
 #
 # Every member of a sweep is a job of its own, so that adding one redoes nothing of the others. The first of those jobs
 # trains all that are missing on one reading of the data; the others then find theirs made. Which those are is a
-# resource: it decides how fast a job is and not what it makes.
+# resource: it decides how fast a job is and not what it makes. So is where training runs, and what it asks Slurm for.
+
+ASKED = {
+    "slurm_partition": SETTINGS.slurm.partition,
+    "slurm_account": SETTINGS.slurm.account,
+    "qos": SETTINGS.slurm.qos,
+    "constraint": SETTINGS.slurm.constraint,
+}
 
 
 localrules:
@@ -24,14 +31,22 @@ rule train_sae:
         f"benchmarks/{SAE}/summary.json.tsv"
     wildcard_constraints:
         sae=names(EVERY_SAE),
+    # Where Slurm trains, jobs only wait: all at once, beside Snakemake, and without a core.
+    localrule: WHERE == "slurm"
     conda:
         ENVIRONMENT
-    # Members of a sweep take all there are: side by side, all but the first would only wait for it.
-    threads: lambda wildcards: 16 if len(together(wildcards)) > 1 else SHARED_CORES
+    threads: training_threads
     resources:
-        mem_mb=grown(8000),
-        runtime=grown(720),
-        gpus=GPUS,
+        **{key: value for key, value in ASKED.items() if value is not None},
+        mem_mb=grown(int(1000 * SETTINGS.slurm.memory_gb)),
+        runtime=grown(SETTINGS.slurm.minutes),
+        gpu=GPUS if SETTINGS.slurm.gpus is None else SETTINGS.slurm.gpus,
+        cpus_per_task=SETTINGS.slurm.cpus,
+        slurm=json.dumps(to_plain(SETTINGS.slurm)),
+        where=WHERE,
+        snakemake=os.getpid(),
+        train_jobs=1,
+        attempt=lambda wildcards, attempt: attempt,
         loggers=json.dumps(SETTINGS.loggers),
         scratch=SETTINGS.scratch or "",
         together=lambda wildcards: json.dumps(together(wildcards)),

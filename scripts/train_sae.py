@@ -6,9 +6,11 @@ from pathlib import Path
 from visae.config.parse import from_plain, to_plain
 from visae.config.settings import AnySae
 from visae.files import text_sha256
+from visae.launch.slurm import Request
+from visae.launch.start import train_sae
+from visae.launch.task import Task
 from visae.running import running_job
-from visae.sae.sweep import train_one_of
-from visae.sae.trainee import Member
+from visae.work import Member
 
 with running_job(globals()) as job:
     manifests = [Path(path) for path in job.input.manifests]
@@ -19,8 +21,11 @@ with running_job(globals()) as job:
         settings = from_plain(AnySae, plain)
         # Whatever decides a result names the folder of the work in progress, so nothing else is ever resumed.
         text = json.dumps({**job.spec, "settings": to_plain(settings)}, sort_keys=True)
-        made_from = [text, *(path.read_text() for path in [*manifests, *targets])]
+        # Where it is published belongs to that: two data sets may hold the same, and be asked for at the same time.
+        made_from = [text, str(output.parent), *(path.read_text() for path in [*manifests, *targets])]
         work = Path(job.spec["runs"], text_sha256("\n".join(made_from))[:16])
         members[name] = Member(settings, output.with_name(name), work)
     loggers, scratch = json.loads(job.resources.loggers), str(job.resources.scratch) or None
-    train_one_of(output.name, members, manifests, job.device, job.seed, targets, loggers, scratch)
+    task = Task(list(members.values()), manifests, targets, job.device, job.seed, loggers, scratch)
+    request, runs = Request.of(job.resources), Path(job.spec["runs"])
+    train_sae(output.name, task, job.resources.where, request, runs, job.log, job.resources.snakemake)

@@ -23,3 +23,7 @@ class StoreError(VisaeError):
 
 class TrainingError(VisaeError):
     """Training cannot go on: a loss that is not a number, a checkpoint of something else."""
+
+
+class LaunchError(VisaeError):
+    """Slurm refused a job, never started it, or it failed for good."""

@@ -29,6 +29,7 @@ class Job:
     wildcards: Any
     resources: Any
     text: str
+    log: Path
 
     @functools.cached_property
     def spec(self) -> dict[str, Any]:
@@ -70,8 +71,9 @@ def running_job(namespace: dict[str, Any]) -> Iterator[Job]:
         The script's `globals()`.
     """
     snakemake = namespace.get("snakemake") or _looked_up(namespace["__doc__"])
-    job = Job(snakemake.input, snakemake.output, snakemake.wildcards, snakemake.resources, snakemake.params.spec)
-    with _logging_to(Path(snakemake.log[0])):
+    spec, log = snakemake.params.spec, Path(snakemake.log[0])
+    job = Job(snakemake.input, snakemake.output, snakemake.wildcards, snakemake.resources, spec, log)
+    with _logging_to(log):
         try:
             yield job
         except VisaeError as error:
@@ -85,7 +87,9 @@ def running_job(namespace: dict[str, Any]) -> Iterator[Job]:
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handlers: list[logging.Handler] = [logging.FileHandler(path, mode="w"), logging.StreamHandler(sys.stderr)]
+    path.write_text("")
+    # To its end, so that others may write to it too: a waiting job adds what the job on the cluster says.
+    handlers: list[logging.Handler] = [logging.FileHandler(path, mode="a"), logging.StreamHandler(sys.stderr)]
     form = "%(asctime)s %(levelname)s %(message)s"
     logging.basicConfig(level=logging.INFO, format=form, datefmt="%H:%M:%S", handlers=handlers, force=True)
     logging.captureWarnings(True)

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from sae_variants import CASES
 
-from visae.sae.trainee import Member
 from visae.sae.trainer import train_together
+from visae.work import Member
 
 SHARED = {"steps": 12, "batch_size": 128, "seed": 2, "checkpoint_every": 6, "log_every": 4, "dead_after_tokens": 128}
 

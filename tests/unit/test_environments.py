@@ -7,7 +7,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 # Snakemake's head process has these; jobs do not need them.
-HEAD_ONLY = {"snakemake", "pygments"}
+HEAD_ONLY = {"snakemake", "snakemake-executor-plugin-slurm", "pygments"}
 
 
 def pins(lines: list[str]) -> dict[str, str]:

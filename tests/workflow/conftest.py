@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("Snakefile", "rules", "scripts", "src", "config", "report", "envs")
+PARTS = ("Snakefile", "rules", "scripts", "src", "config", "report", "envs", "profiles")
 
 SMALL: dict[str, Any] = {
     "device": "cpu",

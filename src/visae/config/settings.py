@@ -36,6 +36,7 @@ from visae.config.saes import (  # noqa: F401
     TopKSettings,
     point_text,
 )
+from visae.config.slurm import SlurmSettings
 from visae.config.sweeps import SelectSettings, SweepSettings  # noqa: F401
 
 # --- models --------------------------------------------------------------------------------------
@@ -246,4 +247,10 @@ class Settings:
     heads: HeadSettings = setting("Task heads.", HeadSettings())
     interventions: InterventionSettings = setting("Edits and their measurement.", InterventionSettings())
     figures: FigureSettings = setting("How figures look.", FigureSettings())
+    cluster: Literal["auto", "slurm", "local", "debug"] = setting(
+        "Where SAEs are trained: in jobs of their own on `slurm`, or `local`, in Snakemake's job; `auto` takes Slurm "
+        "where it answers. `debug` is what Slurm would run, but here, under Python's debugger.",
+        "auto",
+    )
+    slurm: SlurmSettings = setting("Training jobs on Slurm.", SlurmSettings())
     environment: Literal["cpu", "cuda"] = setting("Which of `envs/` jobs use under `--sdm conda`.", "cpu")

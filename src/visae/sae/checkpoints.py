@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from visae.files import atomic_path, file_sha256, read_json, write_json
+from visae.files import atomic_path, file_sha256, read_json, write_json, write_text
 
 _KEPT = 2
 _log = logging.getLogger(__name__)
@@ -53,6 +54,17 @@ class Checkpoints:
 
     def __init__(self, folder: str | Path, run: dict[str, Any]) -> None:
         self.folder, self.run = Path(folder), run
+        self._owner = secrets.token_hex(8)
+
+    def take_over(self) -> None:
+        """From here on this process writes them: an older one stops at its next checkpoint."""
+        write_text(self.folder / "owner", self._owner)
+
+    def stop_if_taken_over(self) -> None:
+        """Exit where another process has taken the run over, or ended it."""
+        owner = self.folder / "owner"
+        if not owner.is_file() or owner.read_text() != self._owner:
+            raise SystemExit(f"{self.folder}: another process has taken this run over; this one stops")
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, then delete all but the newest two."""

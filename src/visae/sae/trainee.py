@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from visae.sae.loggers import opened
 from visae.sae.metrics import quality
 from visae.sae.parallel import Ranks
 from visae.sae.run import NotFinite, TrainingRun
+from visae.work import Member
+
+logger = logging.getLogger(__name__)
 
 _METRICS = (
     *("loss", "reconstruction", "auxk", "sparsity", "gate_reconstruction"),
@@ -32,25 +36,6 @@ _METRICS = (
 )
 # What may differ between the parts of a continued run.
 _WITHOUT_EFFECT = ("log_every", "checkpoint_every")
-
-
-@dataclass(frozen=True)
-class Member:
-    """One of several SAEs that are trained together.
-
-    Parameters
-    ----------
-    settings
-        Variant, width and how to train.
-    output
-        Folder of the results; summary.json is written last.
-    work
-        Folder of the checkpoints; they are deleted when the results are written.
-    """
-
-    settings: AnySae
-    output: Path
-    work: Path
 
 
 class Trainee:
@@ -87,6 +72,8 @@ class Trainee:
         self.provenance = Provenance(self.settings, manifests, seed, described(device))
         identity = _identity(self.settings, manifests, seed, device)
         self.checkpoints = Checkpoints(Path(member.work) / "checkpoints", identity)
+        if ranks.number == 0:
+            self.checkpoints.take_over()
         self.run = self._started(device, seed)
         self._seconds, self._waited, self._counted = 0.0, 0.0, self.run.step
         output, work = Path(member.output), Path(member.work)
@@ -103,6 +90,7 @@ class Trainee:
         run = TrainingRun(self.settings, sae.to(device), self.ranks)
         if kept is not None:
             run.restore(kept)
+            logger.info("%s goes on from step %d", Path(self.member.output).name, run.step)
         steps = self.ranks.gathered(torch.tensor([run.step], device=device)).tolist()
         if len(set(steps)) > 1:
             raise TrainingError(f"{self.member.work}: processes found checkpoints of steps {steps}; they must share it")
@@ -144,19 +132,20 @@ class Trainee:
 
     def _note(self, split: str, row: dict[str, Any]) -> None:
         self.run.rows.append({"step": self.run.step, "split": split, **row})
-        for logger in self._loggers:
-            logger.log(self.run.step, {f"{split}/{name}": value for name, value in row.items()})
+        for sink in self._loggers:
+            sink.log(self.run.step, {f"{split}/{name}": value for name, value in row.items()})
 
     def keep(self) -> None:
         """Write a checkpoint of the step it is at."""
         if self.ranks.number == 0:
+            self.checkpoints.stop_if_taken_over()
             self.checkpoints.save(self.run.checkpoint())
 
     def finish(self) -> dict[str, Any]:
         """Write the results, each whole, summary.json last, and delete the checkpoints; returns the summary."""
         run, output = self.run, Path(self.member.output)
-        for logger in self._loggers:
-            logger.close()
+        for sink in self._loggers:
+            sink.close()
         logged = pl.DataFrame([row for row in run.rows if row["split"] == "train"])
         summary = {
             **asdict(quality(run.sae, *self.data.held_out)),
@@ -174,6 +163,7 @@ class Trainee:
         }
         if self.ranks.number > 0:
             return summary
+        self.checkpoints.stop_if_taken_over()
         schema = {"step": pl.Int64, "split": pl.String, **dict.fromkeys(_METRICS, pl.Float64)}
         with atomic_path(output / "metrics.parquet") as temporary:
             pl.DataFrame(run.rows, schema=schema, orient="row").write_parquet(temporary)

@@ -15,7 +15,8 @@ from visae.progress import progress_bar
 from visae.sae.data import TrainingData
 from visae.sae.interruption import Interruption
 from visae.sae.parallel import Ranks, joined
-from visae.sae.trainee import Member, Trainee
+from visae.sae.trainee import Trainee
+from visae.work import Member
 
 logger = logging.getLogger(__name__)
 

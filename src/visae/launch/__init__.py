@@ -1,0 +1,1 @@
+"""How training reaches a machine: in the rule's own process, or submitted to Slurm and waited for."""
