@@ -90,7 +90,7 @@ def _take_normalization(sae: SparseAutoencoder, sample: Tensor, target: Tensor |
 
 def empty_sae(settings: AnySae, d_model: int, d_target: int | None = None) -> SparseAutoencoder:
     """SAE of the right shape, all weights zero; a transcoder where `d_target` is given."""
-    width = settings.expansion * d_model
+    width = round(settings.expansion * d_model)
     kind = cast(Any, VARIANTS[settings.variant])
     variant = cast(Variant, kind.from_settings(settings, width, d_target or d_model))
     return SparseAutoencoder(d_model, width, variant, d_target, settings.clamp)
