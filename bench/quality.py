@@ -11,8 +11,8 @@ on visae's own scenes. Every run is told its number of steps, and those of one s
 at its own defaults, its warm-up cut to a tenth of the run where it is longer, and at the learning rate that was best of
 a few on a seed of its own; visae runs at its defaults alone. Peers with a normalization of their own use it. TopK keeps
 k codes a token, BatchTopK k a token of each batch, also when it is measured; for ReLU every contender's penalty is
-steered to k, and who does not get there is not compared. Values are medians over three seeds, ratios visae over the
-contender.
+steered to k, and what an SAE then has above it is dropped, the smallest codes first. Values are medians over three
+seeds, ratios visae over the contender.
 
 Finished runs are kept in ~/.cache/visae/bench/scratch/quality/runs.jsonl, so a stopped benchmark goes on where it was.
 """
@@ -34,13 +34,13 @@ from quality_judged import rows_of
 from quality_runs import SEEDS, KeptRuns, Worker, compare
 from trainer_contenders import CONTENDERS, Contender
 
-WIDTH, BATCH, K = 1536, 512, 32
+WIDTH, BATCH, K = 768, 256, 32
 STEPS = (100, 500, 3000)
 # What each peer does to activations before it trains on them.
 NORMALIZATIONS = {"saelens": "mean norm", "dictionary_learning": "unit square", "saev": "centred"}
 # Learning rates tried beside a peer's own, by number of steps: for Adam, and for sign descent.
 ADAM = {100: [3e-3, 1e-2, 3e-2], 500: [1e-3, 3e-3, 1e-2], 3000: [1e-3, 3e-3]}
-SIGN = {100: [8e-3, 3e-2], 500: [8e-3, 3e-2], 3000: [4e-3, 8e-3]}
+SIGN = {100: [1e-2, 4e-2], 500: [5e-3, 1e-2], 3000: [4e-3, 8e-3]}
 COMPARED = {
     variant: [contender for contender in CONTENDERS[variant] if contender.options.get("variant") is None]
     for variant in ("topk", "batchtopk", "relu")
@@ -93,7 +93,7 @@ def _compared(
     ]
     grids = {contender.name: _grid(contender, quick) for contender in contenders}
     study = compare(workers, grids, SEEDS[:1] if quick else SEEDS, at_once)
-    return rows_of(f"{variant}, {data.name}", study, K)
+    return rows_of(f"{variant}, {data.name}", study)
 
 
 def _settings(contender: Contender, variant: str, data: Activations) -> dict[str, object]:

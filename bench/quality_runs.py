@@ -152,29 +152,17 @@ def compare(workers: list[Worker], grids: dict[str, Grid], seeds: tuple[int, ...
 
 
 def _at(worker: Worker, steps: int, rates: list[float], seeds: tuple[int, ...]) -> list[Outcome]:
-    """A contender's defaults, and its best learning rate if that is another than its own."""
+    """A contender at its defaults, and at the best of other learning rates."""
     found = [_outcome(worker, "defaults", steps, seeds)]
     if rates:
         best = tuned_rate(worker, steps, rates)
-        if best is not None:
-            found.append(_outcome(worker, f"learning rate {best:g}", steps, seeds, learning_rate=best))
+        found.append(_outcome(worker, f"learning rate {best:g}", steps, seeds, learning_rate=best))
     return found
 
 
-def tuned_rate(worker: Worker, steps: int, rates: list[float]) -> float | None:
-    """Learning rate with the smallest error on the tuning seed; None if that is the contender's own.
-
-    An SAE with another number of codes than wanted counts only where none has the wanted one.
-    """
-    tried: dict[float | None, dict[str, Any]] = {None: worker.run(steps=steps, seed=TUNING_SEED)}
-    tried.update({rate: worker.run(steps=steps, seed=TUNING_SEED, learning_rate=rate) for rate in rates})
-    wanted = worker.settings.get("l0", worker.settings["k"])
-    return min(tried, key=lambda rate: (not comparable(tried[rate]["l0"], wanted), tried[rate]["nmse"]))
-
-
-def comparable(l0: float, wanted: float) -> bool:
-    """Whether codes a token are as many as wanted, within a tenth."""
-    return abs(l0 / wanted - 1) <= 0.1
+def tuned_rate(worker: Worker, steps: int, rates: list[float]) -> float:
+    """Learning rate with the smallest error on the tuning seed."""
+    return min(rates, key=lambda rate: worker.run(steps=steps, seed=TUNING_SEED, learning_rate=rate)["nmse"])
 
 
 def _outcome(worker: Worker, how: str, steps: int, seeds: tuple[int, ...], **options: Any) -> Outcome:

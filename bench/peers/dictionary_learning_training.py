@@ -52,16 +52,13 @@ def prepare(given: dict[str, Any], batches: SomeBatches) -> Trainee:
 
     bias = ae.encoder.bias.data if given["variant"] == "relu" else None
 
-    def reconstruct(rows: Tensor) -> tuple[Tensor, Tensor]:
-        found = codes(rows)
-        return ae.decode(found), found
-
     return Trainee(
         lambda rows: trainer.update(next(numbers), rows),
         codes,
         bias,
         lambda rows: ae.encoder(rows - ae.bias),
-        reconstruct,
+        codes,
+        ae.decode,
         getattr(trainer, "l1_penalty", None),
         partial(setattr, trainer, "l1_penalty"),
     )

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import torchvision_operators  # noqa: F401
-from quality_protocol import largest_of_batch
 from torch import Tensor
 from training_protocol import SomeBatches, Trainee, serve_training
 
@@ -57,18 +56,16 @@ def prepare(given: dict[str, Any], batches: SomeBatches) -> Trainee:
             return sae.encode(rows)[1]
         return sae.eval().encode(rows)[1]  # the running threshold: top_k is for whole batches
 
-    def reconstruct(rows: Tensor) -> tuple[Tensor, Tensor]:
-        found = sae.encoder(rows)[1] if given["variant"] == "batchtopk" else sae.encode(rows)[1]
-        if given["variant"] == "batchtopk":
-            found = largest_of_batch(found, k)
-        return sae.decode(found), found
+    def dense_codes(rows: Tensor) -> Tensor:
+        return sae.encoder(rows)[1] if given["variant"] == "batchtopk" else sae.encode(rows)[1]
 
     return Trainee(
         step,
         codes,
         sae.encoder.final_block[0].bias.data,
         lambda rows: sae.encoder(rows)[0],
-        reconstruct,
+        dense_codes,
+        sae.decode,
         L1,
         partial(weight.__setitem__, "l1"),
         sae.eval,

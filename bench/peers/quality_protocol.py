@@ -4,7 +4,8 @@ All contenders are measured by the same function, in the units of the raw activa
 activations before training (`Trainee.normalization`) is done to the batches, and undone to what comes out.
 
 ReLU SAEs have no fixed number of codes a token. So that all have the same, the weight of each one's own penalty is
-steered while it trains: raised where a batch has more codes than wanted, and lowered where it has fewer.
+steered while it trains: raised where a batch has more codes than wanted, and lowered where it has fewer. What an SAE
+then still has above that number is dropped when it is measured, the smallest codes first.
 """
 
 from __future__ import annotations
@@ -55,13 +56,24 @@ class Normalized:
         return (self.batches[number] - self.shift) / self.scale
 
 
-def quality_of(reconstruct: Callable[[Tensor], tuple[Tensor, Tensor]], rows: Tensor, size: int) -> dict[str, float]:
+def largest_of_batch(codes: Tensor, k: int) -> Tensor:
+    """Keep the k * n largest of dense codes (n, width)."""
+    flat = codes.flatten()
+    values, places = flat.topk(k * len(codes))
+    return torch.zeros_like(flat).scatter_(0, places, values).view_as(codes)
+
+
+def quality_of(
+    encode: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor], rows: Tensor, size: int, k: int
+) -> dict[str, float]:
     """Normalized squared error and sparsity on held-out raw activations (n, d_model), taken `size` at a time.
+
+    Of codes that are more than k a token, the smallest of each batch are dropped, so that no SAE has more.
 
     Parameters
     ----------
-    reconstruct
-        From raw activations (m, d_model) to what the SAE makes of them, and its dense codes (m, width).
+    encode, decode
+        From raw activations (m, d_model) to dense codes (m, width), and back.
 
     Returns
     -------
@@ -72,8 +84,8 @@ def quality_of(reconstruct: Callable[[Tensor], tuple[Tensor, Tensor]], rows: Ten
     deviation = (rows - rows.mean(0)).double().square().sum()
     squared, codes, fired = 0.0, 0, torch.zeros(0)
     for part in rows.split(size):
-        given, latents = reconstruct(part)
-        squared += float((given - part).double().square().sum())
+        latents = largest_of_batch(encode(part), k)
+        squared += float((decode(latents) - part).double().square().sum())
         active = latents != 0
         codes += int(active.sum())
         fired = active.any(0) if not len(fired) else fired | active.any(0)
@@ -82,13 +94,6 @@ def quality_of(reconstruct: Callable[[Tensor], tuple[Tensor, Tensor]], rows: Ten
         "l0": codes / len(rows),
         "silent_share": float((~fired).double().mean()),
     }
-
-
-def largest_of_batch(codes: Tensor, k: int) -> Tensor:
-    """Keep the k * n largest of dense codes (n, width)."""
-    flat = codes.flatten()
-    values, places = flat.topk(k * len(codes))
-    return torch.zeros_like(flat).scatter_(0, places, values).view_as(codes)
 
 
 class Steering:
@@ -130,14 +135,18 @@ def trained(prepare: Prepare, given: dict[str, Any]) -> dict[str, float]:
         trainee.step(rows)
     trainee.finish()
 
-    def reconstruct(rows: Tensor) -> tuple[Tensor, Tensor]:
-        assert trainee.reconstruct is not None
-        given, codes = trainee.reconstruct((rows - shift) / scale)
-        return given * scale + shift, codes
-
+    encode, decode = trainee.dense_codes, trainee.decode
+    assert encode is not None
+    assert decode is not None
     held_out = torch.from_numpy(np.fromfile(given["held_out"], np.float32)).view(-1, d_model)
     with torch.no_grad():
-        return quality_of(reconstruct, held_out, size)
+        return quality_of(
+            lambda rows: encode((rows - shift) / scale),
+            lambda codes: decode(codes) * scale + shift,
+            held_out,
+            size,
+            given["k"],
+        )
 
 
 def serve_quality(prepare: Prepare, given: dict[str, Any], answers: TextIO) -> None:

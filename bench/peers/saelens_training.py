@@ -48,10 +48,6 @@ def prepare(given: dict[str, Any], batches: SomeBatches) -> Trainee:
         trainer.step(rows)
         trainer.n_training_steps += 1
 
-    def reconstruct(rows: Tensor) -> tuple[Tensor, Tensor]:
-        codes = sae.encode(rows)
-        return sae.decode(codes), codes
-
     l1 = trainer.coefficient_schedulers.get("l1")
 
     def set_l1(weight: float) -> None:
@@ -62,7 +58,8 @@ def prepare(given: dict[str, Any], batches: SomeBatches) -> Trainee:
         sae.encode,
         sae.b_enc.data,
         lambda rows: sae.encode_with_hidden_pre(rows)[1],
-        reconstruct,
+        sae.encode,
+        sae.decode,
         l1.final_value if l1 else None,
         set_l1,
     )

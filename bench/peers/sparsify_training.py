@@ -51,17 +51,19 @@ def prepare(given: dict[str, Any], batches: SomeBatches) -> Trainee:
             silent[fired] = 0
             fired.zero_()
 
-    def reconstruct(rows: Tensor) -> tuple[Tensor, Tensor]:
+    def dense_codes(rows: Tensor) -> Tensor:
         values, latents = sae.encode(rows)[:2]
-        codes = rows.new_zeros(len(rows), sae.num_latents).scatter_(1, latents, values)
-        return sae.decode(values, latents), codes
+        return rows.new_zeros(len(rows), sae.num_latents).scatter_(1, latents, values)
+
+    def decode(codes: Tensor) -> Tensor:
+        return codes @ sae.W_dec + sae.b_dec
 
     def finish() -> None:
         if scheduler is None:
             optimizer.eval()  # the average of the weights, which is what it saves
         sae.set_decoder_norm_to_unit_norm()
 
-    return Trainee(step, lambda rows: sae.encode(rows).top_acts, reconstruct=reconstruct, finish=finish)
+    return Trainee(step, lambda rows: sae.encode(rows).top_acts, dense_codes=dense_codes, decode=decode, finish=finish)
 
 
 def _optimizer(sae: torch.nn.Module, given: dict[str, Any], training: Any) -> tuple[Any, Any]:

@@ -42,8 +42,9 @@ class Trainee:
     encoder_bias, pre_activations
         What `start_sparse` needs: the bias (width,) that may be changed in place, and what it is added to and is
         part of, (n, width) for a batch.
-    reconstruct
-        Reconstruction (n, d_model) and dense codes (n, width) of a batch: what a trained SAE is judged by.
+    dense_codes, decode
+        Dense codes (n, width) of a batch, at least as many as its rule of training keeps, and what given codes
+        reconstruct, (n, d_model): what a trained SAE is judged by.
     penalty, set_penalty
         Weight of the sparsity penalty that it starts with, and how to change it; of ReLU SAEs.
     finish
@@ -54,7 +55,8 @@ class Trainee:
     codes: Callable[[Tensor], Tensor]
     encoder_bias: Tensor | None = None
     pre_activations: Callable[[Tensor], Tensor] | None = None
-    reconstruct: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+    dense_codes: Callable[[Tensor], Tensor] | None = None
+    decode: Callable[[Tensor], Tensor] | None = None
     penalty: float | None = None
     set_penalty: Callable[[float], object] | None = None
     finish: Callable[[], object] = lambda: None

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any, get_args, get_type_hints
 
 import torch
-from quality_protocol import largest_of_batch
 from torch import Tensor
 from training_protocol import CannotRun, SomeBatches, Trainee, serve_training
 
@@ -53,18 +52,16 @@ def prepare(given: dict[str, Any], batches: SomeBatches) -> Trainee:
     def codes(rows: Tensor) -> Tensor:
         return sae.sparse_codes(rows).dense()
 
-    def reconstruct(rows: Tensor) -> tuple[Tensor, Tensor]:
-        found = codes(rows)
-        if given["variant"] == "batchtopk":  # by the rule of training, which keeps the same number for all contenders
-            found = largest_of_batch(pre_activations(rows).relu(), given["k"])
-        return sae.decode(found), found
+    def dense_codes(rows: Tensor) -> Tensor:
+        return pre_activations(rows).relu() if given["variant"] == "batchtopk" else codes(rows)
 
     return Trainee(
         run.advance,
         codes,
         sae.encoder_bias.data,
         pre_activations,
-        reconstruct,
+        dense_codes,
+        sae.decode,
         getattr(sae.variant, "l1", None),
         partial(setattr, sae.variant, "l1"),
     )
