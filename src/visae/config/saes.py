@@ -16,7 +16,9 @@ class SaeSettings:
     expansion: int = setting("Latents per dimension of the activations (the expansion factor).", 8, minimum=1)
     steps: int = setting("Optimizer steps.", 300, minimum=1)
     batch_size: int = setting("Tokens in a step.", 2048, minimum=1)
-    learning_rate: float = setting("Adam's peak learning rate.", 2e-3, above=0)
+    learning_rate: float | None = setting(
+        "Adam's peak learning rate; left out, 0.08 divided by the square root of `steps`.", None, above=0
+    )
     warmup_steps: int = setting("Steps over which the learning rate grows linearly to its peak.", 20, minimum=0)
     decay_share: float = setting(
         "Share of the steps, at the end, over which the learning rate falls linearly to zero.",
@@ -25,6 +27,11 @@ class SaeSettings:
         maximum=1,
     )
     gradient_clip: float = setting("Largest norm of the gradient.", 1.0, above=0)
+    encoder_start: Literal["fitted", "unit"] = setting(
+        "Length of the encoder's rows at the start: `fitted`, where the first reconstructions are as good as they can "
+        "be, or `unit`, like the decoder's. With `unit` they overshoot, and a short training is spent on that.",
+        "fitted",
+    )
     seed: int = setting("Seed of the initial weights and of the order of the data.", 0, minimum=0)
     log_every: int = setting("Steps between two rows of metrics.parquet.", 10, minimum=1)
     checkpoint_every: int = setting("Steps between two checkpoints.", 100, minimum=1)
@@ -44,6 +51,11 @@ class SaeSettings:
     target_hook: Literal["residual", "attention", "mlp", "norm"] = setting(
         "What of that block; as a study's `hook`. Without effect without `target_layer`.", "residual"
     )
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """Adam's peak learning rate."""
+        return self.steps**-0.5 * 0.08 if self.learning_rate is None else self.learning_rate
 
     @property
     def target_point(self) -> str | None:

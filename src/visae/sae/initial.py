@@ -72,7 +72,21 @@ def initial_sae(settings: AnySae, sample: Tensor, seed: int, target: Tensor | No
         chance = torch.randn(means.shape, generator=generator)
         weights.decoder.copy_(normalize(normalize(means) + 0.1 * normalize(chance)))
         sae.variant.start(weights, inputs[some], generator, wanted)
+    if settings.encoder_start == "fitted":
+        _fit_codes(sae, inputs[some], inputs[some] if target is None else wanted)
     return sae
+
+
+def _fit_codes(sae: SparseAutoencoder, inputs: Tensor, target: Tensor) -> None:
+    """Scale all codes alike, so that reconstructions of normalized inputs (n, d_model) have the least squared error.
+
+    Rows that are active together are much alike, and each alone would explain most of a token: their sum overshoots.
+    """
+    no_dead = torch.zeros(sae.width, dtype=torch.bool)
+    made = sae.variant.step(sae.weights, inputs, 0, no_dead, target).error + target
+    factor = float((made * target).sum() / made.square().sum())
+    if factor > 0:  # it is not a number where no code is positive
+        sae.variant.scale(sae.weights, factor)
 
 
 def _take_normalization(sae: SparseAutoencoder, sample: Tensor, target: Tensor | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -79,6 +80,11 @@ class JumpRelu(Variant):
         quantile = upper_quantile(inputs @ weights.encoder.T, ACTIVE_AT_FIRST)
         # Above the kernel's half width: below it, pre-activations under zero would move thresholds.
         self.log_threshold.detach().copy_(quantile.clamp(min=self.bandwidth).log())
+
+    def scale(self, weights: Weights, factor: float) -> None:
+        """Make all codes `factor` times as large, in place; but thresholds stay above the kernel's half width."""
+        super().scale(weights, factor)
+        self.log_threshold.detach().add_(math.log(factor)).clamp_(min=math.log(self.bandwidth))
 
     def dense(self, inputs: Tensor, encoder: Tensor, encoder_bias: Tensor) -> Tensor:
         """Codes (n, width) of normalized inputs (n, d_model); differentiable, but not in the thresholds."""

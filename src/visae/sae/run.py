@@ -25,7 +25,7 @@ def learning_rate(settings: AnySae, number: int) -> float:
     """Learning rate of step `number` (from 0): linear warm-up, constant, linear fall to zero."""
     rising = (number + 1) / max(1, settings.warmup_steps)
     falling = (settings.steps - number) / max(1.0, settings.decay_share * settings.steps)
-    return settings.learning_rate * min(1.0, rising, falling)
+    return settings.peak_learning_rate * min(1.0, rising, falling)
 
 
 class TrainingRun:
@@ -54,7 +54,7 @@ class TrainingRun:
         self.settings, self.sae, self.ranks = settings, sae, ranks
         for module in sae.variant.modules():
             module.ranks = ranks  # type: ignore[assignment]
-        self.optimizer = torch.optim.Adam(sae.parameters(), lr=settings.learning_rate, fused=True)
+        self.optimizer = torch.optim.Adam(sae.parameters(), lr=settings.peak_learning_rate, fused=True)
         self.step = 0
         self.silent = torch.zeros(sae.width, dtype=torch.int64, device=sae.decoder_bias.device)
         self.rows: list[dict[str, Any]] = []
@@ -88,7 +88,7 @@ class TrainingRun:
         if not (math.isfinite(norm) and math.isfinite(sum(losses))):
             raise NotFinite(
                 f"step {self.step + 1}: the loss or its gradient is not a finite number; try a lower learning_rate "
-                f"(now {settings.learning_rate:g}) or a longer warmup_steps (now {settings.warmup_steps})"
+                f"(now {settings.peak_learning_rate:g}) or a longer warmup_steps (now {settings.warmup_steps})"
             )
         rate = learning_rate(settings, self.step)
         self._update(done, rate, min(1.0, settings.gradient_clip / max(norm, 1e-30)))
