@@ -154,7 +154,7 @@ def test_a_loss_that_is_not_a_number_stops_before_the_weights_are_touched():
     run = TrainingRun(settings, initial_sae(settings, torch.randn(100, 8), seed=0))
     run.advance(torch.randn(16, 8))
     before = {name: tensor.clone() for name, tensor in run.checkpoint().tensors.items()}
-    with pytest.raises(TrainingError, match=r"step 2: the loss .* learning_rate \(now 0.002\)"):
+    with pytest.raises(TrainingError, match=r"step 2: the loss .* learning_rate \(now 0.008\)"):
         run.advance(torch.full((16, 8), math.inf))
     for name, tensor in run.checkpoint().tensors.items():
         assert torch.equal(tensor, before[name]), name

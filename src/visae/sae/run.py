@@ -54,7 +54,11 @@ class TrainingRun:
         self.settings, self.sae, self.ranks = settings, sae, ranks
         for module in sae.variant.modules():
             module.ranks = ranks  # type: ignore[assignment]
-        self.optimizer = torch.optim.Adam(sae.parameters(), lr=settings.peak_learning_rate, fused=True)
+        groups = [
+            {"params": [parameter], "multiple": settings.bias_rate if name.endswith("bias") else 1.0}
+            for name, parameter in sae.named_parameters()
+        ]
+        self.optimizer = torch.optim.Adam(groups, lr=settings.peak_learning_rate, fused=True)
         self.step = 0
         self.silent = torch.zeros(sae.width, dtype=torch.int64, device=sae.decoder_bias.device)
         self.rows: list[dict[str, Any]] = []
@@ -105,7 +109,7 @@ class TrainingRun:
         for parameter, gradient in zip(self.sae.parameters(), done.all_gradients, strict=True):
             parameter.grad = gradient if shrink == 1 else gradient.mul_(shrink)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["multiple"]
         self.optimizer.step()
         variant = self.sae.variant
         for name, value in done.buffers.items():
