@@ -1,6 +1,7 @@
-"""The quality benchmark's logic without peers: the common measure, equal sparsity, kept runs, tuning, goals, planted."""
+"""The quality benchmark's logic, without peers: the measure, equal sparsity, kept runs, tuning, goals, planted."""
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 
 BENCH = Path(__file__).parents[2] / "bench"
-sys.path[:0] = [str(BENCH), str(BENCH / "peers")]
+sys.path.insert(0, str(BENCH))
+sys.path.insert(0, str(BENCH / "peers"))
 
 import quality_planted as planted
 from quality_judged import rows_of
@@ -50,7 +52,9 @@ def outcome(name: str, nmse: float, steps: int = 100, how: str = "defaults") -> 
 
 def test_the_error_is_about_the_mean_and_in_raw_units() -> None:
     rows = 7 + 3 * torch.randn(600, D_MODEL, generator=torch.Generator().manual_seed(0))
-    everything = quality_of(lambda part: torch.cat([part, part], 1), lambda codes: codes[:, :D_MODEL], rows, 100, 99)
+    everything = quality_of(
+        lambda part: torch.cat([part, part], 1), lambda codes: codes[:, :D_MODEL], rows, 100, 2 * D_MODEL
+    )
     assert everything["nmse"] == 0
     mean = quality_of(
         lambda part: torch.ones(len(part), 3), lambda codes: rows.mean(0).expand(len(codes), -1), rows, 100, 3
@@ -98,17 +102,19 @@ def test_batches_of_a_seed_are_the_same_for_all_and_cover_an_epoch(data: dict[st
 
 def test_steering_reaches_the_wanted_number_of_codes() -> None:
     rows = torch.randn(256, 400, generator=torch.Generator().manual_seed(2))
-    weight = {"penalty": 1.0}
-    # The larger the penalty, the fewer codes; it starts at a half of them.
-    trainee = Trainee(
-        step=lambda rows: None,
-        codes=lambda rows: (rows - torch.tensor(weight["penalty"]).log()).relu(),
-        penalty=1.0,
-        set_penalty=lambda value: weight.__setitem__("penalty", value),
-    )
+    state = {"threshold": 0.0, "penalty": 1.0}
+
+    def step(rows: torch.Tensor) -> None:  # as in training, thresholds follow the penalty slowly
+        state["threshold"] += 0.2 * (math.log(state["penalty"]) - state["threshold"])
+
+    def codes(rows: torch.Tensor) -> torch.Tensor:
+        return (rows - state["threshold"]).relu()
+
+    trainee = Trainee(step, codes, penalty=1.0, set_penalty=lambda value: state.update(penalty=value))
     steering = Steering(trainee, 20)
     for _ in range(100):
         steering.look(rows)
+        trainee.step(rows)
     assert float((trainee.codes(rows) > 0).sum(1).float().mean()) == pytest.approx(20, rel=0.1)
 
 
