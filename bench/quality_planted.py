@@ -117,7 +117,7 @@ def trained(variant: str, planted: Planted, steps: int) -> dict[str, float]:
 def _described(sae: SparseAutoencoder, new: Tensor) -> dict[str, float]:
     codes = sae.sparse_codes(new)
     error = (sae.decode(codes) - new).square().sum() / (new - new.mean(0)).square().sum()
-    return {"l0": len(codes.values) / len(new), "nmse": float(error)}
+    return {"l0": len(codes.values) / len(new), "nmse": float(error.detach())}
 
 
 def baseline(name: str, planted: Planted) -> dict[str, float]:

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-BENCH = Path(__file__).parents[2] / "bench"
-sys.path.insert(0, str(BENCH))
-sys.path.insert(0, str(BENCH / "peers"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "bench" / "peers"))
 
 import quality_planted as planted
 from quality_judged import rows_of

@@ -238,3 +238,16 @@ def test_initial_weights_depend_on_the_seed(case, data):
     assert torch.equal(first.decoder_weight, same.decoder_weight)
     assert not torch.equal(first.decoder_weight, other.decoder_weight)
     torch.testing.assert_close(normalize(first.decoder_weight), first.decoder_weight)
+
+
+@every_variant
+def test_a_fitted_start_has_nearly_the_scale_of_the_least_error(case, data):
+    sae = initial_sae(dataclasses.replace(case.settings, encoder_start="fitted"), data, seed=0)
+    unit = initial_sae(dataclasses.replace(case.settings, encoder_start="unit"), data, seed=0)
+    inputs = sae.normalized(data)
+    made = sae.variant.step(sae.weights, inputs, 0, torch.zeros(WIDTH, dtype=torch.bool)).error + inputs
+    # A power of two: between half an octave below the best scale and half an octave above it.
+    assert 2**-0.6 < float((made * inputs).sum() / made.square().sum()) < 2**0.6
+    assert torch.equal(sae.decoder_weight, unit.decoder_weight)
+    ratio = (sae.encoder_weight / unit.encoder_weight).detach()
+    assert float(ratio.log2().round().std()) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import numpy as np
@@ -78,15 +79,16 @@ def initial_sae(settings: AnySae, sample: Tensor, seed: int, target: Tensor | No
 
 
 def _fit_codes(sae: SparseAutoencoder, inputs: Tensor, target: Tensor) -> None:
-    """Scale all codes alike, so that reconstructions of normalized inputs (n, d_model) have the least squared error.
+    """Scale all codes alike, so that reconstructions of normalized inputs (n, d_model) have nearly the least error.
 
     Rows that are active together are much alike, and each alone would explain most of a token: their sum overshoots.
+    The scale is a power of two, which rounds nothing: what lies exactly on a threshold stays there.
     """
     no_dead = torch.zeros(sae.width, dtype=torch.bool)
     made = sae.variant.step(sae.weights, inputs, 0, no_dead, target).error + target
     factor = float((made * target).sum() / made.square().sum())
     if factor > 0:  # it is not a number where no code is positive
-        sae.variant.scale(sae.weights, factor)
+        sae.variant.scale(sae.weights, 2.0 ** round(math.log2(factor)))
 
 
 def _take_normalization(sae: SparseAutoencoder, sample: Tensor, target: Tensor | None) -> None:

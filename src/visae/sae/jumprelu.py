@@ -79,7 +79,8 @@ class JumpRelu(Variant):
         """Set thresholds so that each latent is active on a small share of the tokens (n, d_model)."""
         quantile = upper_quantile(inputs @ weights.encoder.T, ACTIVE_AT_FIRST)
         # Above the kernel's half width: below it, pre-activations under zero would move thresholds.
-        self.log_threshold.detach().copy_(quantile.clamp(min=self.bandwidth).log())
+        # And a little above the token whose value it is, so that rounding does not decide about that token.
+        self.log_threshold.detach().copy_(quantile.clamp(min=self.bandwidth).mul(1 + 1e-5).log())
 
     def scale(self, weights: Weights, factor: float) -> None:
         """Make all codes `factor` times as large, in place; but thresholds stay above the kernel's half width."""
