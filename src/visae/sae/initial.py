@@ -74,21 +74,26 @@ def initial_sae(settings: AnySae, sample: Tensor, seed: int, target: Tensor | No
         weights.decoder.copy_(normalize(normalize(means) + 0.1 * normalize(chance)))
         sae.variant.start(weights, inputs[some], generator, wanted)
     if settings.encoder_start == "fitted":
-        _fit_codes(sae, inputs[some], inputs[some] if target is None else wanted)
+        _fit_codes(sae, inputs[some], inputs[some] if target is None else wanted, sae.width - n_random)
     return sae
 
 
-def _fit_codes(sae: SparseAutoencoder, inputs: Tensor, target: Tensor) -> None:
-    """Scale all codes alike, so that reconstructions of normalized inputs (n, d_model) have nearly the least error.
+def _fit_codes(sae: SparseAutoencoder, inputs: Tensor, target: Tensor, n_centroids: int) -> None:
+    """Scale the codes of centroids, and those of the other latents, to where they alone reconstruct inputs best.
 
-    Rows that are active together are much alike, and each alone would explain most of a token: their sum overshoots.
-    The scale is a power of two, which rounds nothing: what lies exactly on a threshold stays there.
+    Rows that are active together are alike, and each alone would explain much of a token: their sum overshoots, that of
+    centroids most. Scales are powers of two, which round nothing: what lies exactly on a threshold stays there.
     """
-    no_dead = torch.zeros(sae.width, dtype=torch.bool)
-    made = sae.variant.step(sae.weights, inputs, 0, no_dead, target).error + target
-    factor = float((made * target).sum() / made.square().sum())
-    if factor > 0:  # it is not a number where no code is positive
-        sae.variant.scale(sae.weights, 2.0 ** round(math.log2(factor)))
+    weights, no_dead = sae.weights, torch.zeros(sae.width, dtype=torch.bool)
+    factors = torch.ones(sae.width)
+    for part in (slice(n_centroids), slice(n_centroids, None)):
+        alone = torch.full_like(weights.encoder_bias, -torch.inf)
+        alone[part] = weights.encoder_bias[part]
+        made = sae.variant.step(weights._replace(encoder_bias=alone), inputs, 0, no_dead, target).error + target
+        factor = float((made * target).sum() / made.square().sum())
+        if factor > 0:  # it is not a number where no code is positive
+            factors[part] = 2.0 ** math.floor(math.log2(factor))
+    sae.variant.scale(weights, factors)
 
 
 def _take_normalization(sae: SparseAutoencoder, sample: Tensor, target: Tensor | None) -> None:

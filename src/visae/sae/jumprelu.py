@@ -82,10 +82,10 @@ class JumpRelu(Variant):
         # And a little above the token whose value it is, so that rounding does not decide about that token.
         self.log_threshold.detach().copy_(quantile.clamp(min=self.bandwidth).mul(1 + 1e-5).log())
 
-    def scale(self, weights: Weights, factor: float) -> None:
-        """Make all codes `factor` times as large, in place; but thresholds stay above the kernel's half width."""
-        super().scale(weights, factor)
-        self.log_threshold.detach().add_(math.log(factor)).clamp_(min=math.log(self.bandwidth))
+    def scale(self, weights: Weights, factors: Tensor) -> None:
+        """Make each latent's codes `factors` (width,) times as large; thresholds stay above the kernel's half width."""
+        super().scale(weights, factors)
+        self.log_threshold.detach().add_(factors.log()).clamp_(min=math.log(self.bandwidth))
 
     def dense(self, inputs: Tensor, encoder: Tensor, encoder_bias: Tensor) -> Tensor:
         """Codes (n, width) of normalized inputs (n, d_model); differentiable, but not in the thresholds."""
