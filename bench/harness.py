@@ -28,13 +28,13 @@ class Target:
     of
         Which of the two is bound.
     sign
-        `>=` or `<`.
+        `>=`, `<` or `<=`.
     bound
         The bound, in the unit of what is bound.
     """
 
     of: Literal["value", "ratio"]
-    sign: Literal[">=", "<"]
+    sign: Literal[">=", "<", "<="]
     bound: float
 
     def __str__(self) -> str:
@@ -42,7 +42,7 @@ class Target:
 
     def holds(self, measured: float) -> bool:
         """Whether a measured value or ratio keeps the bound."""
-        return measured >= self.bound if self.sign == ">=" else measured < self.bound
+        return {">=": measured >= self.bound, "<": measured < self.bound, "<=": measured <= self.bound}[self.sign]
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from itertools import count
 from typing import Any
 
 import torchvision_operators  # noqa: F401
 from torch import Tensor
-from training_protocol import Batches, Trainee, serve_training
+from training_protocol import SomeBatches, Trainee, serve_training, warm_up
 
 # A run long enough that no schedule ends within the benchmark.
 STEPS = 100_000
 
 
-def prepare(given: dict[str, Any], batches: Batches) -> Trainee:
+def prepare(given: dict[str, Any], batches: SomeBatches) -> Trainee:
     """Make the trainer, which makes the SAE."""
     os.environ["WANDB_MODE"] = "disabled"
     from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer
@@ -28,15 +29,21 @@ def prepare(given: dict[str, Any], batches: Batches) -> Trainee:
         "jumprelu": JumpReluTrainer,
         "relu": StandardTrainer,
     }
-    sparsity = {"k": given["k"]} if given["variant"] in ("topk", "batchtopk") else {}
+    options = {"k": given["k"]} if given["variant"] in ("topk", "batchtopk") else {}
+    steps = given.get("steps", STEPS)
+    if "learning_rate" in given:
+        options["lr"] = given["learning_rate"]
+    if given["variant"] in ("jumprelu", "relu"):
+        options["sparsity_warmup_steps"] = warm_up(2000, steps)
     trainer = kinds[given["variant"]](
-        steps=STEPS,
+        steps=steps,
+        warmup_steps=warm_up(1000, steps),
         activation_dim=given["d_model"],
         dict_size=given["width"],
         layer=0,
         lm_name="planted",
         device="cpu",
-        **sparsity,
+        **options,
     )
     numbers, ae = count(), trainer.ae
 
@@ -44,8 +51,16 @@ def prepare(given: dict[str, Any], batches: Batches) -> Trainee:
         return ae.encode(rows, use_threshold=False) if given["variant"] == "batchtopk" else ae.encode(rows)
 
     bias = ae.encoder.bias.data if given["variant"] == "relu" else None
+
     return Trainee(
-        lambda rows: trainer.update(next(numbers), rows), codes, bias, lambda rows: ae.encoder(rows - ae.bias)
+        lambda rows: trainer.update(next(numbers), rows),
+        codes,
+        bias,
+        lambda rows: ae.encoder(rows - ae.bias),
+        codes,
+        ae.decode,
+        getattr(trainer, "l1_penalty", None),
+        partial(setattr, trainer, "l1_penalty"),
     )
 
 

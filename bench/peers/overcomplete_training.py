@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torchvision_operators  # noqa: F401
 from torch import Tensor
-from training_protocol import Batches, Trainee, serve_training
+from training_protocol import SomeBatches, Trainee, serve_training
 
 L1 = 1e-3
 
@@ -24,7 +24,7 @@ def squared_error(x: Tensor, x_hat: Tensor, *_: Tensor) -> Tensor:
     return (x - x_hat).square().mean()
 
 
-def prepare(given: dict[str, Any], batches: Batches) -> Trainee:
+def prepare(given: dict[str, Any], batches: SomeBatches) -> Trainee:
     """Make the SAE, its loss and its optimizer."""
     from overcomplete.sae import SAE, BatchTopKSAE, JumpSAE, TopKSAE, mse_l1, train_sae
 
@@ -40,8 +40,13 @@ def prepare(given: dict[str, Any], batches: Batches) -> Trainee:
             active = (codes > 0).float().mean().detach()
             return squared_error(x, x_hat) - (sae.thresholds.sum() if active * width > k else 0)
     else:
-        sae, criterion = SAE(d_model, width), partial(mse_l1, penalty=L1 / batches.size)
-    optimizer = torch.optim.Adam(sae.parameters(), lr=5e-4)
+        sae = SAE(d_model, width)
+
+        def criterion(*found: Tensor) -> Tensor:
+            return mse_l1(*found, penalty=weight["l1"] / batches.size)
+
+    weight = {"l1": L1}
+    optimizer = torch.optim.Adam(sae.parameters(), lr=given.get("learning_rate", 5e-4))
 
     def step(rows: Tensor) -> None:
         train_sae(sae, [rows], criterion, optimizer, nb_epochs=1, monitoring=0)
@@ -51,7 +56,20 @@ def prepare(given: dict[str, Any], batches: Batches) -> Trainee:
             return sae.encode(rows)[1]
         return sae.eval().encode(rows)[1]  # the running threshold: top_k is for whole batches
 
-    return Trainee(step, codes, sae.encoder.final_block[0].bias.data, lambda rows: sae.encoder(rows)[0])
+    def dense_codes(rows: Tensor) -> Tensor:
+        return sae.encoder(rows)[1] if given["variant"] == "batchtopk" else sae.encode(rows)[1]
+
+    return Trainee(
+        step,
+        codes,
+        sae.encoder.final_block[0].bias.data,
+        lambda rows: sae.encoder(rows)[0],
+        dense_codes,
+        sae.decode,
+        L1,
+        partial(weight.__setitem__, "l1"),
+        sae.eval,
+    )
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ from typing import Any
 
 import torchvision_operators  # noqa: F401
 from torch import Tensor
-from training_protocol import Batches, Trainee, serve_training
+from training_protocol import SomeBatches, Trainee, serve_training
 
 # A run long enough that no schedule ends within the benchmark.
 STEPS = 100_000
 
 
-def prepare(given: dict[str, Any], batches: Batches) -> Trainee:
+def prepare(given: dict[str, Any], batches: SomeBatches) -> Trainee:
     """Make the SAE and its trainer."""
     from sae_lens import (
         BatchTopKTrainingSAEConfig,
@@ -33,10 +33,11 @@ def prepare(given: dict[str, Any], batches: Batches) -> Trainee:
         "relu": lambda: StandardTrainingSAEConfig(**shape, **sparsity),
     }[given["variant"]]()
     sae = TrainingSAE.get_sae_class_for_architecture(config.architecture())(config)
-    rate = SAETrainerConfig.__dataclass_fields__["lr"].default
+    rate = given.get("learning_rate", SAETrainerConfig.__dataclass_fields__["lr"].default)
     training = SAETrainerConfig(
-        total_training_samples=STEPS * batches.size,
+        total_training_samples=given.get("steps", STEPS) * batches.size,
         train_batch_size_samples=batches.size,
+        lr=rate,
         lr_end=rate / 10,  # what the runner's configuration sets where none is given
         device="cpu",
     )
@@ -47,7 +48,21 @@ def prepare(given: dict[str, Any], batches: Batches) -> Trainee:
         trainer.step(rows)
         trainer.n_training_steps += 1
 
-    return Trainee(step, sae.encode, sae.b_enc.data, lambda rows: sae.encode_with_hidden_pre(rows)[1])
+    l1 = trainer.coefficient_schedulers.get("l1")
+
+    def set_l1(weight: float) -> None:
+        l1.final_value = l1.current_value = weight
+
+    return Trainee(
+        step,
+        sae.encode,
+        sae.b_enc.data,
+        lambda rows: sae.encode_with_hidden_pre(rows)[1],
+        sae.encode,
+        sae.decode,
+        l1.final_value if l1 else None,
+        set_l1,
+    )
 
 
 if __name__ == "__main__":

@@ -7,16 +7,20 @@ removed after the backward pass, both its defaults.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 import torch
 import torchvision_operators  # noqa: F401
 from torch import Tensor
-from training_protocol import Batches, CannotRun, Trainee, serve_training
+from training_protocol import CannotRun, SomeBatches, Trainee, serve_training, warm_up
+
+# A run long enough that no schedule ends within the benchmark.
+STEPS = 100_000
 
 
-def prepare(given: dict[str, Any], batches: Batches) -> Trainee:
+def prepare(given: dict[str, Any], batches: SomeBatches) -> Trainee:
     """Make the SAE and what train() makes for it."""
     if given["variant"] != "relu":
         raise CannotRun("saev 0.1.0 has ReLU only")
@@ -29,7 +33,8 @@ def prepare(given: dict[str, Any], batches: Batches) -> Trainee:
     expansion = given["width"] // given["d_model"]
     saes, groups = make_saes([config.SparseAutoencoder(d_vit=given["d_model"], exp_factor=expansion)])
     optimizer = torch.optim.Adam(groups, fused=True)
-    rate = Warmup(0.0, training.lr, training.n_lr_warmup)
+    warming = warm_up(training.n_lr_warmup, given.get("steps", STEPS))
+    rate = Warmup(0.0, given.get("learning_rate", training.lr), warming)
     sparsity = Warmup(0.0, training.sae.sparsity_coeff, training.n_sparsity_warmup)
     saes.train()
     (sae,) = saes
@@ -45,11 +50,19 @@ def prepare(given: dict[str, Any], batches: Batches) -> Trainee:
         sae.sparsity_coeff = sparsity.step()
         optimizer.zero_grad()
 
+    def set_penalty(weight: float) -> None:
+        sae.cfg = replace(sae.cfg, sparsity_coeff=weight)  # what its loss reads
+
     return Trainee(
         step,
         lambda rows: sae(rows)[1],
         sae.b_enc.data,
         lambda rows: (rows - sae.b_dec) @ sae.W_enc + sae.b_enc,
+        lambda rows: sae(rows)[1],
+        sae.decode,
+        sae.cfg.sparsity_coeff,
+        set_penalty,
+        sae.normalize_w_dec,
     )
 
 

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 import torchvision_operators  # noqa: F401
 from torch import Tensor
-from training_protocol import Batches, CannotRun, Trainee, serve_training
+from training_protocol import CannotRun, SomeBatches, Trainee, serve_training, warm_up
 
 STEPS = 100_000
 
 
-def prepare(given: dict[str, Any], batches: Batches) -> Trainee:
+def prepare(given: dict[str, Any], batches: SomeBatches) -> Trainee:
     """Make the SAE and its optimizer."""
     if given["variant"] != "topk":
         raise CannotRun("sparsify 1.3.3 has TopK only")
@@ -30,7 +30,7 @@ def prepare(given: dict[str, Any], batches: Batches) -> Trainee:
     config = SparseCoderConfig(num_latents=given["width"], k=given["k"])
     training = TrainConfig(config)
     sae = SparseCoder(given["d_model"], config, dtype=torch.float32)
-    optimizer, scheduler = _optimizer(sae, given["optimizer"], training)
+    optimizer, scheduler = _optimizer(sae, given, training)
     silent = torch.zeros(sae.num_latents, dtype=torch.long)
     fired = torch.zeros(sae.num_latents, dtype=torch.bool)
     sae.b_dec.data = batches[0].mean(0)
@@ -51,23 +51,37 @@ def prepare(given: dict[str, Any], batches: Batches) -> Trainee:
             silent[fired] = 0
             fired.zero_()
 
-    return Trainee(step, lambda rows: sae.encode(rows).top_acts)
+    def dense_codes(rows: Tensor) -> Tensor:
+        values, latents = sae.encode(rows)[:2]
+        return rows.new_zeros(len(rows), sae.num_latents).scatter_(1, latents, values)
+
+    def decode(codes: Tensor) -> Tensor:
+        return codes @ sae.W_dec + sae.b_dec
+
+    def finish() -> None:
+        if scheduler is None:
+            optimizer.eval()  # the average of the weights, which is what it saves
+        sae.set_decoder_norm_to_unit_norm()
+
+    return Trainee(step, lambda rows: sae.encode(rows).top_acts, dense_codes=dense_codes, decode=decode, finish=finish)
 
 
-def _optimizer(sae: torch.nn.Module, name: str, training: Any) -> tuple[Any, Any]:
+def _optimizer(sae: torch.nn.Module, given: dict[str, Any], training: Any) -> tuple[Any, Any]:
     """Optimizer and scheduler, at the learning rates that the Trainer derives from the width."""
-    scale = (sae.num_latents / 2**14) ** 0.5
-    if name == "signum":
+    steps, scale = given.get("steps", STEPS), (sae.num_latents / 2**14) ** 0.5
+    if given["optimizer"] == "signum":
         from schedulefree import ScheduleFreeWrapper
         from sparsify.sign_sgd import SignSGD
 
-        optimizer = ScheduleFreeWrapper(SignSGD(sae.parameters(), lr=5e-3 / scale), momentum=0.95)
+        optimizer = ScheduleFreeWrapper(
+            SignSGD(sae.parameters(), lr=given.get("learning_rate", 5e-3 / scale)), momentum=0.95
+        )
         optimizer.train()
         return optimizer, None
     from transformers import get_linear_schedule_with_warmup
 
-    adam = torch.optim.Adam(sae.parameters(), lr=2e-4 / scale)
-    return adam, get_linear_schedule_with_warmup(adam, training.lr_warmup_steps, STEPS)
+    adam = torch.optim.Adam(sae.parameters(), lr=given.get("learning_rate", 2e-4 / scale))
+    return adam, get_linear_schedule_with_warmup(adam, warm_up(training.lr_warmup_steps, steps), steps)
 
 
 if __name__ == "__main__":

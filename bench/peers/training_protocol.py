@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -42,12 +42,40 @@ class Trainee:
     encoder_bias, pre_activations
         What `start_sparse` needs: the bias (width,) that may be changed in place, and what it is added to and is
         part of, (n, width) for a batch.
+    dense_codes, decode
+        Dense codes (n, width) of a batch, at least as many as its rule of training keeps, and what given codes
+        reconstruct, (n, d_model): what a trained SAE is judged by.
+    penalty, set_penalty
+        Weight of the sparsity penalty that it starts with, and how to change it; of ReLU SAEs.
+    finish
+        What makes the trained SAE of the one in training.
     """
 
     step: Callable[[Tensor], object]
     codes: Callable[[Tensor], Tensor]
     encoder_bias: Tensor | None = None
     pre_activations: Callable[[Tensor], Tensor] | None = None
+    dense_codes: Callable[[Tensor], Tensor] | None = None
+    decode: Callable[[Tensor], Tensor] | None = None
+    penalty: float | None = None
+    set_penalty: Callable[[float], object] | None = None
+    finish: Callable[[], object] = lambda: None
+
+
+class SomeBatches(Protocol):
+    """Batches (size, d_model) by number, without end."""
+
+    size: int
+
+    def __getitem__(self, number: int) -> Tensor: ...
+
+
+Prepare = Callable[[dict[str, Any], SomeBatches], Trainee]
+
+
+def warm_up(own: int, steps: int) -> int:
+    """Steps of a warm-up: a contender's own, but no more than a tenth of the run."""
+    return min(own, steps // 10)
 
 
 class Batches:
@@ -81,12 +109,19 @@ def peak_megabytes() -> float:
     return int(line.split()[1]) / 1e3
 
 
-def serve_training(prepare: Callable[[dict[str, Any], Batches], Trainee]) -> None:
-    """Prepare, say so (or why not), then do as many steps as each line asks for."""
+def serve_training(prepare: Prepare) -> None:
+    """Prepare, say so (or why not), then do as many steps as each line asks for.
+
+    Where `given["held_out"]` is set, train and measure SAEs instead: see `quality_protocol`.
+    """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a peer prints goes to the log
     given = settings()
     torch.set_num_threads(given["threads"])
+    if "held_out" in given:
+        from quality_protocol import serve_quality
+
+        return serve_quality(prepare, given, answers)
     torch.manual_seed(given["seed"])
     batches = Batches(Path(given["data"]), given["d_model"], given["batch_size"])
     try:

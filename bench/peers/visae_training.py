@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, get_args, get_type_hints
 
 import torch
 from torch import Tensor
-from training_protocol import Batches, CannotRun, Trainee, serve_training
+from training_protocol import CannotRun, SomeBatches, Trainee, serve_training
 
 from visae.config import settings as sections
 from visae.sae.initial import initial_sae
 from visae.sae.run import TrainingRun
 
-# A run long enough that no schedule ends within the benchmark, and batches that the start is estimated from.
-STEPS, SAMPLE_BATCHES = 100_000, 4
+# A run long enough that no schedule ends within the benchmark; as many tokens for the start as in a run from a store.
+STEPS, SAMPLE_TOKENS = 100_000, 1 << 16
 
 
 def sae_settings(given: dict[str, Any]) -> sections.AnySae:
@@ -28,19 +29,19 @@ def sae_settings(given: dict[str, Any]) -> sections.AnySae:
         if get_args(get_type_hints(section)["variant"]) == (given["variant"],):
             shape = {"expansion": given["width"] // given["d_model"], "batch_size": given["batch_size"]}
             sparsity = {"k": given["k"]} if "k" in section.__dataclass_fields__ else {}
-            options = {"steps": STEPS, **given.get("options", {})}
+            options = {"steps": given.get("steps", STEPS), **given.get("options", {})}
             return section(variant=given["variant"], **shape, **sparsity, **options)
     raise CannotRun("not there yet")
 
 
-def started(given: dict[str, Any], batches: Batches) -> TrainingRun:
+def started(given: dict[str, Any], batches: SomeBatches) -> TrainingRun:
     """Make a run at its first step."""
     settings = sae_settings(given)
-    sample = torch.cat([batches[number] for number in range(SAMPLE_BATCHES)])
+    sample = torch.cat([batches[number] for number in range(SAMPLE_TOKENS // batches.size)])
     return TrainingRun(settings, initial_sae(settings, sample, given["seed"]))
 
 
-def prepare(given: dict[str, Any], batches: Batches) -> Trainee:
+def prepare(given: dict[str, Any], batches: SomeBatches) -> Trainee:
     """Make the run and how it is looked at."""
     run = started(given, batches)
     sae = run.sae
@@ -48,7 +49,22 @@ def prepare(given: dict[str, Any], batches: Batches) -> Trainee:
     def pre_activations(rows: Tensor) -> Tensor:
         return sae.normalized(rows) @ sae.encoder_weight.T + sae.encoder_bias
 
-    return Trainee(run.advance, lambda rows: sae.sparse_codes(rows).dense(), sae.encoder_bias.data, pre_activations)
+    def codes(rows: Tensor) -> Tensor:
+        return sae.sparse_codes(rows).dense()
+
+    def dense_codes(rows: Tensor) -> Tensor:
+        return pre_activations(rows).relu() if given["variant"] == "batchtopk" else codes(rows)
+
+    return Trainee(
+        run.advance,
+        codes,
+        sae.encoder_bias.data,
+        pre_activations,
+        dense_codes,
+        sae.decode,
+        getattr(sae.variant, "l1", None),
+        partial(setattr, sae.variant, "l1"),
+    )
 
 
 if __name__ == "__main__":

@@ -51,7 +51,8 @@ def test_settings_survive_the_trip_through_a_jobs_spec() -> None:
 
 def test_defaults_are_filled_in() -> None:
     topk = parse_config(DEMO).saes["topk"]
-    assert topk == TopKSettings(variant="topk", k=32, expansion=4, steps=200)
+    given = {"k": 32, "expansion": 4, "steps": 200, "learning_rate": 2e-3, "warmup_steps": 20, "encoder_start": "unit"}
+    assert topk == TopKSettings(variant="topk", **given)
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_a_loss_that_is_not_a_number_stops_before_the_weights_are_touched():
     run = TrainingRun(settings, initial_sae(settings, torch.randn(100, 8), seed=0))
     run.advance(torch.randn(16, 8))
     before = {name: tensor.clone() for name, tensor in run.checkpoint().tensors.items()}
-    with pytest.raises(TrainingError, match=r"step 2: the loss .* learning_rate \(now 0.002\)"):
+    with pytest.raises(TrainingError, match=r"step 2: the loss .* learning_rate \(now 0.008\)"):
         run.advance(torch.full((16, 8), math.inf))
     for name, tensor in run.checkpoint().tensors.items():
         assert torch.equal(tensor, before[name]), name
@@ -225,7 +225,7 @@ def test_dead_latents_are_revived_by_the_auxiliary_loss(planted):
     patches = ActivationStore.open(manifest).read(range(130)).flatten(0, 1)
     dead = {}
     for auxk in (0, 16):
-        settings = dataclasses.replace(TOPK, auxk=auxk, dead_after_tokens=1024)
+        settings = dataclasses.replace(TOPK, auxk=auxk, dead_after_tokens=1024, encoder_start="unit")
         sae = initial_sae(settings, patches, seed=0)
         with torch.no_grad():  # half are too weak to ever be among the k largest
             sae.encoder_weight[: sae.width // 2] *= 0.001
@@ -235,3 +235,25 @@ def test_dead_latents_are_revived_by_the_auxiliary_loss(planted):
         dead[auxk] = run.dead_share()
     assert dead[0] > 0.4
     assert dead[16] < 0.3
+
+
+def test_the_default_learning_rate_follows_the_number_of_steps():
+    rates = [TopKSettings(variant="topk", steps=steps).peak_learning_rate for steps in (10, 100, 400)]
+    assert rates == pytest.approx([0.008, 0.008, 0.004])
+    assert ReluSettings(variant="relu", steps=400).peak_learning_rate == pytest.approx(0.008)
+    assert TopKSettings(variant="topk", learning_rate=0.5).peak_learning_rate == 0.5
+
+
+def test_biases_have_a_learning_rate_of_their_own():
+    settings = ReluSettings(
+        variant="relu", expansion=2, batch_size=64, learning_rate=1e-3, bias_rate=20, warmup_steps=0
+    )
+    data = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    run = TrainingRun(settings, initial_sae(settings, data, seed=0))
+    before = {name: parameter.detach().clone() for name, parameter in run.sae.named_parameters()}
+    run.advance(data)
+    moved = {name: float((parameter - before[name]).abs().max()) for name, parameter in run.sae.named_parameters()}
+    # Adam's first step is as long as the learning rate.
+    assert moved["encoder_weight"] == pytest.approx(1e-3, rel=1e-2)
+    assert moved["encoder_bias"] == pytest.approx(2e-2, rel=1e-2)
+    assert moved["decoder_bias"] == pytest.approx(2e-2, rel=1e-2)

@@ -238,3 +238,21 @@ def test_initial_weights_depend_on_the_seed(case, data):
     assert torch.equal(first.decoder_weight, same.decoder_weight)
     assert not torch.equal(first.decoder_weight, other.decoder_weight)
     torch.testing.assert_close(normalize(first.decoder_weight), first.decoder_weight)
+
+
+@every_variant
+def test_a_fitted_start_reconstructs_better_and_changes_no_decoder(case, data):
+    starts = [dataclasses.replace(case.settings, encoder_start=start) for start in ("fitted", "unit")]
+    fitted, unit = (initial_sae(settings, data, seed=0) for settings in starts)
+    no_dead = torch.zeros(WIDTH, dtype=torch.bool)
+    error, before = (
+        float(sae.variant.step(sae.weights, sae.normalized(data), 0, no_dead).error.square().mean())
+        for sae in (fitted, unit)
+    )
+    assert error < min(1.0, before)  # 1 is what nothing at all reconstructs
+    assert torch.equal(fitted.decoder_weight, unit.decoder_weight)
+    # Powers of two, one for the centroids and one for the other latents.
+    octaves = (fitted.weights.encoder / unit.weights.encoder).log2()
+    assert torch.equal(octaves, octaves.round())
+    assert torch.equal(octaves, octaves[:, :1].expand_as(octaves))
+    assert len(octaves.unique()) <= 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 from visae.config.fields import setting
 
@@ -13,11 +13,19 @@ from visae.config.fields import setting
 class SaeSettings:
     """What all sparse autoencoders share."""
 
+    default_rate: ClassVar[float] = 0.08  # learning rate times the square root of the steps
+
     expansion: int = setting("Latents per dimension of the activations (the expansion factor).", 8, minimum=1)
     steps: int = setting("Optimizer steps.", 300, minimum=1)
     batch_size: int = setting("Tokens in a step.", 2048, minimum=1)
-    learning_rate: float = setting("Adam's peak learning rate.", 2e-3, above=0)
-    warmup_steps: int = setting("Steps over which the learning rate grows linearly to its peak.", 20, minimum=0)
+    learning_rate: float | None = setting(
+        "Adam's peak learning rate; left out, 0.08 (`relu`: 0.16) divided by the square root of `steps`, which "
+        "count as at least 100.",
+        None,
+        above=0,
+    )
+    bias_rate: float = setting("Learning rate of biases as a multiple of the weights'.", 1.0, above=0)
+    warmup_steps: int = setting("Steps over which the learning rate grows linearly to its peak.", 10, minimum=0)
     decay_share: float = setting(
         "Share of the steps, at the end, over which the learning rate falls linearly to zero.",
         0.3,
@@ -30,6 +38,11 @@ class SaeSettings:
         "auto",
     )
     gradient_clip: float = setting("Largest norm of the gradient.", 1.0, above=0)
+    encoder_start: Literal["fitted", "unit"] = setting(
+        "Length of the encoder's rows at the start: `fitted`, where the first reconstructions are as good as they can "
+        "be, or `unit`, like the decoder's. With `unit` they overshoot, and a short training is spent on that.",
+        "fitted",
+    )
     seed: int = setting("Seed of the initial weights and of the order of the data.", 0, minimum=0)
     log_every: int = setting("Steps between two rows of metrics.parquet.", 10, minimum=1)
     checkpoint_every: int = setting("Steps between two checkpoints.", 100, minimum=1)
@@ -49,6 +62,13 @@ class SaeSettings:
     target_hook: Literal["residual", "attention", "mlp", "norm"] = setting(
         "What of that block; as a study's `hook`. Without effect without `target_layer`.", "residual"
     )
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """Adam's peak learning rate."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return self.default_rate / max(self.steps, 100) ** 0.5
 
     @property
     def target_point(self) -> str | None:
@@ -120,9 +140,17 @@ class ArchetypalSettings(_TopKShared):
 class ReluSettings(SaeSettings):
     """ReLU latents with an L1 penalty and unit-norm decoder rows (Stevens et al. 2025, arXiv 2502.06755)."""
 
+    default_rate: ClassVar[float] = 0.16
+
     variant: Literal["relu"]
+    bias_rate: float = setting(
+        "Learning rate of biases as a multiple of the weights'. What latents add up to is about sqrt(d_model) times as "
+        "large as a weight, and biases alone keep a latent silent, so they have a long way to go.",
+        20.0,
+        above=0,
+    )
     l1: float = setting("Weight of the L1 penalty.", 5e-3, minimum=0)
-    l1_warmup_steps: int = setting("Steps over which the L1 weight grows linearly.", 50, minimum=0)
+    l1_warmup_steps: int = setting("Steps over which the L1 weight grows linearly.", 10, minimum=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,6 +57,11 @@ class Gated(Variant):
         weights.encoder_bias.copy_(-upper_quantile(inputs @ weights.encoder.T, ACTIVE_AT_FIRST))
         self.magnitude_bias.detach().copy_(weights.encoder_bias)
 
+    def scale(self, weights: Weights, factors: Tensor) -> None:
+        """Make each latent's codes `factors` (width,) times as large, in place."""
+        super().scale(weights, factors)
+        self.magnitude_bias.detach().mul_(factors)
+
     def dense(self, inputs: Tensor, encoder: Tensor, encoder_bias: Tensor) -> Tensor:
         """Codes (n, width) of normalized inputs (n, d_model); differentiable, but not through the gates."""
         projected = inputs @ encoder.T

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import numpy as np
@@ -72,7 +73,27 @@ def initial_sae(settings: AnySae, sample: Tensor, seed: int, target: Tensor | No
         chance = torch.randn(means.shape, generator=generator)
         weights.decoder.copy_(normalize(normalize(means) + 0.1 * normalize(chance)))
         sae.variant.start(weights, inputs[some], generator, wanted)
+    if settings.encoder_start == "fitted":
+        _fit_codes(sae, inputs[some], inputs[some] if target is None else wanted, sae.width - n_random)
     return sae
+
+
+def _fit_codes(sae: SparseAutoencoder, inputs: Tensor, target: Tensor, n_centroids: int) -> None:
+    """Scale the codes of centroids, and those of the other latents, to where they alone reconstruct inputs best.
+
+    Rows that are active together are alike, and each alone would explain much of a token: their sum overshoots, that of
+    centroids most. Scales are powers of two, which round nothing: what lies exactly on a threshold stays there.
+    """
+    weights, no_dead = sae.weights, torch.zeros(sae.width, dtype=torch.bool)
+    factors = torch.ones(sae.width)
+    for part in (slice(n_centroids), slice(n_centroids, None)):
+        alone = torch.full_like(weights.encoder_bias, -torch.inf)
+        alone[part] = weights.encoder_bias[part]
+        made = sae.variant.step(weights._replace(encoder_bias=alone), inputs, 0, no_dead, target).error + target
+        factor = float((made * target).sum() / made.square().sum())
+        if factor > 0:  # it is not a number where no code is positive
+            factors[part] = 2.0 ** math.floor(math.log2(factor))
+    sae.variant.scale(weights, factors)
 
 
 def _take_normalization(sae: SparseAutoencoder, sample: Tensor, target: Tensor | None) -> None:
@@ -90,7 +111,7 @@ def _take_normalization(sae: SparseAutoencoder, sample: Tensor, target: Tensor |
 
 def empty_sae(settings: AnySae, d_model: int, d_target: int | None = None) -> SparseAutoencoder:
     """SAE of the right shape, all weights zero; a transcoder where `d_target` is given."""
-    width = settings.expansion * d_model
+    width = round(settings.expansion * d_model)
     kind = cast(Any, VARIANTS[settings.variant])
     variant = cast(Variant, kind.from_settings(settings, width, d_target or d_model))
     return SparseAutoencoder(d_model, width, variant, d_target, settings.clamp)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -84,7 +85,13 @@ class JumpRelu(Variant):
         """
         quantile = upper_quantile(inputs @ weights.encoder.T, min(ACTIVE_AT_FIRST, _CODES_AT_FIRST / self.width))
         # Above the kernel's half width: below it, pre-activations under zero would move thresholds.
-        self.log_threshold.detach().copy_(quantile.clamp(min=self.bandwidth).log())
+        # And a little above the token whose value it is, so that rounding does not decide about that token.
+        self.log_threshold.detach().copy_(quantile.clamp(min=self.bandwidth).mul(1 + 1e-5).log())
+
+    def scale(self, weights: Weights, factors: Tensor) -> None:
+        """Make each latent's codes `factors` (width,) times as large; thresholds stay above the kernel's half width."""
+        super().scale(weights, factors)
+        self.log_threshold.detach().add_(factors.log()).clamp_(min=math.log(self.bandwidth))
 
     def dense(self, inputs: Tensor, encoder: Tensor, encoder_bias: Tensor) -> Tensor:
         """Codes (n, width) of normalized inputs (n, d_model); differentiable, but not in the thresholds."""

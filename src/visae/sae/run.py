@@ -26,7 +26,7 @@ def learning_rate(settings: AnySae, number: int) -> float:
     """Learning rate of step `number` (from 0): linear warm-up, constant, linear fall to zero."""
     rising = (number + 1) / max(1, settings.warmup_steps)
     falling = (settings.steps - number) / max(1.0, settings.decay_share * settings.steps)
-    return settings.learning_rate * min(1.0, rising, falling)
+    return settings.peak_learning_rate * min(1.0, rising, falling)
 
 
 class TrainingRun:
@@ -55,10 +55,14 @@ class TrainingRun:
         self.settings, self.sae, self.ranks = settings, sae, ranks
         for module in sae.variant.modules():
             module.ranks = ranks  # type: ignore[assignment]
-        self.optimizer = torch.optim.Adam(sae.parameters(), lr=settings.learning_rate, fused=True)
         device = sae.decoder_bias.device
         narrow = in_bfloat16(settings.precision, device)
         self._precision = torch.autocast(device.type, torch.bfloat16, enabled=narrow)
+        groups = [
+            {"params": [parameter], "multiple": settings.bias_rate if name.endswith("bias") else 1.0}
+            for name, parameter in sae.named_parameters()
+        ]
+        self.optimizer = torch.optim.Adam(groups, lr=settings.peak_learning_rate, fused=True)
         self.step = 0
         self.silent = torch.zeros(sae.width, dtype=torch.int64, device=device)
         self.rows: list[dict[str, Any]] = []
@@ -94,7 +98,7 @@ class TrainingRun:
         if not (math.isfinite(norm) and math.isfinite(sum(losses))):
             raise NotFinite(
                 f"step {self.step + 1}: the loss or its gradient is not a finite number; try a lower learning_rate "
-                f"(now {settings.learning_rate:g}) or a longer warmup_steps (now {settings.warmup_steps})"
+                f"(now {settings.peak_learning_rate:g}) or a longer warmup_steps (now {settings.warmup_steps})"
             )
         rate = learning_rate(settings, self.step)
         self._update(done, rate, min(1.0, settings.gradient_clip / max(norm, 1e-30)))
@@ -111,7 +115,7 @@ class TrainingRun:
         for parameter, gradient in zip(self.sae.parameters(), done.all_gradients, strict=True):
             parameter.grad = gradient if shrink == 1 else gradient.mul_(shrink)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["multiple"]
         self.optimizer.step()
         variant = self.sae.variant
         for name, value in done.buffers.items():

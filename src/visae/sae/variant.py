@@ -106,6 +106,11 @@ class Variant(nn.Module):
         `target` is a transcoder's (n, d_target), None where it is the inputs.
         """
 
+    def scale(self, weights: Weights, factors: Tensor) -> None:
+        """Make each latent's codes `factors` (width,) times as large, in place."""
+        weights.encoder.mul_(factors.unsqueeze(1))
+        weights.encoder_bias.mul_(factors)
+
     def project(self, weights: Weights) -> None:
         """Bring the weights back to where they belong after an optimizer's step, in place: unit decoder rows."""
         weights.decoder.div_(torch.linalg.vector_norm(weights.decoder, dim=1, keepdim=True))

@@ -1,0 +1,116 @@
+"""How well SAEs reconstruct at equal sparsity, beside sparsify, SAELens, dictionary_learning, overcomplete and saev.
+
+topk, batchtopk, relu
+           held-out error after 100, 500 and 3,000 steps, everyone with the same number of codes a token
+planted   how many atoms of a known dictionary are found
+dead       latents that end up dead with visae's defaults
+
+The error is normalized: squared error over squared deviation from the mean, in raw units, by one function for all. Data
+are the patches of DINOv2 ViT-S/14 (layer 10) on the photographs of `$VISAE_DATA/imagenet-sample`, or without VISAE_DATA
+on visae's own scenes. Every run is told its number of steps, and those of one seed see the same batches. Each peer runs
+at its own defaults, its warm-up cut to a tenth of the run where it is longer, and at the learning rate that was best of
+a few on a seed of its own; visae runs at its defaults alone. Peers with a normalization of their own use it. TopK keeps
+k codes a token, BatchTopK k a token of each batch, also when it is measured; for ReLU every contender's penalty is
+steered to k, and what an SAE then has above it is dropped, the smallest codes first. Values are medians over three
+seeds, ratios visae over the contender.
+
+Finished runs are kept in ~/.cache/visae/bench/scratch/quality/runs.jsonl, so a stopped benchmark goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import quality_dead as dead
+import quality_planted as planted
+from harness import Measurement, parser, publish
+from quality_data import Activations, activations
+from quality_judged import rows_of
+from quality_runs import SEEDS, KeptRuns, Worker, compare
+from trainer_contenders import CONTENDERS, Contender
+
+WIDTH, BATCH, K = 768, 256, 32
+STEPS = (100, 500, 3000)
+# What each peer does to activations before it trains on them.
+NORMALIZATIONS = {"saelens": "mean norm", "dictionary_learning": "unit square", "saev": "centred"}
+# Learning rates tried beside a peer's own, by number of steps: for Adam, and for sign descent.
+ADAM = {100: [3e-3, 1e-2, 3e-2], 500: [1e-3, 3e-3, 1e-2], 3000: [1e-3, 3e-3]}
+SIGN = {100: [1e-2, 4e-2], 500: [5e-3, 1e-2], 3000: [4e-3, 8e-3]}
+COMPARED = {
+    variant: [contender for contender in CONTENDERS[variant] if contender.options.get("variant") is None]
+    for variant in ("topk", "batchtopk", "relu")
+}
+# With --quick: one sparse peer and one dense one.
+QUICK = {"visae", "sparsify, signum", "dictionary_learning", "saev"}
+
+
+def main() -> int:
+    made = parser(__doc__ or "", "quality.json")
+    arguments = made.parse_args()
+    scratch = arguments.scratch / "quality"
+    scratch.mkdir(parents=True, exist_ok=True)
+    kept = KeptRuns(scratch / ("quick-runs.jsonl" if arguments.quick else "runs.jsonl"))
+    parts = _parts(arguments, scratch, kept)
+    wanted = arguments.only or list(parts)
+    if unknown := set(wanted) - set(parts):
+        made.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
+    rows: list[Measurement] = []
+    for part, measure in parts.items():
+        if part in wanted:
+            started = time.monotonic()
+            rows += measure()
+            print(f"{part}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    return publish(rows, arguments.output, arguments.check, partly=bool(arguments.only))
+
+
+def _parts(arguments: argparse.Namespace, scratch: Path, kept: KeptRuns) -> dict[str, Callable[[], list[Measurement]]]:
+    """Name to what measures it."""
+    quick, at_once = arguments.quick, arguments.threads
+
+    def variant(name: str) -> list[Measurement]:
+        return _compared(name, activations(scratch, quick), kept, scratch / "logs", quick, at_once)
+
+    return {
+        **{name: partial(variant, name) for name in COMPARED},
+        "planted": lambda: planted.measure(kept, quick, at_once),
+        "dead": lambda: dead.measure(scratch, kept, quick),
+    }
+
+
+def _compared(
+    variant: str, data: Activations, kept: KeptRuns, logs: Path, quick: bool, at_once: int
+) -> list[Measurement]:
+    contenders = [contender for contender in COMPARED[variant] if not quick or contender.name in QUICK]
+    fingerprint = data.fingerprint()
+    workers = [
+        Worker(contender, _settings(contender, variant, data), fingerprint, kept, logs / variant / f"{number}.log")
+        for number, contender in enumerate(contenders)
+    ]
+    grids = {contender.name: _grid(contender, quick) for contender in contenders}
+    study = compare(workers, grids, SEEDS[:1] if quick else SEEDS, at_once)
+    return rows_of(f"{variant}, {data.name}", study)
+
+
+def _settings(contender: Contender, variant: str, data: Activations) -> dict[str, object]:
+    shapes = {"d_model": data.d_model, "width": WIDTH, "batch_size": BATCH, "k": K}
+    files = {"data": str(data.train), "held_out": str(data.held_out)}
+    steered = {"l0": K} if variant == "relu" else {}
+    normalization = NORMALIZATIONS.get(contender.peer)
+    return {**files, "threads": 1, "variant": variant, "normalization": normalization, **shapes, **steered}
+
+
+def _grid(contender: Contender, quick: bool) -> dict[int, list[float]]:
+    """Number of steps to the learning rates to try."""
+    rates = SIGN if contender.options.get("optimizer") == "signum" else ADAM
+    return {
+        steps: [] if contender.peer == "visae" or quick else rates[steps] for steps in (STEPS[:1] if quick else STEPS)
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""How many atoms of a known dictionary come back as decoder rows: for every variant, simple baselines and no training.
+
+Tokens are sums of a few of the atoms, so the truth is known. Atoms, tokens and initial weights have seeds of their own:
+weights that share the atoms' seed would start out as the atoms.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from harness import FOLDER, Measurement, Target, measurement
+from quality_runs import KeptRuns
+from sklearn.cluster import MiniBatchKMeans
+from sklearn.decomposition import PCA
+from torch import Tensor
+from torch.nn.functional import embedding_bag, normalize
+
+from visae.config import settings as sections
+from visae.files import file_sha256
+from visae.provenance import code_fingerprint
+from visae.sae.autoencoder import SparseAutoencoder
+from visae.sae.initial import initial_sae
+from visae.sae.run import TrainingRun
+
+ATOM_SEED, TOKEN_SEED, WEIGHT_SEED = 11, 12, 13
+FOUND_ABOVE = 0.9
+NEARLY_ALL = Target("value", ">=", 0.97)
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A dictionary and how tokens are made of it."""
+
+    atoms: int = 2000
+    d_model: int = 384
+    active: int = 20
+    noise: float = 0.05
+    expansion: float = 4096 / 384
+    batch_size: int = 2048
+    steps: int = 2000
+
+    @property
+    def width(self) -> int:
+        """Number of latents."""
+        return round(self.expansion * self.d_model)
+
+
+def dictionary(planted: Planted) -> Tensor:
+    """Random unit atoms (atoms, d_model)."""
+    generator = torch.Generator().manual_seed(ATOM_SEED)
+    return normalize(torch.randn(planted.atoms, planted.d_model, generator=generator))
+
+
+def tokens(planted: Planted, atoms: Tensor, number: int, count: int) -> Tensor:
+    """Batch `number` of tokens (count, d_model).
+
+    Each is the sum of `active` different atoms with values from 0.5 to 1.5, and noise of `noise` times its norm.
+    """
+    generator = torch.Generator().manual_seed(TOKEN_SEED + 1000 * number)
+    chosen = torch.randint(planted.atoms, (count, planted.active), generator=generator)
+    while len(twice := (chosen.sort(1).values.diff(dim=1) == 0).any(1).nonzero()[:, 0]):
+        chosen[twice] = torch.randint(planted.atoms, (len(twice), planted.active), generator=generator)
+    values = 0.5 + torch.rand(chosen.shape, generator=generator)
+    clean = embedding_bag(chosen, atoms, mode="sum", per_sample_weights=values)
+    noise = normalize(torch.randn(clean.shape, generator=generator))
+    return clean + planted.noise * clean.norm(dim=1, keepdim=True) * noise
+
+
+def recovered(rows: Tensor, atoms: Tensor) -> float:
+    """Share of the atoms (m, d) to which some row (n, d) has a cosine above FOUND_ABOVE."""
+    return float(((normalize(rows) @ normalize(atoms).T).max(0).values > FOUND_ABOVE).double().mean())
+
+
+def settings(variant: str, planted: Planted) -> sections.AnySae:
+    """Visae's defaults for a variant, with the true number of codes a token; penalties that give about that number."""
+    shared: dict[str, Any] = {
+        "variant": variant,
+        "expansion": planted.expansion,
+        "steps": planted.steps,
+        "batch_size": planted.batch_size,
+    }
+    if variant in ("topk", "batchtopk", "matryoshka", "archetypal"):
+        shared["k"] = planted.active
+    return VARIANTS[variant](**shared, **PENALTIES.get(variant, {}))
+
+
+VARIANTS: dict[str, Callable[..., sections.AnySae]] = {
+    "topk": sections.TopKSettings,
+    "batchtopk": sections.BatchTopKSettings,
+    "matryoshka": sections.MatryoshkaSettings,
+    "archetypal": sections.ArchetypalSettings,
+    "relu": sections.ReluSettings,
+    "jumprelu": sections.JumpReluSettings,
+    "gated": sections.GatedSettings,
+}
+PENALTIES: dict[str, dict[str, Any]] = {}
+
+
+def trained(variant: str, planted: Planted, steps: int) -> dict[str, float]:
+    """Share of atoms found by a variant after some steps (0: untrained), codes a token and error on new tokens."""
+    atoms = dictionary(planted)
+    made = settings(variant, planted)
+    sample = tokens(planted, atoms, planted.steps, 1 << 16)
+    run = TrainingRun(made, initial_sae(made, sample, WEIGHT_SEED))
+    for number in range(steps):
+        run.advance(tokens(planted, atoms, number, planted.batch_size))
+    new = tokens(planted, atoms, planted.steps + 1, 4096)
+    return {"found": recovered(run.sae.decoder_weight.detach(), atoms), **_described(run.sae, new)}
+
+
+def _described(sae: SparseAutoencoder, new: Tensor) -> dict[str, float]:
+    codes = sae.sparse_codes(new)
+    error = (sae.decode(codes) - new).square().sum() / (new - new.mean(0)).square().sum()
+    return {"l0": len(codes.values) / len(new), "nmse": float(error.detach())}
+
+
+def baseline(name: str, planted: Planted) -> dict[str, float]:
+    """Share of atoms found by what no SAE was trained for."""
+    atoms = dictionary(planted)
+    sample = tokens(planted, atoms, planted.steps, 1 << 14)
+    if name == "random directions":
+        rows = torch.randn(planted.width, planted.d_model, generator=torch.Generator().manual_seed(WEIGHT_SEED))
+    elif name == "PCA":
+        found = PCA().fit(sample.numpy()).components_
+        rows = torch.from_numpy(found)
+        rows = torch.cat([rows, -rows])
+    else:
+        clusters = MiniBatchKMeans(min(planted.width, len(sample)), init="random", n_init=1, random_state=WEIGHT_SEED)
+        rows = torch.from_numpy(clusters.fit(sample.numpy()).cluster_centers_)
+    return {"found": recovered(rows.float(), atoms)}
+
+
+def measure(kept: KeptRuns, quick: bool, at_once: int) -> list[Measurement]:
+    """Train all variants, some at once, each in a process of its own with one thread."""
+    planted = Planted(atoms=100, d_model=32, active=3, expansion=8, batch_size=512, steps=300) if quick else Planted()
+    jobs: dict[str, Callable[[], dict[str, float]]] = {
+        **{name: partial(trained, name, planted, planted.steps) for name in VARIANTS},
+        "topk, untrained": partial(trained, "topk", planted, 0),
+        **{name: partial(baseline, name, planted) for name in ("random directions", "PCA", "k-means")},
+    }
+    code = [file_sha256(FOLDER / "quality_planted.py"), code_fingerprint("visae.sae.trainee")]
+    made_by = {name: {"planted": name, "code": code, **asdict(planted)} for name in jobs}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(at_once, context, torch.set_num_threads, (1,)) as pool:
+        waiting = {name: pool.submit(job) for name, job in jobs.items() if kept.get(made_by[name]) is None}
+        for name, future in waiting.items():
+            kept.keep(made_by[name], future.result())
+    found = {name: kept.get(made_by[name]) or {} for name in jobs}
+    return rows_of(found, quick)
+
+
+def rows_of(found: dict[str, dict[str, float]], quick: bool) -> list[Measurement]:
+    """One row each: the share found, beside codes a token and error where there are codes."""
+    rows = []
+    for name, values in found.items():
+        unit = "of the atoms"
+        if "l0" in values:
+            unit += f", {values['l0']:.1f} codes a token, NMSE {values['nmse']:.3f}"
+        target = NEARLY_ALL if name == "topk" and not quick else None
+        rows.append(measurement(f"planted: {name}", values["found"], unit, target=target))
+    return [*rows, measurement("planted: NMF", 0, "not run: it needs data without negative values")]

@@ -1,0 +1,181 @@
+"""Training runs of a comparison of quality: each is kept when it is done, so that a stopped benchmark goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from harness import FOLDER
+from peer_processes import PINS, Peer
+from trainer_contenders import Contender, reason
+
+from visae.files import file_sha256
+from visae.provenance import code_fingerprint
+
+# Learning rates are chosen on a seed that nothing else uses.
+SEEDS, TUNING_SEED = (1, 2, 3), 1001
+
+
+class KeptRuns:
+    """Results by the hash of all that made them, one JSON object a line; safe to write from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._lock, self._found = path, threading.Lock(), {}
+        lines = path.read_text().splitlines() if path.is_file() else []
+        for line in lines:
+            try:
+                kept = json.loads(line)
+            except json.JSONDecodeError:  # cut off when the benchmark was killed
+                continue
+            self._found[kept["key"]] = kept["result"]
+
+    @staticmethod
+    def key(made_by: dict[str, Any]) -> str:
+        """Hash of what makes a run."""
+        return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:24]
+
+    def get(self, made_by: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the result of a run, if it is kept."""
+        return self._found.get(self.key(made_by))
+
+    def keep(self, made_by: dict[str, Any], result: dict[str, Any]) -> None:
+        """Add a result."""
+        with self._lock:
+            self._found[self.key(made_by)] = result
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a") as file:
+                file.write("\n" * (file.tell() > 0 and not self._ends_with_newline()))
+                file.write(json.dumps({"key": self.key(made_by), "made_by": made_by, "result": result}) + "\n")
+
+    def _ends_with_newline(self) -> bool:
+        return self.path.read_bytes().endswith(b"\n")
+
+
+class Worker:
+    """A contender's process, started when the first run is not kept yet.
+
+    Parameters
+    ----------
+    settings
+        What all runs share: data, shapes, variant, normalization.
+    data
+        Hash of the data.
+    """
+
+    def __init__(self, contender: Contender, settings: dict[str, Any], data: str, kept: KeptRuns, log: Path) -> None:
+        self.contender, self.kept, self.log = contender, kept, log
+        self.settings = {**settings, **contender.options}
+        paths = {"data", "held_out", "threads"}
+        shared = {name: value for name, value in self.settings.items() if name not in paths}
+        self._made_by = {"contender": contender.name, "data": data, "code": _code(contender), **shared}
+        self._peer: Peer | None = None
+
+    def run(self, **options: Any) -> dict[str, Any]:
+        """Train and measure one SAE, or return what was measured earlier; `cannot` says why there is nothing."""
+        made_by = {**self._made_by, **options}
+        found = self.kept.get(made_by)
+        if found is None:
+            if self._peer is None:
+                self.log.parent.mkdir(parents=True, exist_ok=True)
+                self._peer = Peer(self.contender.peer, self.contender.script, self.settings, self.log)
+            found = self._peer.repeat(**options)
+            self.kept.keep(made_by, found)
+        return found
+
+    def close(self) -> None:
+        """End the process."""
+        if self._peer is not None:
+            self._peer.__exit__()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one contender reached after some steps, medians over seeds.
+
+    Attributes
+    ----------
+    how
+        `defaults`, or `tuned` with the learning rate.
+    """
+
+    name: str
+    how: str
+    steps: int
+    nmse: float
+    l0: float
+    silent_share: float
+
+
+@dataclass(frozen=True)
+class Study:
+    """Outcomes of all contenders, and who could not run and why."""
+
+    outcomes: list[Outcome]
+    missing: dict[str, str]
+
+
+# Number of steps to the learning rates that are tried beside a contender's own.
+Grid = dict[int, list[float]]
+
+
+def compare(workers: list[Worker], grids: dict[str, Grid], seeds: tuple[int, ...], at_once: int) -> Study:
+    """Run all contenders, some at once, each in its own process.
+
+    Parameters
+    ----------
+    grids
+        By the contenders' names.
+    """
+    outcomes: list[Outcome] = []
+    missing: dict[str, str] = {}
+
+    def study(worker: Worker) -> list[Outcome]:
+        try:
+            grid = grids[worker.contender.name]
+            return [found for steps, rates in grid.items() for found in _at(worker, steps, rates, seeds)]
+        except Exception as error:  # whatever stops a peer is a row of the table
+            missing[worker.contender.name] = reason(error)
+            return []
+        finally:
+            worker.close()
+
+    with ThreadPoolExecutor(at_once) as pool:
+        for found in pool.map(study, workers):
+            outcomes += found
+    return Study(outcomes, missing)
+
+
+def _at(worker: Worker, steps: int, rates: list[float], seeds: tuple[int, ...]) -> list[Outcome]:
+    """A contender at its defaults, and at the best of other learning rates."""
+    found = [_outcome(worker, "defaults", steps, seeds)]
+    if rates:
+        best = tuned_rate(worker, steps, rates)
+        found.append(_outcome(worker, f"learning rate {best:g}", steps, seeds, learning_rate=best))
+    return found
+
+
+def tuned_rate(worker: Worker, steps: int, rates: list[float]) -> float:
+    """Learning rate with the smallest error on the tuning seed."""
+    return min(rates, key=lambda rate: worker.run(steps=steps, seed=TUNING_SEED, learning_rate=rate)["nmse"])
+
+
+def _outcome(worker: Worker, how: str, steps: int, seeds: tuple[int, ...], **options: Any) -> Outcome:
+    runs = [worker.run(steps=steps, seed=seed, **options) for seed in seeds]
+    if "cannot" in runs[0]:
+        raise RuntimeError(f"Error: {runs[0]['cannot']}")
+    medians = {name: median(run[name] for run in runs) for name in ("nmse", "l0", "silent_share")}
+    return Outcome(worker.contender.name, how, steps, **medians)
+
+
+def _code(contender: Contender) -> dict[str, Any]:
+    """What decides what a contender's process does, beside its settings."""
+    scripts = (contender.script, "quality_protocol.py", "training_protocol.py")
+    hashes = {script: file_sha256(FOLDER / "peers" / script) for script in scripts}
+    own = code_fingerprint("visae.sae.trainee") if contender.peer == "visae" else PINS[contender.peer]
+    return {**hashes, "package": own}
