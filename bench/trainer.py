@@ -56,7 +56,9 @@ def main() -> int:
         for part, measure in parts.items():
             if part in wanted:
                 started = time.monotonic()
-                rows += measure()
+                found = measure()
+                publish(found, arguments.output, check=False, partly=True)  # what is measured is not lost
+                rows += found
                 print(f"{part}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     return publish(rows, arguments.output, arguments.check, partly=bool(arguments.only))
 

@@ -1,18 +1,16 @@
 """What bounds visae's TopK step, measured in one process: the step, its parts, the machine, and a whole training run.
 
-`rest` is a step whose encoder products return at once and leave in the buffer what an earlier step put there, so that
-all else happens to real pre-activations. `bare` steps are without AuxK; `train` is visae.sae.trainer.train with it.
+`matmul` is the encoder's product alone, `rest` what no sparse step can do without once it has its codes: decoding, all
+gradients and the optimizer. `bare` steps are without AuxK; `train` is visae.sae.trainer.train with it.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from protocol import serve, settings
@@ -23,6 +21,7 @@ from visae_training import sae_settings, started
 from visae.sae.run import TrainingRun
 from visae.sae.selection import BLOCK
 from visae.sae.trainer import train
+from visae.sae.variant import sparse_pass
 
 # Side of the square matrices whose product stands for what the machine can do.
 SIDE = 3072
@@ -33,11 +32,11 @@ def main() -> None:
     torch.set_num_threads(given["threads"])
     batches = Batches(Path(given["data"]), given["d_model"], given["batch_size"])
     bare = {**given, "options": {"auxk": 0}}
-    run, hollow = started(bare, batches), started(bare, batches)
+    run = started(bare, batches)
     measures: dict[str, Callable[[int], dict[str, float]]] = {
         "step": lambda steps: _a_step(run.advance, batches, steps),
         "matmul": lambda steps: _a_step(_encoder_products(run), batches, steps),
-        "rest": lambda steps: _rest(hollow, batches, steps),
+        "rest": lambda steps: _a_step(_sparse_rest(run, batches), batches, steps),
         "machine": _machine,
         "train": lambda steps: _train(given, steps),
     }
@@ -66,30 +65,19 @@ def _encoder_products(run: TrainingRun) -> Callable[[Tensor], None]:
     return products
 
 
-def _rest(run: TrainingRun, batches: Batches, steps: int) -> dict[str, float]:
-    """Steps without the encoder's products; a mistake if they were not found."""
-    run.advance(batches[0])
-    with _without_encoder(run.sae.width) as left_out:
-        found = _a_step(run.advance, batches, steps)
-    if sum(left_out) != steps * batches.size:
-        raise RuntimeError(f"{sum(left_out)} rows of encoder products were left out, not {steps * batches.size}")
-    return found
+def _sparse_rest(run: TrainingRun, batches: Batches) -> Callable[[Tensor], None]:
+    """What is left of a step when its codes are known: decoding, all gradients, the optimizer."""
+    weights, inputs = run.sae.weights, run.sae.normalized(batches[0])
+    codes, _ = run.sae.variant.training_codes(weights, inputs, 0)
+    parameters = [parameter.detach().clone().requires_grad_() for parameter in weights]
+    optimizer = torch.optim.Adam(parameters, lr=1e-6, fused=True)
 
+    def rest(rows: Tensor) -> None:
+        for parameter, gradient in zip(parameters, sparse_pass(weights, rows, rows, codes).gradients, strict=True):
+            parameter.grad = gradient
+        optimizer.step()
 
-@contextmanager
-def _without_encoder(width: int) -> Iterator[list[int]]:
-    """Skip every torch.addmm into a given (rows, width); the rows of each are listed."""
-    left_out: list[int] = []
-    true = torch.addmm
-
-    def addmm(*parts: Any, out: Tensor | None = None, **more: Any) -> Tensor:
-        if out is None or out.shape[1] != width:
-            return true(*parts, out=out, **more)
-        left_out.append(len(out))
-        return out
-
-    with mock.patch.object(torch, "addmm", addmm):
-        yield left_out
+    return rest
 
 
 def _machine(times: int) -> dict[str, float]:
