@@ -11,7 +11,7 @@ from visae.config.settings import GatedSettings
 from visae.sae.relu import ACTIVE_AT_FIRST
 from visae.sae.selection import selected
 from visae.sae.sparse import SparseCodes, by_latent, value_gradients
-from visae.sae.variant import Step, Variant, Weights, reconstruction_error, upper_quantile, warmed_up
+from visae.sae.variant import Step, Variant, Weights, reconstruction_error, upper_quantiles, warmed_up
 
 
 class Gated(Variant):
@@ -54,7 +54,7 @@ class Gated(Variant):
 
     def start(self, weights: Weights, inputs: Tensor, generator: torch.Generator, target: Tensor | None = None) -> None:
         """Let each latent be active on a small share of the tokens (n, d_model)."""
-        weights.encoder_bias.copy_(-upper_quantile(inputs @ weights.encoder.T, ACTIVE_AT_FIRST))
+        weights.encoder_bias.copy_(-upper_quantiles(inputs, weights.encoder, ACTIVE_AT_FIRST))
         self.magnitude_bias.detach().copy_(weights.encoder_bias)
 
     def scale(self, weights: Weights, factors: Tensor) -> None:

@@ -12,7 +12,7 @@ from visae.config.settings import JumpReluSettings
 from visae.sae.relu import ACTIVE_AT_FIRST
 from visae.sae.selection import selected
 from visae.sae.sparse import SparseCodes, by_latent, value_gradients
-from visae.sae.variant import Step, Variant, Weights, reconstruction_error, upper_quantile, warmed_up
+from visae.sae.variant import Step, Variant, Weights, reconstruction_error, upper_quantiles, warmed_up
 
 # Codes a token that it starts out with, where that is the smaller share of the latents.
 _CODES_AT_FIRST = 64
@@ -83,7 +83,7 @@ class JumpRelu(Variant):
 
         Codes are not small there, as those of `Relu` are, so too many of them add up to far too much.
         """
-        quantile = upper_quantile(inputs @ weights.encoder.T, min(ACTIVE_AT_FIRST, _CODES_AT_FIRST / self.width))
+        quantile = upper_quantiles(inputs, weights.encoder, min(ACTIVE_AT_FIRST, _CODES_AT_FIRST / self.width))
         # Above the kernel's half width: below it, pre-activations under zero would move thresholds.
         # And a little above the token whose value it is, so that rounding does not decide about that token.
         self.log_threshold.detach().copy_(quantile.clamp(min=self.bandwidth).mul(1 + 1e-5).log())

@@ -8,7 +8,7 @@ from torch import Tensor
 from visae.config.settings import ReluSettings
 from visae.sae.selection import BLOCK, selected
 from visae.sae.sparse import SparseCodes
-from visae.sae.variant import SparsePass, Step, Variant, Weights, sparse_pass, upper_quantile, warmed_up
+from visae.sae.variant import SparsePass, Step, Variant, Weights, sparse_pass, upper_quantiles, warmed_up
 
 # Share of the tokens that each latent starts out active on.
 ACTIVE_AT_FIRST = 0.05
@@ -50,7 +50,7 @@ class Relu(Variant):
         With half of all latents active, the first reconstructions are far too large, and a short training is spent on
         that.
         """
-        weights.encoder_bias.copy_(-upper_quantile(inputs @ weights.encoder.T, ACTIVE_AT_FIRST))
+        weights.encoder_bias.copy_(-upper_quantiles(inputs, weights.encoder, ACTIVE_AT_FIRST))
 
     def dense(self, inputs: Tensor, encoder: Tensor, encoder_bias: Tensor) -> Tensor:
         """Codes (n, width) of normalized inputs (n, d_model); differentiable."""

@@ -12,6 +12,9 @@ from visae.errors import ConfigError
 from visae.sae.parallel import ALONE, Ranks
 from visae.sae.sparse import SparseCodes, by_latent, value_gradients, weighted_rows
 
+# Latents whose products with a sample exist at once.
+_ROWS_AT_ONCE = 512
+
 
 class Weights(NamedTuple):
     """Weights of a sparse autoencoder, or their gradients, in normalized units.
@@ -174,10 +177,13 @@ def warmed_up(weight: float, steps: int, number: int) -> float:
     return weight * min(1.0, (number + 1) / max(1, steps))
 
 
-def upper_quantile(values: Tensor, share: float) -> Tensor:
-    """Value (m,) that about a share of each column of (n, m) is above."""
-    rank = max(1, round((1 - share) * len(values)))
-    return values.kthvalue(rank, dim=0).values
+def upper_quantiles(inputs: Tensor, rows: Tensor, share: float) -> Tensor:
+    """For each of `rows` (width, d) the value that its product with about a share of inputs (n, d) is above, (width,).
+
+    Few rows at a time: the product of all would take more memory than a training step.
+    """
+    rank = max(1, round((1 - share) * len(inputs)))
+    return torch.cat([(inputs @ part.T).kthvalue(rank, dim=0).values for part in rows.split(_ROWS_AT_ONCE)])
 
 
 def checked_k(k: int, width: int) -> int:
