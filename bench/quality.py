@@ -99,7 +99,9 @@ def _compared(
 def _settings(contender: Contender, variant: str, data: Activations) -> dict[str, object]:
     shapes = {"d_model": data.d_model, "width": WIDTH, "batch_size": BATCH, "k": K}
     files = {"data": str(data.train), "held_out": str(data.held_out)}
-    steered = {"l0": K} if variant == "relu" else {}
+    steered: dict[str, object] = {"l0": K} if variant == "relu" else {}
+    if steered and contender.peer == "visae":
+        steered["options"] = {"l1_warmup_steps": 0}  # steering takes its place
     normalization = NORMALIZATIONS.get(contender.peer)
     return {**files, "threads": 1, "variant": variant, "normalization": normalization, **shapes, **steered}
 

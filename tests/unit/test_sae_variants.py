@@ -171,9 +171,13 @@ def test_training_learns_planted_data(case, data):
 def test_shifted_and_scaled_data_give_shifted_and_scaled_reconstructions(case, data):
     shift = torch.linspace(-20, 30, D_MODEL)
     sae, other = trained(case.settings, 4, data).sae, trained(case.settings, 4, 8 * data + shift).sae
+    codes, others = sae.encode(data), other.encode(8 * data + shift)
+    # A code that lies within rounding of a threshold may be there in one and not in the other.
+    same = ((codes > 0) == (others > 0)).all(1)
+    assert int((~same).sum()) <= 2
     # The shift costs digits of float32: 1e-6 of 50, carried through four steps.
-    torch.testing.assert_close(other(8 * data + shift), 8 * sae(data) + shift, atol=0.02, rtol=0)
-    torch.testing.assert_close(other.encode(8 * data + shift), sae.encode(data), atol=0.002, rtol=0)
+    torch.testing.assert_close(other(8 * data + shift)[same], (8 * sae(data) + shift)[same], atol=0.02, rtol=0)
+    torch.testing.assert_close(others[same], codes[same], atol=0.002, rtol=0)
 
 
 @every_variant

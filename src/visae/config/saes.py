@@ -150,7 +150,7 @@ class ReluSettings(SaeSettings):
         above=0,
     )
     l1: float = setting("Weight of the L1 penalty.", 5e-3, minimum=0)
-    l1_warmup_steps: int = setting("Steps over which the L1 weight grows linearly.", 10, minimum=0)
+    l1_warmup_steps: int = setting("Steps over which the L1 weight grows linearly.", 50, minimum=0)
 
 
 @dataclass(frozen=True, kw_only=True)
