@@ -18,6 +18,8 @@ from visae.sae.variant import Variant
 
 # Tokens that variants fit their own start to.
 _CHUNK = 8192
+# Tokens that the scales of codes are fitted to: a power of two takes no more, and a step on them little memory.
+_FITTED = 2048
 # One cluster centroid for so many latents: two sizes of cluster, a twentieth of the latents in all.
 _LATENTS_PER_CENTROID = (96, 24)
 
@@ -74,7 +76,8 @@ def initial_sae(settings: AnySae, sample: Tensor, seed: int, target: Tensor | No
         weights.decoder.copy_(normalize(normalize(means) + 0.1 * normalize(chance)))
         sae.variant.start(weights, inputs[some], generator, wanted)
     if settings.encoder_start == "fitted":
-        _fit_codes(sae, inputs[some], inputs[some] if target is None else wanted, sae.width - n_random)
+        few = some[:_FITTED]
+        _fit_codes(sae, inputs[few], inputs[few] if target is None else wanted[:_FITTED], sae.width - n_random)
     return sae
 
 
