@@ -146,7 +146,7 @@ class ReluSettings(SaeSettings):
     bias_rate: float = setting(
         "Learning rate of biases as a multiple of the weights'. What latents add up to is about sqrt(d_model) times as "
         "large as a weight, and biases alone keep a latent silent, so they have a long way to go.",
-        20.0,
+        10.0,
         above=0,
     )
     l1: float = setting("Weight of the L1 penalty.", 5e-3, minimum=0)
