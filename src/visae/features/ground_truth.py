@@ -93,7 +93,10 @@ def write_cause_scores(
             rows.append({"cause": cause, **row, **_with_interval(found)})
         mean = {"auc_fit": float(np.mean([row["auc_fit"] for row in chosen])), **_with_interval(aucs.mean(axis=0))}
         rows.append({"cause": cause, "value": MEAN, "n_patches": measured[0].height, **mean})
-    more = {"l0": manifest["rows"] / manifest["n_tokens"], "width": manifest["width"]}
+    more = {
+        "l0": scan_codes(codes_manifest).select(pl.len()).collect().item() / manifest["n_tokens"],
+        "width": manifest["width"],
+    }
     table = pl.DataFrame([row | more for row in rows], schema=SCHEMA).with_columns(pl.col(pl.Float64).fill_nan(None))
     with atomic_path(output) as temporary:
         table.write_parquet(temporary)
