@@ -31,6 +31,7 @@ rule statistics:
         codes=f"{FEATURES}/codes/manifest.json",
         sae=f"{SAE}/config.json",
         index=INDEX,
+        labels=labels_if_any,
     output:
         statistics=f"{FEATURES}/stats.parquet",
     log:

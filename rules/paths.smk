@@ -167,6 +167,11 @@ def every_sae_described(name):
     return tables
 
 
+def labels_if_any(wildcards):
+    """Patch labels where the data set has masks, else nothing."""
+    return PATCH_LABELS.format(**wildcards) if has_masks(wildcards.dataset) else []
+
+
 def scores_if_any(wildcards):
     """Concept scores where the data set has masks, else nothing."""
     return described_table("scores")(wildcards) if has_masks(wildcards.dataset) else []
