@@ -88,7 +88,7 @@ def encode_store(manifest: Path, sae_config: Path, output: Path, device: str = "
             if _made_from(path) == made_from:
                 bar.update(len(images))
             else:
-                _write_shard(path, _encoded(store, sae, images, bar), made_from)
+                write_codes_shard(path, _encoded(store, sae, images, bar), made_from)
             shards.append({"file": shard.file, "rows": pq.read_metadata(path).num_rows, "bytes": path.stat().st_size})
     record = {
         "format": FORMAT,
@@ -146,6 +146,33 @@ def read_codes_manifest(manifest_path: str | Path) -> dict[str, Any]:
     return record
 
 
+def write_codes_shard(path: Path, batches: Iterator[dict[str, NDArray[Any]]], made_from: str) -> None:
+    """Write codes as one Parquet file, sorted by latent in runs of about eight million rows.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    batches
+        Columns image_id, token, latent and value, by image and token.
+    made_from
+        Hash of all that decides the codes, kept in the file's footer.
+    """
+    waiting: list[dict[str, NDArray[Any]]] = []
+    schema = _SCHEMA.with_metadata({_MADE_FROM: made_from})
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="none", use_dictionary=_DICTIONARIES) as file,
+    ):
+        for batch in batches:
+            waiting.append(batch)
+            if sum(len(part["latent"]) for part in waiting) >= _RUN_ROWS:
+                file.write_table(_by_latent(waiting, schema), row_group_size=_GROUP_ROWS)
+                waiting = []
+        if waiting:
+            file.write_table(_by_latent(waiting, schema), row_group_size=_GROUP_ROWS)
+
+
 def _identity(shard: ShardRecord, sae_config: Path, device: str) -> str:
     """Hash of all that decides the codes of a shard."""
     config = read_json(sae_config)
@@ -180,23 +207,6 @@ def _encoded(
             "value": codes.values.cpu().numpy(),
         }
         bar.update(len(batch))
-
-
-def _write_shard(path: Path, batches: Iterator[dict[str, NDArray[Any]]], made_from: str) -> None:
-    """Write codes as one Parquet file, sorted by latent in runs of about eight million rows."""
-    waiting: list[dict[str, NDArray[Any]]] = []
-    schema = _SCHEMA.with_metadata({_MADE_FROM: made_from})
-    with (
-        atomic_path(path) as temporary,
-        pq.ParquetWriter(temporary, schema, compression="none", use_dictionary=_DICTIONARIES) as file,
-    ):
-        for batch in batches:
-            waiting.append(batch)
-            if sum(len(part["latent"]) for part in waiting) >= _RUN_ROWS:
-                file.write_table(_by_latent(waiting, schema), row_group_size=_GROUP_ROWS)
-                waiting = []
-        if waiting:
-            file.write_table(_by_latent(waiting, schema), row_group_size=_GROUP_ROWS)
 
 
 def _by_latent(parts: list[dict[str, NDArray[Any]]], schema: pa.Schema) -> pa.Table:

@@ -18,7 +18,7 @@ from visae.sae.autoencoder import SparseAutoencoder
 NEAREST = 5
 """Neighbours kept of each latent."""
 
-PAIRS = 200_000_000
+PAIRS = 50_000_000
 """Pairs of latents active on one patch that co-activation is counted from, about."""
 
 # Latents whose similarity to all others exists at once.
