@@ -1,4 +1,4 @@
-"""Codes as an SAE would give, without one: each token has a latent of every stratum, some far more often than others."""
+"""Codes as an SAE would give, without one: each token has a latent of every stratum, some a hundred times as often."""
 
 from __future__ import annotations
 

@@ -110,7 +110,8 @@ def latent_statistics(
         shared between labels. What does not exist, as the mean of a dead latent, is null.
     """
     # Read once; what follows are several groupings.
-    codes = codes.collect(engine="streaming").lazy()
+    read = codes.collect(engine="streaming")
+    codes = read.lazy()
     value = pl.col("value")
     described = codes.group_by("latent").agg(
         pl.len().alias("count"),
@@ -128,12 +129,12 @@ def latent_statistics(
             for split, (first, stop) in splits.items()
         ),
     )
-    places = codes.group_by("latent", "token").len().group_by("latent").agg(_entropy("len").alias("spatial_entropy"))
-    every = pl.LazyFrame({"latent": pl.Series(latents, dtype=pl.Int32)})
+    every = pl.LazyFrame(
+        {"latent": pl.Series(latents, dtype=pl.Int32), "spatial_entropy": _spatial_entropy(read, latents)}
+    )
     frequency = pl.col("count") / n_tokens
     return (
         every.join(described, on="latent", how="left")
-        .join(places, on="latent", how="left")
         .join(_label_shares(codes, labels), on="latent", how="left")
         .with_columns(pl.col("count").fill_null(0).cast(pl.Int64), pl.col("images").fill_null(0).cast(pl.Int32))
         .with_columns(
@@ -152,6 +153,19 @@ def latent_statistics(
         .sort("latent")
         .collect()
     )
+
+
+def _spatial_entropy(codes: pl.DataFrame, latents: range) -> pl.Series:
+    """Entropy, in bits, of where each latent is active; null where it never is."""
+    # One count of pairs, ten times as fast as a grouping by two keys.
+    n_places = 1 + int(codes["token"].max() or 0)  # type: ignore[arg-type]
+    pairs = (codes["latent"].to_numpy().astype(np.int64) - latents.start) * n_places + codes["token"].to_numpy()
+    counts = np.bincount(pairs, minlength=len(latents) * n_places).reshape(len(latents), n_places)
+    total = counts.sum(axis=1)
+    # The entropy of counts n that sum to N is log N - sum(n log n) / N.
+    weighted = (counts * np.log2(np.maximum(counts, 1))).sum(axis=1)
+    found = np.log2(np.maximum(total, 1)) - weighted / np.maximum(total, 1)
+    return pl.Series(found.clip(min=0), dtype=pl.Float32).set(pl.Series(total == 0), None)
 
 
 def _entropy(column: str) -> pl.Expr:
