@@ -176,7 +176,7 @@ def write_codes_shard(path: Path, batches: Iterator[dict[str, NDArray[Any]]], ma
 def _identity(shard: ShardRecord, sae_config: Path, device: str) -> str:
     """Hash of all that decides the codes of a shard."""
     config = read_json(sae_config)
-    sae = [config[key] for key in ("weights_sha256", "variant", "options", "clamp")]
+    sae = [config.get(key) for key in ("weights_sha256", "variant", "options", "clamp")]
     code = code_fingerprint("visae.features.codes")
     return text_sha256(json.dumps([FORMAT, code, device, shard.sha256, shard.first_image, sae], sort_keys=True))
 
