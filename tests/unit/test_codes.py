@@ -37,7 +37,7 @@ def store(tmp_path):
 @pytest.mark.parametrize("variant", [TopK(4), Relu()], ids=lambda v: v.name)
 @pytest.mark.parametrize("run_rows", [1 << 20, 100])
 def test_codes_are_the_non_zero_dense_codes_of_all_tokens(store, tmp_path, variant, run_rows, monkeypatch):
-    monkeypatch.setattr(codes, "_RUN_ROWS", run_rows)
+    monkeypatch.setattr(codes, "RUN_ROWS", run_rows)
     monkeypatch.setattr(codes, "_GROUP_ROWS", 30)
     monkeypatch.setattr(codes, "_BATCH_TOKENS", 20)
     sae, config = saved_sae(tmp_path / "sae", variant)

@@ -195,6 +195,9 @@ class BaselineSettings:
     # What an SAE's section says besides, where there is nothing to train.
     steps: ClassVar[int] = 0
     learning_rate: ClassVar[float] = 0.0
+    peak_learning_rate: ClassVar[float] = 0.0
+    bias_rate: ClassVar[float] = 1.0
+    encoder_start: ClassVar[Literal["unit"]] = "unit"
     warmup_steps: ClassVar[int] = 0
     decay_share: ClassVar[float] = 0.0
     gradient_clip: ClassVar[float] = 1.0

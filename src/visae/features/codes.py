@@ -38,7 +38,7 @@ _SCHEMA = pa.schema(
     ]
 )
 # Codes that are sorted at once, some 400 MB with the copies, and that a row group has.
-_RUN_ROWS = 1 << 23
+RUN_ROWS = 1 << 23
 _GROUP_ROWS = 1 << 17
 _BATCH_TOKENS = 8192
 _DICTIONARIES = ["image_id", "token", "latent"]
@@ -166,7 +166,7 @@ def write_codes_shard(path: Path, batches: Iterator[dict[str, NDArray[Any]]], ma
     ):
         for batch in batches:
             waiting.append(batch)
-            if sum(len(part["latent"]) for part in waiting) >= _RUN_ROWS:
+            if sum(len(part["latent"]) for part in waiting) >= RUN_ROWS:
                 file.write_table(_by_latent(waiting, schema), row_group_size=_GROUP_ROWS)
                 waiting = []
         if waiting:
