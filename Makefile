@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CORES ?= all
 CONFIG ?= config/config.yaml
 
-.PHONY: demo test test-fast lint format docs bench bench-trainer bench-quality clean help
+.PHONY: demo test test-fast lint format docs bench bench-trainer bench-features bench-quality clean help
 
 help:
 	@echo "make demo       run the embedded study: pictures to causal figures, under 6 minutes on 2 cores"
@@ -14,6 +14,7 @@ help:
 	@echo "make format     format the code  make docs       write the generated parts of docs"
 	@echo "make bench      compare with peers from PyPI; the tables in docs are its output"
 	@echo "make bench-trainer  training speed beside other packages"
+	@echo "make bench-features  describing latents beside saev and DuckDB"
 	@echo "make bench-quality  reconstruction beside other packages at equal sparsity; goes on where it was stopped"
 
 $(VENV)/.ready: requirements.txt pyproject.toml
@@ -57,6 +58,9 @@ bench: $(VENV)/.ready-dev
 
 bench-trainer: $(VENV)/.ready-dev
 	$(BIN)/python bench/trainer.py
+
+bench-features: $(VENV)/.ready-dev
+	$(BIN)/python bench/features.py
 
 bench-quality: $(VENV)/.ready-dev
 	$(BIN)/python bench/quality.py

@@ -47,10 +47,16 @@ SCORED = [
     for path in over_studies(f"{FEATURES}/scores.parquet")
     if has_masks(path.split("/")[-2])
 ]
+KNOWN_CAUSES = [
+    path
+    for path in over_studies(f"{FEATURES}/causes.parquet")
+    if path.split("/")[-2] in SCENES
+]
 FEATURE_TABLES = (
     over_studies(f"{FEATURES}/stats.parquet")
     + over_studies(f"{FEATURES}/exemplars.parquet")
     + SCORED
+    + KNOWN_CAUSES
 )
 TASK_HEADS = over_studies(
     f"{HEADS}/probe/metrics.json", dataset="classification"
@@ -66,6 +72,11 @@ PICTURES = (
         path
         for path in over_studies(f"{MEASURED}/pareto.png")
         if path.split("/")[-2] in SWEEPS
+    ]
+    + [
+        path
+        for path in over_studies(f"{FIGURES}/{{dataset}}/ground_truth.png")
+        if path.split("/")[-2] in SCENES
     ]
     + over_studies(f"{DESCRIBED}/feature_map.png")
     + [

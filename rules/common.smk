@@ -46,6 +46,9 @@ UNIONS = [
 GIVEN_SETS = [
     name for name, dataset in SETTINGS.datasets.items() if dataset.kind == "activations"
 ]
+SCENES = [
+    name for name, dataset in SETTINGS.datasets.items() if dataset.kind == "scenes"
+]
 POINTS = sorted(
     {study.point for study in STUDIES.values()}
     | {

@@ -1,4 +1,4 @@
-# What each latent responds to: sparse codes, statistics, exemplars, concept scores.
+# What each latent responds to: sparse codes, statistics, exemplars, scores against concepts and known causes.
 
 
 rule encode:
@@ -31,6 +31,7 @@ rule statistics:
         codes=f"{FEATURES}/codes/manifest.json",
         sae=f"{SAE}/config.json",
         index=INDEX,
+        labels=labels_if_any,
     output:
         statistics=f"{FEATURES}/stats.parquet",
     log:
@@ -98,3 +99,30 @@ rule scores:
         "Scoring the latents of {wildcards.sae} against the classes of {wildcards.dataset}"
     script:
         "../scripts/scores.py"
+
+
+rule causes:
+    input:
+        codes=f"{FEATURES}/codes/manifest.json",
+        labels=PATCH_LABELS,
+        index=INDEX,
+    output:
+        causes=f"{FEATURES}/causes.parquet",
+    log:
+        f"logs/{FEATURES}/causes.parquet.log",
+    benchmark:
+        f"benchmarks/{FEATURES}/causes.parquet.tsv"
+    wildcard_constraints:
+        dataset=names(SCENES),
+    conda:
+        ENVIRONMENT
+    threads: 2
+    resources:
+        mem_mb=grown(4000),
+        runtime=grown(60),
+    params:
+        spec=spec(SETTINGS.features, "visae.features.ground_truth"),
+    message:
+        "Scoring the latents of {wildcards.sae} against the known causes of {wildcards.dataset}"
+    script:
+        "../scripts/causes.py"

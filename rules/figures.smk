@@ -4,6 +4,7 @@
 localrules:
     training_figure,
     pareto_figure,
+    ground_truth_figure,
     feature_map_figure,
     exemplar_figure,
     segmentation_arms_figure,
@@ -54,6 +55,36 @@ rule pareto_figure:
         "Drawing what the members of sweep {wildcards.sae} reach"
     script:
         "../scripts/figures/pareto.py"
+
+
+rule ground_truth_figure:
+    input:
+        tables=every_sae_described("causes"),
+    output:
+        **drawn(
+            f"{FIGURES}/{{dataset}}/ground_truth",
+            "ground_truth",
+            "Features",
+            "known causes",
+        ),
+    log:
+        f"logs/{FIGURES}/{{dataset}}/ground_truth.log",
+    benchmark:
+        f"benchmarks/{FIGURES}/{{dataset}}/ground_truth.tsv"
+    wildcard_constraints:
+        dataset=names(SCENES),
+    conda:
+        ENVIRONMENT
+    params:
+        spec=lambda wildcards: spec(
+            SETTINGS.figures.style(),
+            "visae.figures.ground_truth",
+            saes=STUDIES[wildcards.study].saes,
+        ),
+    message:
+        "Drawing how well study {wildcards.study} tells the known causes of {wildcards.dataset}"
+    script:
+        "../scripts/figures/ground_truth.py"
 
 
 rule feature_map_figure:

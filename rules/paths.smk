@@ -150,6 +150,28 @@ def described_table(name):
     return of_study(f"{FEATURES}/{name}.parquet")
 
 
+def every_sae_described(name):
+    """Input function: a table of each SAE of the study on a described data set."""
+
+    def tables(wildcards):
+        study = STUDIES[wildcards.study]
+        return expand(
+            f"{FEATURES}/{name}.parquet",
+            trained_on=study.train_on,
+            model=study.stored_model,
+            layer=study.point,
+            sae=study.saes,
+            dataset=wildcards.dataset,
+        )
+
+    return tables
+
+
+def labels_if_any(wildcards):
+    """Patch labels where the data set has masks, else nothing."""
+    return PATCH_LABELS.format(**wildcards) if has_masks(wildcards.dataset) else []
+
+
 def scores_if_any(wildcards):
     """Concept scores where the data set has masks, else nothing."""
     return described_table("scores")(wildcards) if has_masks(wildcards.dataset) else []

@@ -1,5 +1,8 @@
+from itertools import pairwise
+
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -32,28 +35,62 @@ def store(tmp_path):
 
 
 @pytest.mark.parametrize("variant", [TopK(4), Relu()], ids=lambda v: v.name)
-@pytest.mark.parametrize("group_rows", [1 << 20, 50])
-def test_codes_are_the_non_zero_dense_codes_of_all_patches_in_order(store, tmp_path, variant, group_rows, monkeypatch):
-    monkeypatch.setattr(codes, "_GROUP_ROWS", group_rows)
+@pytest.mark.parametrize("run_rows", [1 << 20, 100])
+def test_codes_are_the_non_zero_dense_codes_of_all_tokens(store, tmp_path, variant, run_rows, monkeypatch):
+    monkeypatch.setattr(codes, "RUN_ROWS", run_rows)
+    monkeypatch.setattr(codes, "_GROUP_ROWS", 30)
     monkeypatch.setattr(codes, "_BATCH_TOKENS", 20)
     sae, config = saved_sae(tmp_path / "sae", variant)
     record = encode_store(store, config, tmp_path / "codes", device="cpu")
-    frame = scan_codes(tmp_path / "codes" / "manifest.json").collect()
+    frame = scan_codes(tmp_path / "codes" / "manifest.json", kinds="all").collect()
     assert dict(frame.schema) == {
         "image_id": pl.Int32,
         "token": pl.Int16,
         "latent": pl.Int32,
         "value": pl.Float32,
     }
-    assert frame.equals(frame.sort("image_id", "token", "latent"))
-    dense = sae.encode(ActivationStore.open(store).read(range(23)).flatten(0, 1)).detach().view(23, 9, WIDTH)
-    rebuilt = torch.zeros_like(dense)
-    rebuilt[tuple(torch.from_numpy(frame[name].to_numpy().astype(np.int64)) for name in frame.columns[:3])] = (
-        torch.from_numpy(frame["value"].to_numpy().copy())
+    dense = sae.encode(ActivationStore.open(store).read(range(23), "all").flatten(0, 1)).detach()
+    rebuilt = torch.zeros_like(dense.view(23, 10, WIDTH))
+    # The class token, -1, is the first of a picture.
+    places = (frame["image_id"], frame["token"] + 1, frame["latent"])
+    rebuilt[tuple(torch.from_numpy(place.to_numpy().astype(np.int64)) for place in places)] = torch.from_numpy(
+        frame["value"].to_numpy().copy()
     )
-    assert torch.allclose(rebuilt, dense, atol=1e-5)
+    assert torch.allclose(rebuilt.view(-1, WIDTH), dense, atol=1e-5)
     assert frame["value"].min() > 0
     assert len(frame) == int((dense > 0).sum()) == record["rows"] == sum(shard["rows"] for shard in record["shards"])
+    patches = scan_codes(tmp_path / "codes" / "manifest.json").collect()
+    assert patches.sort(patches.columns).equals(frame.filter(pl.col("token") >= 0).sort(patches.columns))
+
+
+def test_runs_are_sorted_by_latent_so_that_readers_of_one_skip_row_groups(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(codes, "_GROUP_ROWS", 30)
+    _, config = saved_sae(tmp_path / "sae", TopK(4))
+    record = encode_store(store, config, tmp_path / "codes", device="cpu")
+    for shard in record["shards"]:
+        path = tmp_path / "codes" / shard["file"]
+        frame = pl.read_parquet(path)
+        assert frame.equals(frame.sort("latent", "image_id", "token"))
+        footer = pq.read_metadata(path)
+        groups = [footer.row_group(number).column(2).statistics for number in range(footer.num_row_groups)]
+        assert len(groups) == -(-shard["rows"] // 30) > 5
+        assert all(before.max <= after.min for before, after in pairwise(groups))
+
+
+def test_a_second_encoding_of_the_same_things_keeps_the_shards(store, tmp_path, monkeypatch):
+    _, config = saved_sae(tmp_path / "sae", TopK(4))
+    record = encode_store(store, config, tmp_path / "codes", device="cpu")
+    first = scan_codes(tmp_path / "codes" / "manifest.json").collect()
+    damaged, kept = (tmp_path / "codes" / shard["file"] for shard in record["shards"][:2])
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    before = kept.stat().st_mtime_ns
+    again = encode_store(store, config, tmp_path / "codes", device="cpu")
+    assert kept.stat().st_mtime_ns == before
+    assert again["shards"] == record["shards"]
+    assert scan_codes(tmp_path / "codes" / "manifest.json").collect().equals(first)
+    saved_sae(tmp_path / "sae", TopK(5))
+    assert encode_store(store, config, tmp_path / "codes", device="cpu")["rows"] > record["rows"]
+    assert kept.stat().st_mtime_ns > before
 
 
 def test_the_manifest_says_what_is_there(store, tmp_path):

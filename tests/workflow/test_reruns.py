@@ -19,6 +19,7 @@ PER_SAE = {
     "statistics": 1,
     "exemplars": 1,
     "scores": 1,
+    "causes": 1,
     "segmentation_arms": 1,
     "classification_edits": 1,
     "feature_map_figure": 1,
@@ -27,7 +28,7 @@ PER_SAE = {
     "segmentation_maps_figure": 1,
     "classification_edits_figure": 1,
 }
-SHARED_FIGURES = {"training_figure": 1, "report": 1}
+SHARED_FIGURES = {"training_figure": 1, "ground_truth_figure": 1, "report": 1}
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_swapped_values_are_noticed(workflow: Workflow) -> None:
 def test_a_figures_setting_redraws_figures_and_the_report_alone(workflow: Workflow) -> None:
     workflow.configure(changed(figures={"dpi": 60}))
     figures = {rule: 2 for rule in PER_SAE if rule.endswith("_figure")}
-    assert workflow.jobs("all") == {**figures, "training_figure": 1, "report": 1}
+    assert workflow.jobs("all") == {**figures, **SHARED_FIGURES}
 
 
 def test_the_exemplar_sheets_setting_redraws_that_sheet_alone(workflow: Workflow) -> None:
@@ -86,7 +87,7 @@ def test_a_new_data_set_redoes_nothing_that_was_there(workflow: Workflow) -> Non
         datasets={"more": more}, studies={"other": {**study, "classification": None, "segmentation": None}}
     )
     workflow.configure(values)
-    described = {"encode": 1, "statistics": 1, "exemplars": 1, "scores": 1, "patch_labels": 1}
+    described = {"encode": 1, "statistics": 1, "exemplars": 1, "scores": 1, "causes": 1, "patch_labels": 1}
     figures = {"feature_map_figure": 1, "exemplar_figure": 1, **SHARED_FIGURES}
     assert workflow.jobs("all") == {"index": 1, "extract": 1, "store": 1, **described, **figures}
 

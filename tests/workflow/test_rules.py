@@ -44,7 +44,7 @@ def test_heavy_rules_ask_for_memory_and_time(name: str, text: str) -> None:
 
 
 def test_an_empty_tree_needs_every_rule_once_for_each_of_its_kind(fresh: Workflow) -> None:
-    twice = ["train_sae", "encode", "statistics", "exemplars", "scores", "store", "segmentation_arms"]
+    twice = ["train_sae", "encode", "statistics", "exemplars", "scores", "causes", "store", "segmentation_arms"]
     twice += [
         "patch_labels",
         "classification_edits",
@@ -53,7 +53,7 @@ def test_an_empty_tree_needs_every_rule_once_for_each_of_its_kind(fresh: Workflo
         "segmentation_arms_figure",
     ]
     twice += ["segmentation_maps_figure", "classification_edits_figure"]
-    once = ["index", "model", "probe", "segmentation_head", "training_figure", "report"]
+    once = ["index", "model", "probe", "segmentation_head", "training_figure", "ground_truth_figure", "report"]
     assert fresh.jobs("all") == {**dict.fromkeys(twice, 2), **dict.fromkeys(once, 1), "extract": 4}
 
 

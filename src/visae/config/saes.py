@@ -16,7 +16,11 @@ class SaeSettings:
     default_rate: ClassVar[float] = 0.08  # learning rate times the square root of the steps
 
     expansion: int = setting("Latents per dimension of the activations (the expansion factor).", 8, minimum=1)
-    steps: int = setting("Optimizer steps.", 300, minimum=1)
+    steps: int = setting(
+        "Optimizer steps; with 0 the SAE stays as it is initialized: the untrained twin of a trained one.",
+        300,
+        minimum=0,
+    )
     batch_size: int = setting("Tokens in a step.", 2048, minimum=1)
     learning_rate: float | None = setting(
         "Adam's peak learning rate; left out, 0.08 (`relu`: 0.16) divided by the square root of `steps`, which "
@@ -176,6 +180,80 @@ class GatedSettings(SaeSettings):
     l1_warmup_steps: int = setting("Steps over which the L1 weight grows linearly.", 50, minimum=0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class BaselineSettings:
+    """What all dictionaries share that are fitted without a gradient step, to compare SAEs with.
+
+    Of each patch the `k` largest encodings are kept, as `topk` does.
+    """
+
+    k: int = setting("Latents kept per token.", 32, minimum=1)
+    batch_size: int = setting("Tokens that are read, and learned from, at once.", 2048, minimum=1)
+    seed: int = setting("Seed of what is drawn, and of the order of the data.", 0, minimum=0)
+    clamp: float | None = setting("As of an SAE.", None, above=0)
+
+    # What an SAE's section says besides, where there is nothing to train.
+    steps: ClassVar[int] = 0
+    learning_rate: ClassVar[float] = 0.0
+    peak_learning_rate: ClassVar[float] = 0.0
+    bias_rate: ClassVar[float] = 1.0
+    encoder_start: ClassVar[Literal["unit"]] = "unit"
+    warmup_steps: ClassVar[int] = 0
+    decay_share: ClassVar[float] = 0.0
+    gradient_clip: ClassVar[float] = 1.0
+    precision: ClassVar[Literal["float32"]] = "float32"
+    log_every: ClassVar[int] = 1
+    checkpoint_every: ClassVar[int] = 1
+    dead_after_tokens: ClassVar[int] = 1
+    target_layer: ClassVar[None] = None
+    target_point: ClassVar[None] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PcaSettings(BaselineSettings):
+    """Principal components, two latents each: one for either sign."""
+
+    variant: Literal["pca"]
+    expansion: ClassVar[int] = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuronsSettings(BaselineSettings):
+    """The centred activations themselves, two latents a dimension: one for either sign."""
+
+    variant: Literal["neurons"]
+    expansion: ClassVar[int] = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class _WideBaselineSettings(BaselineSettings):
+    expansion: int = setting("Latents per dimension of the activations.", 8, minimum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KMeansSettings(_WideBaselineSettings):
+    """Means of clusters (scikit-learn's MiniBatchKMeans), a latent each."""
+
+    variant: Literal["kmeans"]
+    passes: int = setting("Passes over the sample.", 2, minimum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NmfSettings(_WideBaselineSettings):
+    """Components of a non-negative factorization (scikit-learn's MiniBatchNMF), a latent each; slow to fit."""
+
+    variant: Literal["nmf"]
+    expansion: int = setting("Latents per dimension of the activations.", 1, minimum=1)
+    passes: int = setting("Passes over the sample.", 1, minimum=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomSettings(_WideBaselineSettings):
+    """Random directions."""
+
+    variant: Literal["random"]
+
+
 AnySae = (
     TopKSettings
     | BatchTopKSettings
@@ -184,6 +262,11 @@ AnySae = (
     | ReluSettings
     | JumpReluSettings
     | GatedSettings
+    | PcaSettings
+    | KMeansSettings
+    | NmfSettings
+    | RandomSettings
+    | NeuronsSettings
 )
 
 

@@ -1,18 +1,21 @@
-"""How often and how strongly each latent is active."""
+"""What each latent does, in numbers: how often, how strongly, where and on what it is active, and what is like it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
-from visae.data.index import read_index
+from visae.config.settings import FeatureSettings
+from visae.data.index import read_classes, read_index
 from visae.errors import StoreError
 from visae.features.codes import read_codes_manifest, scan_codes
-from visae.files import atomic_path, read_json
+from visae.features.neighbours import bias_alignment, nearest_by_coactivation, nearest_by_decoder
+from visae.files import atomic_path
+from visae.sae.autoencoder import load_sae
 
 DENSE_FREQUENCY = 0.1
 """A latent active on more than this share of the patches is dense: too common to stand for one concept."""
@@ -20,8 +23,11 @@ DENSE_FREQUENCY = 0.1
 QUANTILES = (50, 90, 99)
 """Percentiles of the active values that stats.parquet has a column for."""
 
-BLOCK_ROWS = 200_000_000
-"""Codes worked on at once: some 5 GB. More are worked through as ranges of latents, one after the other."""
+TOP_LABELS = 3
+"""Labels named for each latent."""
+
+BLOCK_ROWS = 16_000_000
+"""Codes worked on at once, about a gigabyte. More are worked through as ranges of latents, one after the other."""
 
 
 def read_matching_manifest(codes_manifest: Path, index_path: Path) -> dict[str, Any]:
@@ -44,40 +50,53 @@ def codes_by_latents(codes_manifest: Path, block_rows: int = BLOCK_ROWS) -> Iter
     codes_manifest
         manifest.json of the codes.
     block_rows
-        Codes in a range, if all latents were equally frequent; fewer codes than that are one range.
+        Codes in a range, at most; a single latent may have more.
 
     Yields
     ------
     latents, codes
         The range of latents, and a lazy frame of their codes: image_id, token, latent, value.
     """
-    manifest = read_codes_manifest(codes_manifest)
-    n_codes = sum(shard["rows"] for shard in manifest["shards"])
-    n_blocks = max(1, math.ceil(n_codes / block_rows))
-    block = max(1, math.ceil(manifest["width"] / n_blocks))
-    for start in range(0, manifest["width"], block):
-        latents = range(start, min(start + block, manifest["width"]))
-        codes = scan_codes(codes_manifest)
-        if len(latents) < manifest["width"]:
-            codes = codes.filter(pl.col("latent").is_between(latents.start, latents.stop, closed="left"))
-        yield latents, codes
+    width, codes = read_codes_manifest(codes_manifest)["width"], scan_codes(codes_manifest)
+    for latents in _ranges(codes, width, block_rows):
+        within = pl.col("latent").is_between(latents.start, latents.stop, closed="left")
+        yield latents, codes.filter(within) if len(latents) < width else codes
+
+
+def _ranges(codes: pl.LazyFrame, width: int, block_rows: int) -> Iterator[range]:
+    """Split latents into ranges with at most that many codes."""
+    found = codes.group_by("latent").len().collect(engine="streaming")
+    counts = np.zeros(width, dtype=np.int64)
+    counts[found["latent"].to_numpy()] = found["len"].to_numpy()
+    until, start = counts.cumsum(), 0
+    while start < width:
+        before = until[start] - counts[start]
+        stop = max(start + 1, int(np.searchsorted(until, before + block_rows, side="right")))
+        yield range(start, stop)
+        start = stop
 
 
 def latent_statistics(
-    codes: pl.LazyFrame, latents: range, n_tokens: int, splits: dict[str, tuple[int, int]]
+    codes: pl.LazyFrame,
+    latents: range,
+    n_tokens: int,
+    splits: dict[str, tuple[int, int]],
+    labels: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Describe every latent of a range by its active values, over all splits.
 
     Parameters
     ----------
     codes
-        image_id, token, latent, value: the non-zero codes of `latents`.
+        image_id, token, latent, value: the non-zero codes of `latents`, of patches.
     latents
         Latents to report, active or not.
     n_tokens
         Patches that were encoded.
     splits
         Split name to its first image_id and the one after its last.
+    labels
+        label (text) by image_id, or by image_id and token; what has none is left out.
 
     Returns
     -------
@@ -85,8 +104,14 @@ def latent_statistics(
         One row a latent: latent; count (patches it is active on); frequency (count / n_tokens);
         log10_frequency; mean, max, standard_deviation, quantile_50, quantile_90 and quantile_99 of its
         active values; images (that it is active in); dead (never active); dense (frequency above 0.1);
-        max_SPLIT, the largest value in each split. What does not exist, as the mean of a dead latent, is null.
+        max_SPLIT, the largest value in each split; spatial_entropy, in bits, of where on the patch grid it is active
+        (0: always at one place; log2 of the number of patches: everywhere alike); and, where labels are given,
+        label_entropy, in bits, top_labels and top_label_shares, of how its activation (the sum of its values) is
+        shared between labels. What does not exist, as the mean of a dead latent, is null.
     """
+    # Read once; what follows are several groupings.
+    read = codes.collect(engine="streaming")
+    codes = read.lazy()
     value = pl.col("value")
     described = codes.group_by("latent").agg(
         pl.len().alias("count"),
@@ -95,7 +120,7 @@ def latent_statistics(
         value.max().alias("max"),
         value.cast(pl.Float64).std(ddof=0).cast(pl.Float32).alias("standard_deviation"),
         *(
-            value.cast(pl.Float64).quantile(percent / 100, "linear").cast(pl.Float32).alias(f"quantile_{percent}")
+            value.quantile(percent / 100, "linear").cast(pl.Float32).alias(f"quantile_{percent}")
             for percent in QUANTILES
         ),
         pl.col("image_id").n_unique().alias("images"),
@@ -104,10 +129,13 @@ def latent_statistics(
             for split, (first, stop) in splits.items()
         ),
     )
-    every = pl.LazyFrame({"latent": pl.Series(latents, dtype=pl.Int32)})
+    every = pl.LazyFrame(
+        {"latent": pl.Series(latents, dtype=pl.Int32), "spatial_entropy": _spatial_entropy(read, latents)}
+    )
     frequency = pl.col("count") / n_tokens
     return (
         every.join(described, on="latent", how="left")
+        .join(_label_shares(codes, labels), on="latent", how="left")
         .with_columns(pl.col("count").fill_null(0).cast(pl.Int64), pl.col("images").fill_null(0).cast(pl.Int32))
         .with_columns(
             frequency.alias("frequency"),
@@ -120,14 +148,88 @@ def latent_statistics(
             *(f"quantile_{percent}" for percent in QUANTILES),
             *("images", "dead", "dense"),
             *(f"max_{split}" for split in splits),
+            *("spatial_entropy", "label_entropy", "top_labels", "top_label_shares"),
         )
         .sort("latent")
         .collect()
     )
 
 
-def write_statistics(codes_manifest: Path, sae_config: Path, index_path: Path, output: Path) -> None:
-    """Write stats.parquet: `latent_statistics` of every latent of the SAE.
+def _spatial_entropy(codes: pl.DataFrame, latents: range) -> pl.Series:
+    """Entropy, in bits, of where each latent is active; null where it never is."""
+    # One count of pairs, ten times as fast as a grouping by two keys.
+    n_places = 1 + int(codes["token"].max() or 0)  # type: ignore[arg-type]
+    pairs = (codes["latent"].to_numpy().astype(np.int64) - latents.start) * n_places + codes["token"].to_numpy()
+    counts = np.bincount(pairs, minlength=len(latents) * n_places).reshape(len(latents), n_places)
+    total = counts.sum(axis=1)
+    # The entropy of counts n that sum to N is log N - sum(n log n) / N.
+    weighted = (counts * np.log2(np.maximum(counts, 1))).sum(axis=1)
+    found = np.log2(np.maximum(total, 1)) - weighted / np.maximum(total, 1)
+    return pl.Series(found.clip(min=0), dtype=pl.Float32).set(pl.Series(total == 0), None)
+
+
+def _entropy(column: str) -> pl.Expr:
+    """Entropy, in bits, of a group whose parts have these sizes."""
+    # Not below zero: rounding could bring it there where a part is all.
+    return pl.col(column).cast(pl.Float64).entropy(base=2).clip(lower_bound=0).cast(pl.Float32)
+
+
+def _label_shares(codes: pl.LazyFrame, labels: pl.DataFrame | None) -> pl.LazyFrame:
+    """How each latent's activation is shared between labels; without labels there are no rows."""
+    keys = ["image_id"] if labels is None or "token" not in labels.columns else ["image_id", "token"]
+    if labels is None:
+        labels = pl.DataFrame(schema={"image_id": pl.Int32, "label": pl.String})
+    share = pl.col("value") / pl.col("value").sum()
+    return (
+        codes.join(labels.lazy().with_columns(pl.col("label").cast(pl.Categorical)), on=keys)
+        .group_by("latent", "label")
+        .agg(pl.col("value").cast(pl.Float64).sum())
+        .sort("latent", "value", pl.col("label").cast(pl.String), descending=[False, True, False])
+        .group_by("latent")
+        .agg(
+            _entropy("value").alias("label_entropy"),
+            pl.col("label").cast(pl.String).head(TOP_LABELS).alias("top_labels"),
+            share.head(TOP_LABELS).cast(pl.Float32).alias("top_label_shares"),
+        )
+    )
+
+
+def kind_shares(codes: pl.LazyFrame) -> pl.DataFrame:
+    """Of the tokens that each latent is active on, the shares that are patches, class tokens and registers.
+
+    Parameters
+    ----------
+    codes
+        token and latent: non-zero codes of all kinds of tokens.
+
+    Returns
+    -------
+    DataFrame
+        latent, patch_share, class_share, register_share.
+    """
+    token = pl.col("token")
+    kinds = {"patch_share": token >= 0, "class_share": token == -1, "register_share": token < -1}
+    return (
+        codes.group_by("latent")
+        .agg(kind.mean().cast(pl.Float32).alias(name) for name, kind in kinds.items())
+        .sort("latent")
+        .collect(engine="streaming")
+    )
+
+
+def write_statistics(
+    codes_manifest: Path,
+    sae_config: Path,
+    index_path: Path,
+    output: Path,
+    settings: FeatureSettings,
+    *,
+    patch_labels: Path | None = None,
+) -> None:
+    """Write stats.parquet: one row a latent of the SAE.
+
+    Its columns are those of `latent_statistics` and `kind_shares`, bias_alignment (cosine of the decoder row with
+    what the SAE gives without any latent), and those of `nearest_by_decoder` and `nearest_by_coactivation`.
 
     Parameters
     ----------
@@ -136,21 +238,46 @@ def write_statistics(codes_manifest: Path, sae_config: Path, index_path: Path, o
     sae_config
         config.json of the SAE that wrote them.
     index_path
-        Index of the data set that they describe.
+        Index of the data set that they describe; its labels count where there are no patch labels.
     output
         Parquet file to write.
+    settings
+        Section `features`.
+    patch_labels
+        Parquet of image_id, token, label, purity.
     """
-    manifest = read_matching_manifest(codes_manifest, index_path)
-    sae_width = read_json(sae_config)["width"]
-    if sae_width != manifest["width"]:
+    manifest, sae = read_matching_manifest(codes_manifest, index_path), load_sae(sae_config)
+    if sae.width != manifest["width"]:
         raise StoreError(
-            f"{codes_manifest} has {manifest['width']} latents, but {sae_config} {sae_width}: "
+            f"{codes_manifest} has {manifest['width']} latents, but {sae_config} {sae.width}: "
             "the SAE was trained again since; write the codes again"
         )
     splits = {name: (first, stop) for name, (first, stop) in manifest["splits"].items()}
+    labels = _labels(index_path, patch_labels, settings.min_purity)
     blocks = [
-        latent_statistics(codes, latents, manifest["n_tokens"], splits)
+        latent_statistics(codes, latents, manifest["n_tokens"], splits, labels)
         for latents, codes in codes_by_latents(codes_manifest)
     ]
+    table = (
+        pl.concat(blocks)
+        .join(kind_shares(scan_codes(codes_manifest, "all")), on="latent", how="left")
+        .with_columns(pl.Series("bias_alignment", bias_alignment(sae)))
+        .join(nearest_by_decoder(sae.decoder_weight), on="latent")
+        .join(nearest_by_coactivation(codes_manifest), on="latent")
+        .sort("latent")
+    )
     with atomic_path(output) as temporary:
-        pl.concat(blocks).write_parquet(temporary)
+        table.write_parquet(temporary)
+
+
+def _labels(index_path: Path, patch_labels: Path | None, min_purity: float) -> pl.DataFrame:
+    """Labels by image_id and token where patches have them, else by image_id."""
+    if patch_labels is None:
+        return read_index(index_path).select("image_id", label="label_name").drop_nulls()
+    names = pl.DataFrame(
+        [(number, name) for number, name in read_classes(index_path).items() if number != 0],
+        schema={"number": pl.Int16, "label": pl.String},
+        orient="row",
+    )
+    pure = pl.read_parquet(patch_labels).filter(pl.col("purity") >= min_purity).rename({"label": "number"})
+    return pure.join(names, on="number").select("image_id", "token", "label")

@@ -10,6 +10,7 @@ import polars as pl
 import torch
 
 from visae.errors import DataError
+from visae.features.auc import latent_aucs
 from visae.features.codes import scan_codes
 from visae.interventions.arms import Latents
 
@@ -65,29 +66,15 @@ def image_aucs(codes_manifest: str | Path, labels: dict[int, int]) -> pl.DataFra
         {"image_id": list(labels), "class_id": list(labels.values())},
         schema={"image_id": pl.Int32, "class_id": pl.Int64},
     )
-    sizes = known.group_by("class_id").agg(positives=pl.len())
-    n_images = len(known)
     peaks = (
         scan_codes(codes_manifest)
         .join(known.lazy(), on="image_id")
         .group_by("latent", "image_id", "class_id")
-        .agg(peak=pl.col("value").max())
+        .agg(pl.col("value").max())
         .collect(engine="streaming")
     )
-    silent = n_images - pl.len().over("latent")
-    ranked = peaks.with_columns(silent=silent, rank=pl.col("peak").rank("average").over("latent") + silent)
-    sums = ranked.group_by("latent", "class_id").agg(
-        ranks=pl.col("rank").sum(), active=pl.len(), silent=pl.col("silent").first()
-    )
-    p = pl.col("positives").cast(pl.Float64)
-    silent_ranks = (p - pl.col("active")) * (pl.col("silent") + 1) / 2
-    auc = (pl.col("ranks") + silent_ranks - p * (p + 1) / 2) / (p * (n_images - p))
-    return (
-        sums.join(sizes, on="class_id")
-        .filter(pl.col("positives") < n_images)
-        .select("class_id", "latent", auc=auc)
-        .sort("class_id", "latent")
-    )
+    sizes = known.group_by("class_id").agg(positives=pl.len())
+    return latent_aucs(peaks, sizes)
 
 
 def largest_values(codes_manifest: str | Path, image_ids: range) -> dict[int, float]:

@@ -13,14 +13,15 @@ from visae.activations.store import ActivationStore
 from visae.config.members import sweep_members
 from visae.config.settings import GIVEN, AnySae, Settings, StudySettings
 from visae.config.stored import layers_of, members_of, used_datasets
+from visae.features.codes import RUN_ROWS
 from visae.planning.models import PlannedModel
 from visae.sae.autoencoder import SparseAutoencoder
 from visae.sae.initial import empty_sae
 from visae.vision.hook_points import HookPoint
 
-# What a code takes in the files of `encode`: a float32, the latent's number in as few bits as do, and hardly anything
-# for picture and token, which repeat.
-_VALUE_BYTES, _PLACE_BYTES = 4, 0.1
+# What a code takes in the files of `encode`: a float32, the numbers of token and picture (of those in a sorted run) in
+# as few bits as do, and hardly anything for the latent, which repeats.
+_VALUE_BYTES, _LATENT_BYTES = 4, 0.1
 
 
 @dataclass(frozen=True)
@@ -145,9 +146,12 @@ class Needs:
             for name in study.saes:
                 sae = self.untrained(study, self.members(name)[0])
                 active = self._active(name)
-                a_code = _VALUE_BYTES + _PLACE_BYTES + math.ceil(math.log2(sae.width)) / 8
                 for dataset in study.describe:
                     tokens = self._patches(dataset, study)
+                    a_picture = tokens / self.pictures[dataset]
+                    together = min(self.pictures[dataset], RUN_ROWS / (active * a_picture))
+                    bits = sum(math.ceil(math.log2(max(2.0, number))) for number in (a_picture, together))
+                    a_code = _VALUE_BYTES + _LATENT_BYTES + bits / 8
                     place = (*self._place(study, name), dataset)
                     flop = tokens * encoding_flop(sae)
                     found[place] = CodesNeed(*place, tokens, active, round(tokens * active * a_code), flop)

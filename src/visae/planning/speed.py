@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from visae.config.settings import AnySae
+from visae.config.settings import AnySae, BaselineSettings, RandomSettings
 from visae.device import chosen_device, described
 from visae.planning.needs import CodesNeed, Needs, SaeNeed, StoreNeed, encoding_flop, training_flop
 from visae.sae.autoencoder import SparseAutoencoder
@@ -49,6 +49,8 @@ class MeasuredSpeed:
 
     def hours(self, need: StoreNeed | SaeNeed | CodesNeed) -> float:
         """Hours of one row."""
+        if not need.flop:  # a baseline's training
+            return 0.0
         if isinstance(need, StoreNeed):
             rate = self._rate(("forward", need.model, *need.layers), lambda: self._forward(need))
         else:
@@ -73,6 +75,8 @@ class MeasuredSpeed:
         n = self._size(section.batch_size, _CPU_TOKENS)
         sample = torch.randn(_SAMPLE, sae.d_model)
         target = torch.randn(_SAMPLE, sae.d_target) if sae.is_transcoder else None
+        if isinstance(section, BaselineSettings):  # fitting takes long, and encoding is as fast without
+            section = RandomSettings(variant="random", expansion=section.expansion, k=section.k)
         section = replace(section, batch_size=n)
         run = TrainingRun(section, initial_sae(section, sample, 0, target).to(self.device))
         batch = torch.randn(n, sae.d_model)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from visae.errors import ModelError
 from visae.files import atomic_path, file_sha256, read_json, write_json
 from visae.sae.archetypal import Archetypal
+from visae.sae.baselines import BASELINES
 from visae.sae.batchtopk import BatchTopK
 from visae.sae.gated import Gated
 from visae.sae.jumprelu import JumpRelu
@@ -22,7 +23,7 @@ from visae.sae.topk import TopK
 from visae.sae.variant import Variant, Weights
 
 FORMAT = "visae sparse autoencoder 1"
-VARIANTS: dict[str, type[Variant]] = {
+VARIANTS: dict[str, type[Variant]] = {**BASELINES} | {
     kind.name: kind for kind in (TopK, BatchTopK, Matryoshka, Archetypal, Relu, JumpRelu, Gated)
 }
 # Tokens whose sparse codes are spread out at once by `latent_values`.

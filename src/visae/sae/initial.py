@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 from visae.config.settings import AnySae
 from visae.errors import TrainingError
 from visae.sae.autoencoder import VARIANTS, SparseAutoencoder
+from visae.sae.baselines import Baseline
 from visae.sae.clusters import centroids
 from visae.sae.variant import Variant
 
@@ -30,7 +31,7 @@ def initial_sae(settings: AnySae, sample: Tensor, seed: int, target: Tensor | No
 
     Some of the rows are the sample's cluster centroids, at two sizes of cluster: latents then exist for
     whole concepts (sky, trees), which random rows often split among several latents in a short training. The
-    others are random, for what is left.
+    others are random, for what is left. A baseline fits all of its weights to the sample instead.
 
     Activations are centred before the encoder, so a decoder bias of zero is the data's mean. What else a variant
     needs, such as biases or thresholds, its own `start` fits to the sample.
@@ -55,6 +56,9 @@ def initial_sae(settings: AnySae, sample: Tensor, seed: int, target: Tensor | No
     generator = torch.Generator().manual_seed(own_seed)
     _take_normalization(sae, sample, target)
     inputs = sae.normalized(sample)
+    if isinstance(sae.variant, Baseline):
+        sae.variant.fit(sae.weights, inputs, settings, own_seed)
+        return sae
     directions = normalize(inputs)
     rows = [
         centroids(directions, min(sae.width // latents, len(directions)), generator)

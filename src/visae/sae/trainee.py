@@ -22,7 +22,7 @@ from visae.sae.checkpoints import Checkpoints
 from visae.sae.data import Tokens, TrainingData
 from visae.sae.initial import empty_sae, initial_sae
 from visae.sae.loggers import opened
-from visae.sae.metrics import quality
+from visae.sae.metrics import Quality, quality
 from visae.sae.parallel import Ranks
 from visae.sae.run import NotFinite, TrainingRun
 from visae.work import Member
@@ -142,16 +142,22 @@ class Trainee:
             self.checkpoints.save(self.run.checkpoint())
 
     def finish(self) -> dict[str, Any]:
-        """Write the results, each whole, summary.json last, and delete the checkpoints; returns the summary."""
+        """Write the results, each whole, summary.json last, and delete the checkpoints; returns the summary.
+
+        What was not trained, as a baseline, has one row of metrics, on held-out tokens, and nothing on speed.
+        """
         run, output = self.run, Path(self.member.output)
+        if not run.step:
+            self._note("val", self._val_row())
         for sink in self._loggers:
             sink.close()
-        logged = pl.DataFrame([row for row in run.rows if row["split"] == "train"])
+        schema = {"step": pl.Int64, "split": pl.String, **dict.fromkeys(_METRICS, pl.Float64)}
+        metrics = pl.DataFrame(run.rows, schema=schema, orient="row")
         summary = {
-            **asdict(quality(run.sae, *self.data.held_out)),
-            "dead_share": run.dead_share(),
-            "tokens_per_second": logged["tokens_per_second"].median(),
-            "data_wait_share": logged["data_wait_share"].median(),
+            **asdict(found := quality(run.sae, *self.data.held_out)),
+            "dead_share": self._dead_share(found),
+            "tokens_per_second": metrics["tokens_per_second"].median(),
+            "data_wait_share": metrics["data_wait_share"].median(),
             "measured_on": self.data.measured_on,
             "n_tokens_trained": run.step * self.settings.batch_size,
             "variant": self.settings.variant,
@@ -164,9 +170,8 @@ class Trainee:
         if self.ranks.number > 0:
             return summary
         self.checkpoints.stop_if_taken_over()
-        schema = {"step": pl.Int64, "split": pl.String, **dict.fromkeys(_METRICS, pl.Float64)}
         with atomic_path(output / "metrics.parquet") as temporary:
-            pl.DataFrame(run.rows, schema=schema, orient="row").write_parquet(temporary)
+            metrics.write_parquet(temporary)
         more = {"settings": asdict(self.settings), "provenance": summary["provenance"], **self._points()}
         save_sae(run.sae, output, **more)
         write_json(output / "summary.json", summary)
@@ -184,8 +189,13 @@ class Trainee:
         return points
 
     def _val_row(self) -> dict[str, Any]:
-        found = asdict(quality(self.run.sae, *self.data.held_out))
-        return {"dead_share": self.run.dead_share()} | {name: found[name] for name in found if name in _METRICS}
+        found = quality(self.run.sae, *self.data.held_out)
+        measured = {name: value for name, value in asdict(found).items() if name in _METRICS}
+        return {"dead_share": self._dead_share(found)} | measured
+
+    def _dead_share(self, found: Quality) -> float:
+        """Share of latents that were silent of late in training or, where there was none, on the held-out tokens."""
+        return self.run.dead_share() if self.run.step else found.silent_share
 
     def _culprits(self, batch: Tokens) -> str:
         """Say which pictures the failing batch is of; where its activations are at fault, only those pictures."""
