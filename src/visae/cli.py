@@ -60,7 +60,7 @@ _SUMMARIES = {
     "export-sae": "write an SAE as SAELens reads it",
     "encode": "turn a store into sparse codes",
     "statistics": "describe each latent in numbers",
-    "exemplars": "find the pictures in which each latent fires most",
+    "exemplars": "find the pictures that show each latent: the strongest, and a sample of its whole range",
     "scores": "score latents against classes: chosen on train, measured on val",
     "probe": "train a linear classification probe",
     "segmentation-head": "train a linear segmentation head",

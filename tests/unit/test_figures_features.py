@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from visae.config.settings import FigureSettings
+from visae.config.settings import FeatureSettings, FigureSettings
 from visae.data.index import SCHEMA
-from visae.features.exemplars import top_exemplars
+from visae.features.exemplars import find_exemplars
 from visae.features.statistics import latent_statistics
 from visae.figures import exemplars, feature_map, training
 from visae.files import write_json
@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
             "value": (1 + random.random(96)).astype(np.float32),
         }
     )
-    top_exemplars(codes, 3).write_parquet(tmp_path / "exemplars.parquet")
+    find_exemplars(codes, FeatureSettings(exemplars=3)).write_parquet(tmp_path / "exemplars.parquet")
     latent_statistics(codes, range(5), 96, {}).write_parquet(tmp_path / "stats.parquet")
     rows = [(1, "$ky", 0, 0, 0.4), (2, "road", 0, 1, 0.8), (2, "road", 1, 2, 0.7), (3, "gone", 0, None, None)]
     types = {"class_id": pl.Int32, "class_name": pl.String, "rank": pl.Int16, "latent": pl.Int32, "f1": pl.Float64}
@@ -87,7 +87,7 @@ def test_sheet_shows_best_latents_and_is_reproducible(folder: Path) -> None:
 def test_moderate_latents_fill_the_sheet_without_scores(folder: Path) -> None:
     stats = pl.read_parquet(folder / "stats.parquet").with_columns(frequency=pl.Series([0.25, 0.01, 0.01, 0.25, 0.0]))
     found = pl.read_parquet(folder / "exemplars.parquet")
-    strength = {n: found.filter(pl.col("latent") == n)["value"].mean() for n in (1, 2)}
+    strength = {n: found.filter(latent=n, kind="top")["value"].mean() for n in (1, 2)}
     assert exemplars.chosen_latents(found, stats, None, 5) == sorted(strength, key=lambda n: -strength[n])
 
 

@@ -105,7 +105,18 @@ class ModelSettings(ModelIdentity):
 class FeatureSettings:
     """How latents are described."""
 
-    exemplars: int = setting("Pictures kept per latent.", 16, minimum=1)
+    exemplars: int = setting("Pictures kept per latent, those in which it is strongest.", 16, minimum=1)
+    bins: int = setting(
+        "A latent's pictures, in order of its largest value in each, are cut into that many bins of equally many, so "
+        "that its whole range is shown and not the tip alone.",
+        4,
+        minimum=1,
+    )
+    exemplars_per_bin: int = setting("Pictures kept per latent and bin, drawn at random.", 4, minimum=0)
+    random_exemplars: int = setting(
+        "Patches kept per latent, drawn at random among all on which it is active.", 8, minimum=0
+    )
+    seed: int = setting("Seed of what is drawn at random.", 0, minimum=0)
     min_purity: float = setting(
         "A patch carries a class where at least this share of its pixels does.", 0.9, minimum=0.5, maximum=1
     )

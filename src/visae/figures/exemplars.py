@@ -40,7 +40,8 @@ def chosen_latents(
     shown = set(exemplars["latent"].unique())
     of_classes: list[int] = [] if scores is None else _best(scores)["latent"].to_list()
     strongest = (
-        exemplars.group_by("latent")
+        exemplars.filter(pl.col("kind") == "top")
+        .group_by("latent")
         .agg(pl.col("value").cast(pl.Float64).mean().alias("strength"))
         .join(stats.select("latent", "frequency"), on="latent")
         .sort("strength", "latent", descending=[True, False])
@@ -66,7 +67,7 @@ def data(
         else _best(scores).select("latent", "class_name", "f1").unique("latent", keep="first", maintain_order=True)
     )
     return (
-        rows.join(exemplars.filter(pl.col("rank") < settings.exemplars), on="latent")
+        rows.join(exemplars.filter((pl.col("kind") == "top") & (pl.col("rank") < settings.exemplars)), on="latent")
         .join(best, on="latent", how="left")
         .join(stats.select("latent", "frequency"), on="latent")
         .rename({"token": "peak_token"})
