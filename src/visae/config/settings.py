@@ -177,6 +177,14 @@ class FigureSettings:
     palette: Literal["okabe-ito", "grey"] = setting("Colours; both are safe for the colour-blind.", "okabe-ito")
     latents: int = setting("Latents on an exemplar sheet.", 8, minimum=1)
     exemplars: int = setting("Pictures a latent on an exemplar sheet.", 6, minimum=1)
+    log10_frequency: list[float] = setting(
+        "Lowest and highest log10 share of patches of latents that fill an exemplar sheet after the best of each "
+        "class: neither accidents nor dense ones; an empty list sets no limit.",
+        [-3.0, -1.5],
+    )
+    log10_mean: list[float] = setting(
+        "The same for the log10 mean of their active values; an empty list sets no limit.", []
+    )
 
     def style(self) -> FigureSettings:
         """Return what all figures share, so that an exemplar sheet's settings redraw that sheet alone."""
@@ -211,6 +219,11 @@ class StudySettings:
         not_empty=True,
     )
     describe: list[str] = setting("Data sets on which features are described.", not_empty=True)
+    names: dict[str, str] = setting(
+        "CSV files of names that you gave to latents, by SAE or sweep: columns latent, name and, if you like, note. "
+        "Names are carried into tables, figures and galleries.",
+        {},
+    )
     classification: str | None = setting(
         "Data set with labels: a probe learns on its split train, edits are judged on its split val.", None
     )

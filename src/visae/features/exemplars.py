@@ -115,9 +115,7 @@ def _candidates(pieces: list[pl.LazyFrame], settings: FeatureSettings, seed: int
     Pairs of latent and picture are gathered until they outnumber those that were kept, then all but the possible
     exemplars are dropped: so each pair is sorted a few times only, and few are held.
     """
-    kept = pl.DataFrame(
-        schema={"latent": pl.Int32, "image_id": pl.Int32, "peak": pl.Float32, "patch_draw": pl.UInt64}
-    )
+    kept = pl.DataFrame(schema={"latent": pl.Int32, "image_id": pl.Int32, "peak": pl.Float32, "patch_draw": pl.UInt64})
     waiting: list[pl.DataFrame] = []
     for piece in pieces:
         waiting.append(_pairs(_with_draws(piece.collect(), seed)))
@@ -158,9 +156,7 @@ def _chosen(candidates: pl.DataFrame, settings: FeatureSettings) -> pl.DataFrame
     binned = (
         candidates.filter(_place("picture_draw") < SAMPLED_PICTURES)
         .with_columns(bin=(_place("peak", "image_id") * settings.bins // pl.len().over("latent")).cast(pl.Int16))
-        .with_columns(
-            low=pl.col("peak").min().over(in_bin), high=pl.col("peak").max().over(in_bin), kind=pl.lit("bin")
-        )
+        .with_columns(low=pl.col("peak").min().over(in_bin), high=pl.col("peak").max().over(in_bin), kind=pl.lit("bin"))
         .filter(pl.col("picture_draw").rank("ordinal").over(in_bin) <= settings.exemplars_per_bin)
         .sort("peak", "image_id", descending=[True, False])
         .with_columns(rank=pl.int_range(pl.len(), dtype=pl.UInt32).over(in_bin))
