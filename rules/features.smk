@@ -1,4 +1,8 @@
-# What each latent responds to: sparse codes, statistics, exemplars, concept scores.
+# What each latent responds to: sparse codes, statistics, exemplars, concept scores; and what people call it.
+
+
+localrules:
+    names,
 
 
 rule encode:
@@ -98,3 +102,23 @@ rule scores:
         "Scoring the latents of {wildcards.sae} against the classes of {wildcards.dataset}"
     script:
         "../scripts/scores.py"
+
+
+rule names:
+    input:
+        given=given_names,
+        sae=f"{SAE}/config.json",
+    output:
+        names=NAMES,
+    log:
+        f"logs/{NAMES}.log",
+    benchmark:
+        f"benchmarks/{NAMES}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec(SETTINGS.features, "visae.features.names"),
+    message:
+        "Checking the names of latents of {wildcards.sae}"
+    script:
+        "../scripts/names.py"

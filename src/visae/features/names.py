@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from visae.errors import DataError
+from visae.files import atomic_path, read_json
 
 NAMES_SCHEMA = {"latent": pl.Int32, "name": pl.String, "note": pl.String}
 _CLASS_SCHEMA = {"latent": pl.Int32, "class_name": pl.String} | dict.fromkeys(
@@ -60,6 +61,23 @@ def read_names(path: str | Path, width: int | None = None) -> pl.DataFrame:
     return table.select(pl.col("latent").str.strip_chars().cast(pl.Int32), pl.col("name").str.strip_chars(), note).sort(
         "latent"
     )
+
+
+def write_names(path: Path, sae_config: Path, output: Path) -> None:
+    """Check the names that people gave to an SAE's latents, and lay them beside the SAE.
+
+    Parameters
+    ----------
+    path
+        As for `read_names`.
+    sae_config
+        config.json of the SAE.
+    output
+        CSV file to write: latent, name, note.
+    """
+    names = read_names(path, read_json(sae_config)["width"])
+    with atomic_path(output) as temporary:
+        names.write_csv(temporary)
 
 
 def best_classes(scores: pl.DataFrame | None) -> pl.DataFrame:

@@ -15,7 +15,6 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from visae.config.settings import FigureSettings
-from visae.features.exemplars import KINDS
 from visae.figures.pictures import Shown, draw_crop, draw_lit, draw_plain, draw_region
 from visae.figures.style import PAGE_WIDTH, style
 
@@ -24,6 +23,7 @@ View = Literal["picture", "overlay", "crop"]
 QUERY = "query"
 """Kind of the picture that was asked about: it stands before the exemplars."""
 
+_ORDER = (QUERY, "top", "bin", "random")
 _GAP = 0.04  # inches between pictures
 _BETWEEN = 0.1  # inches between groups on one line
 _HEADINGS = {QUERY: "asked about", "top": "strongest", "random": "random active\npatches"}
@@ -65,7 +65,7 @@ def data(exemplars: pl.DataFrame, latents: Sequence[int], described: pl.DataFram
         value, peak (whether it is the patch that the exemplar stands for).
     """
     rows = pl.DataFrame({"latent": pl.Series(latents, dtype=pl.Int32), "row": range(len(latents))})
-    order = pl.col("kind").cast(pl.Enum([QUERY, *KINDS]))
+    order = pl.col("kind").cast(pl.Enum(_ORDER))
     return (
         rows.join(exemplars, on="latent")
         .join(described.select("latent", "name", "class_name", "f1", "frequency"), on="latent", how="left")
