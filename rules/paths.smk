@@ -169,7 +169,7 @@ def files_of_names(trained_on, model, layer, sae):
 
 def given_names(wildcards):
     """The file of names of an SAE, as the configuration has it."""
-    return sorted(files_of_names(**wildcards))
+    return min(files_of_names(**wildcards))
 
 
 def names_if_any(wildcards):

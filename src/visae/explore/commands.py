@@ -188,6 +188,6 @@ def _save(figure: GalleryFigure, table: pl.DataFrame, output: Path) -> None:
 def _text(table: pl.DataFrame) -> str:
     with (
         pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=160, float_precision=3),
-        pl.Config(tbl_formatting="MARKDOWN", tbl_hide_column_data_types=True),
+        pl.Config(tbl_formatting="MARKDOWN", tbl_hide_column_data_types=True, tbl_hide_dataframe_shape=True),
     ):
         return str(table)
