@@ -242,6 +242,7 @@ def test_a_wrong_question_is_named(
         features.query(**question, device="cpu")
 
 
+@pytest.mark.slow
 def test_the_commands_write_what_python_draws(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
