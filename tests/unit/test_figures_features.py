@@ -222,11 +222,16 @@ def test_scores_are_drawn_against_their_nulls(folder: Path) -> None:
     table = score_nulls.data(scores)
     check_files(folder / "nulls", table)
     assert sorted(table["score"]) == [0.4, 0.7, 0.8]
-    axes = score_nulls.draw(table.with_columns(null=pl.Series([0.9, 0.1, 0.1])), SETTINGS).axes[0]
+    axes = score_nulls.draw(table.with_columns(null_value=pl.Series([0.9, 0.1, 0.1])), SETTINGS).axes[0]
     assert axes.get_title(loc="left") == "2 of 3 above their own null"
     steps = axes.patches[0].get_data()
     np.testing.assert_allclose(steps.edges, [0, 0.4, 0.7, 0.8, 1])
     np.testing.assert_allclose(steps.values, [1, 2 / 3, 1 / 3, 0], atol=1e-12)
+    # Other metrics and nulls are drawn where scores have them.
+    more = scores.with_columns(auc=pl.col("f1"), auc_null_best=0.6, f1_null_best=pl.col("f1") + 0.1)
+    figure = score_nulls.draw(score_nulls.data(more), SETTINGS)
+    assert [len(axes.patches) for axes in figure.axes] == [3, 2]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [f"{n} of 3 above their own null" for n in (0, 2)]
     assert score_nulls.data(scores.drop("f1_random")).is_empty()
 
 

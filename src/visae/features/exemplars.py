@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -69,10 +70,10 @@ def find_exemplars(
         token and value are the strongest patch (of equal ones the lower token), for kind `random` the drawn one;
         tokens and values are every active patch of that latent in that picture.
     """
-    n_codes = codes.select(pl.len()).collect().item()
-    pieces = [codes.slice(start, piece_rows) for start in range(0, n_codes, piece_rows)]
+    patches_only = codes.filter(pl.col("token") >= 0)
+    pieces = patches_only.collect_batches(chunk_size=piece_rows, maintain_order=False)
     chosen = _chosen(_candidates(pieces, settings, seed), settings)
-    patches = _patches(pieces, chosen.select("latent", "image_id").unique(), seed)
+    patches = _patches(patches_only, chosen.select("latent", "image_id").unique(), seed)
     drawn = pl.col("kind") == "random"
     return (
         chosen.join(patches, on=["latent", "image_id"])
@@ -109,7 +110,7 @@ def write_exemplars(
         table.write_parquet(temporary)
 
 
-def _candidates(pieces: list[pl.LazyFrame], settings: FeatureSettings, seed: int) -> pl.DataFrame:
+def _candidates(pieces: Iterable[pl.DataFrame], settings: FeatureSettings, seed: int) -> pl.DataFrame:
     """Return latent, image_id, peak, patch_draw, picture_draw of every pair that may become an exemplar.
 
     Pairs of latent and picture are gathered until they outnumber those that were kept, then all but the possible
@@ -118,7 +119,7 @@ def _candidates(pieces: list[pl.LazyFrame], settings: FeatureSettings, seed: int
     kept = pl.DataFrame(schema={"latent": pl.Int32, "image_id": pl.Int32, "peak": pl.Float32, "patch_draw": pl.UInt64})
     waiting: list[pl.DataFrame] = []
     for piece in pieces:
-        waiting.append(_pairs(_with_draws(piece.collect(), seed)))
+        waiting.append(_pairs(_with_draws(piece, seed)))
         if sum(map(len, waiting)) > max(len(kept), PIECE_ROWS):
             kept, waiting = _possible(pl.concat([kept, *waiting]), settings, seed), []
     return _with_picture_draws(_possible(pl.concat([kept, *waiting]), settings, seed), seed)
@@ -170,12 +171,12 @@ def _chosen(candidates: pl.DataFrame, settings: FeatureSettings) -> pl.DataFrame
     )
 
 
-def _patches(pieces: list[pl.LazyFrame], pairs: pl.DataFrame, seed: int) -> pl.DataFrame:
+def _patches(codes: pl.LazyFrame, pairs: pl.DataFrame, seed: int) -> pl.DataFrame:
     """Return all active patches of pairs of latent and picture as lists, with the strongest and the drawn one."""
-    found = [piece.join(pairs.lazy(), on=["latent", "image_id"], how="semi").collect() for piece in pieces]
+    found = codes.join(pairs.lazy(), on=["latent", "image_id"], how="semi").collect(engine="streaming")
     at_peak, at_draw = pl.col("value").arg_max(), pl.col("draw").arg_min()
     return (
-        _with_draws(pl.concat(found), seed)
+        _with_draws(found, seed)
         .sort("latent", "image_id", "token")
         .group_by("latent", "image_id", maintain_order=True)
         .agg(

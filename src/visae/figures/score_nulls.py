@@ -12,52 +12,58 @@ from matplotlib.figure import Figure
 from visae.config.settings import FigureSettings
 from visae.figures.style import COLUMN_WIDTH, colours, save_figure, style
 
-METRICS = {"f1": ("f1_random", "F1 on held-out patches")}
-"""Columns of scores.parquet to draw, each with the column of its null and the name of its axis."""
+METRICS = {"f1": "F1", "average_precision": "average precision", "auc": "ROC AUC"}
+"""Columns of scores.parquet to draw, where there are such, with the names of their axes."""
+
+NULLS = {"_random": "latents about as often active", "_null_best": "best of all latents, shuffled labels (95 %)"}
+"""What a metric's nulls end in, the strictest last, and what they stand for."""
 
 
 def data(scores: pl.DataFrame) -> pl.DataFrame:
-    """Return one row a score: metric, class_name, rank, latent, score, null; rows without either are left out."""
-    known = [name for name, (null, _) in METRICS.items() if {name, null} <= set(scores.columns)]
+    """Return one row a score and null: metric, class_name, rank, latent, score, null (its name), null_value.
+
+    Only metrics with a null are there, and rows that have both.
+    """
     schema = {"metric": pl.String, "class_name": pl.String, "rank": pl.Int16, "latent": pl.Int32}
-    empty = pl.DataFrame(schema=schema | {"score": pl.Float64, "null": pl.Float64})
-    return pl.concat(
-        [
-            empty,
-            *(
-                scores.select(
-                    pl.lit(name).alias("metric"),
-                    *("class_name", "rank", "latent"),
-                    pl.col(name).alias("score"),
-                    pl.col(METRICS[name][0]).alias("null"),
-                ).drop_nulls(["score", "null"])
-                for name in known
-            ),
-        ]
-    )
+    empty = pl.DataFrame(schema=schema | {"score": pl.Float64, "null": pl.String, "null_value": pl.Float64})
+    found = [
+        scores.select(
+            pl.lit(metric).alias("metric"),
+            *("class_name", "rank", "latent"),
+            pl.col(metric).alias("score"),
+            pl.lit(null).alias("null"),
+            pl.col(f"{metric}{ending}").alias("null_value"),
+        ).drop_nulls(["score", "null_value"])
+        for metric in METRICS
+        for ending, null in NULLS.items()
+        if {metric, f"{metric}{ending}"} <= set(scores.columns)
+    ]
+    return pl.concat([empty, *found])
 
 
 def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
     """Draw the table of `data`: for each metric the share of scores, and of nulls, that are at least so high."""
     metrics = table["metric"].unique(maintain_order=True).to_list() or list(METRICS)[:1]
     with style(settings):
-        figure = Figure(figsize=(COLUMN_WIDTH * len(metrics), COLUMN_WIDTH * 0.85), layout="constrained")
-        for axes, metric in zip(np.atleast_1d(figure.subplots(1, len(metrics))), metrics, strict=True):
+        figure = Figure(figsize=(COLUMN_WIDTH * len(metrics), COLUMN_WIDTH), layout="constrained")
+        panels = np.atleast_1d(figure.subplots(1, len(metrics), sharey=True))
+        for axes, metric in zip(panels, metrics, strict=True):
             rows = table.filter(pl.col("metric") == metric)
-            lines = (("chosen latents", "score", "-"), ("latents about as often active", "null", "--"))
-            for colour, (label, column, line) in zip(colours(settings), lines, strict=False):
-                values = np.sort(rows[column].to_numpy())
-                share = 1 - np.arange(len(values) + 1) / max(1, len(values))
-                axes.stairs(
-                    share, np.concatenate([[0], values, [1]]), baseline=None, color=colour, linestyle=line, label=label
-                )
-            above = (rows["score"] > rows["null"]).sum()
-            axes.set_title(f"{above} of {rows.height} above their own null", loc="left")
+            nulls = rows.partition_by("null", maintain_order=True)
+            lines = [("chosen latents", nulls[0]["score"], "-")] if nulls else []
+            lines += [(null["null"][0], null["null_value"], "--") for null in nulls]
+            for colour, (label, values, line) in zip(colours(settings), lines, strict=False):
+                share = 1 - np.arange(len(values) + 1) / len(values)
+                edges = np.concatenate([[0], np.sort(values.to_numpy()), [1]])
+                axes.stairs(share, edges, baseline=None, color=colour, linestyle=line, label=label)
+            if nulls:
+                above = (nulls[-1]["score"] > nulls[-1]["null_value"]).sum()
+                axes.set_title(f"{above} of {nulls[-1].height} above their own null", loc="left")
             axes.set_xlim(0, 1)
             axes.set_ylim(0, 1.02)
-            axes.set_xlabel(METRICS[metric][1])
-            axes.set_ylabel("share that is at least so high")
-            axes.legend(loc="upper right")
+            axes.set_xlabel(f"{METRICS[metric]} on held-out patches")
+        panels[0].set_ylabel("share that is at least so high")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left")
     return figure
 
 
