@@ -115,6 +115,15 @@ def test_ties_go_to_the_lower_number() -> None:
     assert table["token"].to_list() == [0, 1, 1]
 
 
+def test_class_tokens_are_no_patches(dense: np.ndarray) -> None:
+    codes = as_codes(dense).collect()
+    of_class_token = codes.with_columns(pl.lit(-1, pl.Int16).alias("token"), (pl.col("value") + 9).alias("value"))
+    expected = find_exemplars(codes.lazy(), SETTINGS)
+    assert find_exemplars(pl.concat([of_class_token.unique(["image_id", "latent"]), codes]).lazy(), SETTINGS).equals(
+        expected
+    )
+
+
 def test_a_latent_of_one_picture_has_one_bin() -> None:
     values = np.zeros((3, 2, 1), np.float32)
     values[1, 0, 0] = 2

@@ -107,6 +107,7 @@ def test_exemplars_come_with_their_pictures(features: visae.Features) -> None:
     assert set(rows["kind"]) == {"top"}
     assert rows["value"].is_sorted(descending=True)
     assert all(Path(path).is_file() for path in rows["path"])
+    assert features.exemplars(np.int64(4), "top").equals(rows)
     assert features.exemplars([4, 5]).height > features.exemplars(4).height > rows.height
     with pytest.raises(DataError, match="kind: 'best' is none of top, bin, random"):
         features.exemplars(4, "best")

@@ -172,7 +172,8 @@ def propose_names(
     if by is None:
         table = class_proposals(found, latents)
     else:
-        table = crop_proposals(found, load_namer(by), found.select(latents, limit=limit)["latent"].to_list(), crops)
+        chosen = found.select(latents, limit=limit).filter(~pl.col("dead"))
+        table = crop_proposals(found, load_namer(by), chosen["latent"].to_list(), crops)
     with atomic_path(output) as temporary:
         table.write_csv(temporary)
     print(f"{output}: {table.height} names; look through them, then give the file to the configuration")

@@ -126,8 +126,7 @@ class Features:
         """
         rows = pl.scan_parquet(self.files.exemplars)
         if latents is not None:
-            chosen = [latents] if isinstance(latents, int) else list(latents)
-            rows = rows.filter(pl.col("latent").is_in(self._known(chosen)))
+            rows = rows.filter(pl.col("latent").is_in(self._known(latents)))
         if kind is not None:
             if kind not in KINDS:
                 raise DataError(f"kind: {kind!r} is none of {', '.join(KINDS)}")
@@ -166,7 +165,7 @@ class Features:
         self, latents: int | Sequence[int], *, kinds: Sequence[str] = KINDS, per_group: int | None = None
     ) -> pl.DataFrame:
         """Return what `show` draws: one row a lit patch; as `visae.figures.gallery.data`."""
-        chosen = [latents] if isinstance(latents, int) else list(latents)
+        chosen = self._known(latents)
         found = self.exemplars(chosen).filter(pl.col("kind").is_in(list(kinds)))
         if per_group is not None:
             found = found.filter(pl.col("rank") < per_group)
@@ -192,7 +191,7 @@ class Features:
 
     def crops(self, latent: int, limit: int | None = None) -> list[NDArray[np.uint8]]:
         """Return the surroundings of the strongest patches of a latent, uint8 (height, width, 3) each."""
-        rows = self.exemplars(latent, "top").head(limit or self.table.height)
+        rows = self.exemplars(latent, "top").filter(pl.col("rank") < (limit or pl.len()))
         pictures = self.pictures(rows["image_id"], fine=True)
         return [
             peak_crop(pictures[number], token, self.grid)
@@ -230,11 +229,13 @@ class Features:
             self, image=image, patches=patches, mask=mask, class_name=class_name, min_purity=min_purity, device=device
         )
 
-    def _known(self, latents: Sequence[int]) -> list[int]:
-        unknown = [latent for latent in latents if not 0 <= latent < self.table.height]
+    def _known(self, latents: int | Sequence[int]) -> list[int]:
+        """Return latents as a list, those of NumPy and polars as whole numbers too."""
+        listed = [int(latent) for latent in np.atleast_1d(latents)]
+        unknown = [latent for latent in listed if not 0 <= latent < self.table.height]
         if unknown:
             raise DataError(f"latent {unknown[0]}: this SAE has latents 0 to {self.table.height - 1}")
-        return list(latents)
+        return listed
 
 
 def _range(name: str, limits: Sequence[float]) -> tuple[float, float]:
