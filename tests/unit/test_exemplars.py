@@ -73,6 +73,8 @@ def test_bins_are_thirds_of_the_peaks_and_random_patches_are_active(dense: np.nd
 
 def test_neither_the_order_of_rows_nor_the_size_of_pieces_matters(dense: np.ndarray, monkeypatch) -> None:
     codes = as_codes(dense).collect()
+    # Fewer than there are: then what was kept says which later pairs can be left aside.
+    monkeypatch.setattr(exemplars, "SAMPLED_PICTURES", 6)
     expected = find_exemplars(codes.lazy(), SETTINGS, seed=3)
     shuffled = codes.sample(fraction=1, shuffle=True, seed=5).lazy()
     assert find_exemplars(shuffled, SETTINGS, seed=3).equals(expected)
@@ -102,7 +104,7 @@ def test_bins_of_a_common_latent_come_from_a_sample_of_its_pictures(monkeypatch)
     values[:, 0, 0] = np.random.default_rng(0).permutation(400) + 1
     table = find_exemplars(as_codes(values), FeatureSettings(bins=4, exemplars_per_bin=3))
     lows = table.filter(kind="bin").unique("bin").sort("bin")["low"]
-    assert abs(lows.to_numpy() - [1, 100, 200, 300]).max() < 45
+    assert abs(lows.to_numpy() - [1, 100, 200, 300]).max() < 70
     assert of(table, 0, "top")["value"].to_list() == list(range(400, 384, -1))
 
 

@@ -17,10 +17,10 @@ from visae.files import atomic_path
 KINDS = ("top", "bin", "random")
 """How an exemplar was found, in the order in which they are stored and drawn."""
 
-SAMPLED_PICTURES = 128
+SAMPLED_PICTURES = 64
 """Pictures a latent from which its bins are made: exact for a latent active in no more, else a random sample."""
 
-PIECE_ROWS = 2_000_000
+PIECE_ROWS = 1_000_000
 """Codes looked at together."""
 
 SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -114,15 +114,51 @@ def _candidates(pieces: Iterable[pl.DataFrame], settings: FeatureSettings, seed:
     """Return latent, image_id, peak, patch_draw, picture_draw of every pair that may become an exemplar.
 
     Pairs of latent and picture are gathered until they outnumber those that were kept, then all but the possible
-    exemplars are dropped: so each pair is sorted a few times only, and few are held.
+    exemplars are dropped. Those kept say what a later pair has to reach, so that most are dropped at once.
     """
-    kept = pl.DataFrame(schema={"latent": pl.Int32, "image_id": pl.Int32, "peak": pl.Float32, "patch_draw": pl.UInt64})
+    kept = pl.DataFrame(
+        schema={
+            "latent": pl.Int32,
+            "image_id": pl.Int32,
+            "peak": pl.Float32,
+            "patch_draw": pl.UInt64,
+            "picture_draw": pl.UInt64,
+        }
+    )
+    limits = _limits(kept, settings)
     waiting: list[pl.DataFrame] = []
     for piece in pieces:
-        waiting.append(_pairs(_with_draws(piece, seed)))
+        pairs = _with_picture_draws(_pairs(_with_draws(piece, seed)), seed)
+        waiting.append(_within(pairs, limits))
         if sum(map(len, waiting)) > max(len(kept), PIECE_ROWS):
-            kept, waiting = _possible(pl.concat([kept, *waiting]), settings, seed), []
-    return _with_picture_draws(_possible(pl.concat([kept, *waiting]), settings, seed), seed)
+            kept, waiting = _possible(pl.concat([kept, *waiting]), settings), []
+            limits = _limits(kept, settings)
+    return _possible(pl.concat([kept, *waiting]), settings)
+
+
+def _limits(kept: pl.DataFrame, settings: FeatureSettings) -> pl.DataFrame:
+    """Return what a pair has to reach to be an exemplar of its latent; null where every pair still is one."""
+
+    def full(size: int, limit: pl.Expr) -> pl.Expr:
+        return pl.when(pl.len() >= size).then(limit)
+
+    return kept.group_by("latent").agg(
+        full(settings.exemplars, pl.col("peak").top_k(settings.exemplars).min()).alias("least_peak"),
+        full(settings.random_exemplars, pl.col("patch_draw").bottom_k(settings.random_exemplars).max()).alias(
+            "most_patch_draw"
+        ),
+        full(SAMPLED_PICTURES, pl.col("picture_draw").bottom_k(SAMPLED_PICTURES).max()).alias("most_picture_draw"),
+    )
+
+
+def _within(pairs: pl.DataFrame, limits: pl.DataFrame) -> pl.DataFrame:
+    """Drop pairs that reach none of the limits of their latent."""
+    reached = (
+        (pl.col("peak") >= pl.col("least_peak")).fill_null(True)
+        | (pl.col("patch_draw") <= pl.col("most_patch_draw")).fill_null(True)
+        | (pl.col("picture_draw") <= pl.col("most_picture_draw")).fill_null(True)
+    )
+    return pairs.join(limits, on="latent", how="left").filter(reached).select(pairs.columns)
 
 
 def _pairs(codes: pl.DataFrame) -> pl.DataFrame:
@@ -132,18 +168,16 @@ def _pairs(codes: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _possible(pairs: pl.DataFrame, settings: FeatureSettings, seed: int) -> pl.DataFrame:
+def _possible(pairs: pl.DataFrame, settings: FeatureSettings) -> pl.DataFrame:
     """Drop all pairs that cannot become exemplars, whatever comes after them."""
     # A picture whose codes lie in two pieces has two pairs.
-    merged = pairs.group_by("latent", "image_id").agg(pl.col("peak").max(), pl.col("patch_draw").min())
-    return (
-        _with_picture_draws(merged, seed)
-        .filter(
-            (_place("peak", "image_id", descending=[True, False]) < settings.exemplars)
-            | (_place("patch_draw") < settings.random_exemplars)
-            | (_place("picture_draw") < SAMPLED_PICTURES)
-        )
-        .drop("picture_draw")
+    merged = pairs.group_by("latent", "image_id").agg(
+        pl.col("peak").max(), pl.col("patch_draw").min(), pl.col("picture_draw").first()
+    )
+    return merged.filter(
+        (_place("peak", "image_id", descending=[True, False]) < settings.exemplars)
+        | (_place("patch_draw") < settings.random_exemplars)
+        | (_place("picture_draw") < SAMPLED_PICTURES)
     )
 
 
