@@ -81,8 +81,15 @@ PICTURES = (
     + over_studies(f"{DESCRIBED}/feature_map.png")
     + [
         path
-        for path in over_studies(f"{DESCRIBED}/exemplars.png")
+        for figure in ("exemplars", "exemplar_range")
+        for path in over_studies(f"{DESCRIBED}/{figure}.png")
         if path.split("/")[-2] not in GIVEN_SETS
+    ]
+    + [
+        path
+        for figure in ("class_latents", "score_nulls")
+        for path in over_studies(f"{DESCRIBED}/{figure}.png")
+        if has_masks(path.split("/")[-2])
     ]
     + over_studies(f"{MEASURED}/segmentation_arms.png", dataset="segmentation")
     + over_studies(f"{MEASURED}/segmentation_maps.png", dataset="segmentation")

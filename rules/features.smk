@@ -1,4 +1,9 @@
-# What each latent responds to: sparse codes, statistics, exemplars, scores against concepts and known causes.
+# What each latent responds to: sparse codes, statistics, exemplars, scores against concepts and known causes; and what
+# people call it.
+
+
+localrules:
+    names,
 
 
 rule encode:
@@ -126,3 +131,23 @@ rule causes:
         "Scoring the latents of {wildcards.sae} against the known causes of {wildcards.dataset}"
     script:
         "../scripts/causes.py"
+
+
+rule names:
+    input:
+        given=given_names,
+        sae=f"{SAE}/config.json",
+    output:
+        names=NAMES,
+    log:
+        f"logs/{NAMES}.log",
+    benchmark:
+        f"benchmarks/{NAMES}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec(SETTINGS.features, "visae.features.names"),
+    message:
+        "Checking the names of latents of {wildcards.sae}"
+    script:
+        "../scripts/names.py"

@@ -7,6 +7,9 @@ localrules:
     ground_truth_figure,
     feature_map_figure,
     exemplar_figure,
+    exemplar_range_figure,
+    class_latents_figure,
+    score_nulls_figure,
     segmentation_arms_figure,
     segmentation_maps_figure,
     classification_edits_figure,
@@ -91,6 +94,7 @@ rule feature_map_figure:
     input:
         statistics=described_table("stats"),
         scores=scores_if_any,
+        names=names_if_any,
     output:
         **drawn(f"{DESCRIBED}/feature_map", "feature_map", "Features", "feature map"),
     log:
@@ -112,6 +116,7 @@ rule exemplar_figure:
         exemplars=described_table("exemplars"),
         statistics=described_table("stats"),
         scores=scores_if_any,
+        names=names_if_any,
         index=INDEX,
         card=of_study(CARD),
     output:
@@ -127,11 +132,84 @@ rule exemplar_figure:
             SETTINGS.figures,
             "visae.figures.exemplars",
             layer=STUDIES[wildcards.study].layer,
+            whole_range=False,
         ),
     message:
         "Drawing exemplars of {wildcards.sae} on {wildcards.dataset}"
     script:
         "../scripts/figures/exemplars.py"
+
+
+rule exemplar_range_figure:
+    input:
+        exemplars=described_table("exemplars"),
+        statistics=described_table("stats"),
+        scores=scores_if_any,
+        names=names_if_any,
+        index=INDEX,
+        card=of_study(CARD),
+    output:
+        **drawn(
+            f"{DESCRIBED}/exemplar_range", "exemplar_range", "Features", "whole range"
+        ),
+    log:
+        f"logs/{DESCRIBED}/exemplar_range.log",
+    benchmark:
+        f"benchmarks/{DESCRIBED}/exemplar_range.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        spec=lambda wildcards: spec(
+            SETTINGS.figures,
+            "visae.figures.exemplars",
+            layer=STUDIES[wildcards.study].layer,
+            whole_range=True,
+        ),
+    message:
+        "Drawing the whole range of {wildcards.sae} on {wildcards.dataset}"
+    script:
+        "../scripts/figures/exemplars.py"
+
+
+rule class_latents_figure:
+    input:
+        scores=described_table("scores"),
+        names=names_if_any,
+    output:
+        **drawn(f"{DESCRIBED}/class_latents", "class_latents", "Features", "classes"),
+    log:
+        f"logs/{DESCRIBED}/class_latents.log",
+    benchmark:
+        f"benchmarks/{DESCRIBED}/class_latents.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec(SETTINGS.figures.style(), "visae.figures.class_latents"),
+    message:
+        "Drawing the best latents of each class of {wildcards.dataset} in {wildcards.sae}"
+    script:
+        "../scripts/figures/class_latents.py"
+
+
+rule score_nulls_figure:
+    input:
+        scores=described_table("scores"),
+    output:
+        **drawn(
+            f"{DESCRIBED}/score_nulls", "score_nulls", "Features", "scores and nulls"
+        ),
+    log:
+        f"logs/{DESCRIBED}/score_nulls.log",
+    benchmark:
+        f"benchmarks/{DESCRIBED}/score_nulls.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec(SETTINGS.figures.style(), "visae.figures.score_nulls"),
+    message:
+        "Drawing scores of {wildcards.sae} on {wildcards.dataset} against their nulls"
+    script:
+        "../scripts/figures/score_nulls.py"
 
 
 rule segmentation_arms_figure:

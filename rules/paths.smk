@@ -10,6 +10,7 @@ RECEIPT = (
     f"{RESULTS}/activations/{{dataset}}/{{model}}/layer{{layer}}/receipt-{{shard}}.json"
 )
 SAE = f"{RESULTS}/saes/{{trained_on}}/{{model}}/layer{{layer}}/{{sae}}"
+NAMES = f"{SAE}/names.csv"
 FEATURES = (
     f"{RESULTS}/features/{{trained_on}}/{{model}}/layer{{layer}}/{{sae}}/{{dataset}}"
 )
@@ -175,6 +176,31 @@ def labels_if_any(wildcards):
 def scores_if_any(wildcards):
     """Concept scores where the data set has masks, else nothing."""
     return described_table("scores")(wildcards) if has_masks(wildcards.dataset) else []
+
+
+def files_of_names(trained_on, model, layer, sae):
+    """Files of names that studies give to the latents of an SAE: one or none."""
+    return {
+        study.names[sae]
+        for study in STUDIES.values()
+        if (study.train_on, study.stored_model, study.point)
+        == (trained_on, model, layer)
+        and sae in study.names
+    }
+
+
+def given_names(wildcards):
+    """The file of names of an SAE, as the configuration has it."""
+    return min(files_of_names(**wildcards))
+
+
+def names_if_any(wildcards):
+    """Checked names of the study's SAE, where some study gives any."""
+    study = STUDIES[wildcards.study]
+    known = files_of_names(
+        study.train_on, study.stored_model, study.point, wildcards.sae
+    )
+    return of_study(NAMES)(wildcards) if known else []
 
 
 def training_metrics(wildcards):

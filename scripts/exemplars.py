@@ -1,4 +1,4 @@
-"""Find the pictures in which each latent fires most."""
+"""Find the pictures that show each latent's whole range."""
 
 from pathlib import Path
 
@@ -8,5 +8,9 @@ from visae.running import running_job
 
 with running_job(globals()) as job:
     write_exemplars(
-        Path(job.input.codes), Path(job.input.index), Path(job.output.exemplars), job.settings(FeatureSettings)
+        Path(job.input.codes),
+        Path(job.input.index),
+        Path(job.output.exemplars),
+        job.settings(FeatureSettings),
+        seed=job.seed,
     )

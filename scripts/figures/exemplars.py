@@ -1,4 +1,4 @@
-"""Draw latents by the pictures in which they fire most."""
+"""Draw latents by the pictures in which they fire most, or by a few from their whole range."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from visae.running import running_job
 
 with running_job(globals()) as job:
     scores = Path(job.input.scores) if job.input.scores else None
+    names = Path(job.input.names) if job.input.names else None
     draw_exemplars(
         Path(job.input.exemplars),
         Path(job.input.statistics),
@@ -16,5 +17,7 @@ with running_job(globals()) as job:
         Path(job.output.png).with_suffix(""),
         settings=job.settings(FigureSettings),
         scores=scores,
+        names=names,
         layer=job.spec["layer"],
+        whole_range=job.spec["whole_range"],
     )

@@ -8,6 +8,7 @@ from visae.running import running_job
 
 with running_job(globals()) as job:
     scores = Path(job.input.scores) if job.input.scores else None
+    names = Path(job.input.names) if job.input.names else None
     draw_feature_map(
-        Path(job.input.statistics), Path(job.output.png).with_suffix(""), job.settings(FigureSettings), scores
+        Path(job.input.statistics), Path(job.output.png).with_suffix(""), job.settings(FigureSettings), scores, names
     )

@@ -50,6 +50,19 @@ STAGES = {
     "plan": ("visae.planning.plan", "plan"),
     "headline": ("visae.headline", "print_headline"),
 }
+# Commands in groups: looked at by hand, and no stage of the workflow.
+FEATURE_COMMANDS = {
+    "show": ("visae.explore.commands", "show"),
+    "sheet": ("visae.explore.commands", "sheet"),
+    "query": ("visae.explore.commands", "query"),
+    "names": ("visae.explore.commands", "propose_names"),
+}
+_FEATURE_SUMMARIES = {
+    "show": "draw everything that is kept of a few latents",
+    "sheet": "draw a contact sheet of many latents, chosen by frequency and strength",
+    "query": "rank latents by their activation in a region, and draw their exemplars",
+    "names": "propose names for latents",
+}
 _SUMMARIES = {
     "index": "list a data set's pictures",
     "model": "get a model's weights and write its card",
@@ -62,7 +75,7 @@ _SUMMARIES = {
     "export-sae": "write an SAE as SAELens reads it",
     "encode": "turn a store into sparse codes",
     "statistics": "describe each latent in numbers",
-    "exemplars": "find the pictures in which each latent fires most",
+    "exemplars": "find the pictures that show each latent: the strongest, and a sample of its whole range",
     "scores": "score latents against classes: chosen on train, measured on val",
     "causes": "score latents against the known causes of scenes",
     "ground-truth": "print how well dictionaries tell the known causes",
@@ -81,7 +94,9 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         if arguments and arguments[0] in STAGES:
-            _run_stage(arguments[0], arguments[1:])
+            _run(arguments[0], STAGES[arguments[0]], arguments[1:])
+        elif arguments[:1] == ["features"] and arguments[1:2] and arguments[1] in FEATURE_COMMANDS:
+            _run(" ".join(arguments[:2]), FEATURE_COMMANDS[arguments[1]], arguments[2:])
         else:
             _run_other(arguments)
     except VisaeError as error:
@@ -98,7 +113,7 @@ def _run_other(arguments: list[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"visae {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="config | activations | STAGE")
+    commands = parser.add_subparsers(dest="command", metavar="config | activations | features | STAGE")
     config = commands.add_parser("config", help="check a configuration, or print its documentation or schema")
     actions = config.add_subparsers(dest="action", required=True)
     actions.add_parser("check", help="parse a file and name every mistake").add_argument("file", type=Path)
@@ -108,6 +123,10 @@ def _run_other(arguments: list[str]) -> None:
     checks = store.add_subparsers(dest="action", required=True)
     check = checks.add_parser("check", help="read every byte; name truncated, altered, foreign and missing shards")
     check.add_argument("folder", type=Path, help="folder of a manifest.json, or one above several")
+    features = commands.add_parser("features", help="look at latents: galleries, sheets, queries by region, names")
+    looks = features.add_subparsers(dest="action", required=True)
+    for name, summary in _FEATURE_SUMMARIES.items():
+        looks.add_parser(name, help=summary)
     parsed = parser.parse_args(arguments)
     if parsed.command is None:
         parser.print_help()
@@ -132,8 +151,9 @@ def _check_store(folder: Path) -> None:
     print(f"{folder}: every shard is whole and as it was written")
 
 
-def _run_stage(name: str, arguments: list[str]) -> None:
-    module, function_name = STAGES[name]
+def _run(name: str, place: tuple[str, str], arguments: list[str]) -> None:
+    """Call a library function with the arguments of a command line."""
+    module, function_name = place
     function = getattr(importlib.import_module(module), function_name)
     parser, hints = _parser_of(name, function)
     parsed = vars(parser.parse_args(arguments))
@@ -163,10 +183,22 @@ def _parser_of(name: str, function: Callable) -> tuple[argparse.ArgumentParser, 
             options = {"help": described.get(key, ""), "action": "store_true"}
         elif get_origin(kind) is list:
             options.update(nargs="+", type=get_args(kind)[0])
+            if kind == list[int]:
+                options.update(type=str, action=_Numbers)
         else:
             options["type"] = kind
-        parser.add_argument(f"--{key.replace('_', '-')}", dest=key, **options)
+        parser.add_argument(f"--{key.strip('_').replace('_', '-')}", dest=key, **options)
     return parser, {key: _required_kind(kind) for key, kind in hints.items()}
+
+
+class _Numbers(argparse.Action):
+    """Takes whole numbers with spaces or commas between them."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        try:
+            setattr(namespace, self.dest, [int(part) for text in values for part in text.split(",")])
+        except ValueError:
+            parser.error(f"argument {option_string}: {' '.join(values)!r}: write whole numbers, such as 3,4,5")
 
 
 def _required_kind(kind: Any) -> Any:

@@ -93,7 +93,6 @@ def _logging_to(path: Path) -> Iterator[None]:
     form = "%(asctime)s %(levelname)s %(message)s"
     logging.basicConfig(level=logging.INFO, format=form, datefmt="%H:%M:%S", handlers=handlers, force=True)
     logging.captureWarnings(True)
-    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of each font table of each PDF
     try:
         yield
     finally:

@@ -75,6 +75,8 @@ def test_defaults_are_filled_in() -> None:
             "stretch",
             r"dinov2-small: fit: 'stretch' is not one of \['crop', 'squash'\]",
         ),
+        ("figures", {"log10_mean": [2, 1]}, r"figures: log10_mean: \[2.0, 1.0\]: write the lowest and the highest"),
+        ("studies/demo/names", {"gone": "a.csv"}, r"studies: demo: names: 'gone' is not in this study's saes"),
         ("seed", -1, r"seed: -1 is less than the minimum of 0"),
     ],
 )
@@ -90,6 +92,15 @@ def test_all_mistakes_are_listed_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config(values)
     assert len(str(caught.value).splitlines()) == 2
+
+
+def test_one_saes_latents_have_one_file_of_names() -> None:
+    values = changed("studies/demo/names", {"topk": "a.csv"})
+    values["studies"]["again"] = {**values["studies"]["demo"], "names": {"topk": "b.csv"}}
+    with pytest.raises(ConfigError, match=r"studies: again: names: topk: b.csv: study demo has a.csv for the same SAE"):
+        parse_config(values)
+    values["studies"]["again"]["layer"] = 5  # another layer's SAE of that name is another SAE
+    assert parse_config(values).studies["again"].names == {"topk": "b.csv"}
 
 
 def test_a_union_serves_training_only() -> None:

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 import numpy as np
 import polars as pl
 import pytest
+from tree_for_tests import make_tree
 from write_docs import TABLE, printed
 
 from visae.activations.given import write_store
@@ -32,10 +33,15 @@ def test_python_in_the_docs_runs(page: str, tmp_path: Path, monkeypatch: pytest.
     arms = tmp_path / "results/interventions/demo/topk/segmentation/arms.parquet"
     arms.parent.mkdir(parents=True)
     pl.DataFrame({"arm": ["none"]}).write_parquet(arms)
+    if page == "docs/features.md":
+        make_tree(tmp_path / "results", width=256)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     for block in blocks(page):
         exec(compile(block, page, "exec"), {})
-    for command in re.findall(r"^python -m visae (\S+-sae .*)$", (ROOT / page).read_text(), re.MULTILINE):
+        if file := re.match(r"# (\w+\.py)\n", block):
+            Path(file[1]).write_text(block)
+    for command in re.findall(r"^python -m visae (\S+-sae .*|features .*)$", (ROOT / page).read_text(), re.MULTILINE):
         main(command.split())
     said = capsys.readouterr().out
     if page == "docs/store.md":

@@ -5,13 +5,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
-from visae.config.settings import FigureSettings
+from visae.config.settings import FeatureSettings, FigureSettings
 from visae.data.index import SCHEMA
-from visae.features.exemplars import top_exemplars
+from visae.features.exemplars import find_exemplars
+from visae.features.names import read_names
 from visae.features.statistics import latent_statistics
-from visae.figures import exemplars, feature_map, training
+from visae.figures import class_latents, exemplars, feature_map, gallery, pictures, score_nulls, training
 from visae.files import write_json
 
 SETTINGS = FigureSettings(dpi=60, latents=3, exemplars=2)
@@ -32,11 +34,18 @@ def folder(tmp_path: Path) -> Path:
             "value": (1 + random.random(96)).astype(np.float32),
         }
     )
-    top_exemplars(codes, 3).write_parquet(tmp_path / "exemplars.parquet")
+    find_exemplars(codes, FeatureSettings(exemplars=3)).write_parquet(tmp_path / "exemplars.parquet")
     latent_statistics(codes, range(5), 96, {}).write_parquet(tmp_path / "stats.parquet")
     rows = [(1, "$ky", 0, 0, 0.4), (2, "road", 0, 1, 0.8), (2, "road", 1, 2, 0.7), (3, "gone", 0, None, None)]
     types = {"class_id": pl.Int32, "class_name": pl.String, "rank": pl.Int16, "latent": pl.Int32, "f1": pl.Float64}
-    pl.DataFrame(rows, schema=types, orient="row").write_parquet(tmp_path / "scores.parquet")
+    f1 = pl.col("f1")
+    pl.DataFrame(rows, schema=types, orient="row").with_columns(
+        (f1 - 0.1).alias("f1_low"),
+        (f1 + 0.05).alias("f1_high"),
+        (f1 / 4).alias("f1_random"),
+        pl.lit(30).alias("n_patches"),
+    ).write_parquet(tmp_path / "scores.parquet")
+    (tmp_path / "names.csv").write_text("latent,name\n3,$and\n1,tarmac\n")
     paths = [str(tmp_path / f"{number}.png") for number in range(6)]
     for path in paths:
         Image.fromarray(random.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
@@ -85,17 +94,24 @@ def test_sheet_shows_best_latents_and_is_reproducible(folder: Path) -> None:
 
 
 def test_moderate_latents_fill_the_sheet_without_scores(folder: Path) -> None:
-    stats = pl.read_parquet(folder / "stats.parquet").with_columns(frequency=pl.Series([0.25, 0.01, 0.01, 0.25, 0.0]))
+    frequency = pl.Series([-0.6, -2.0, -2.0, -0.6, None])
+    stats = pl.read_parquet(folder / "stats.parquet").with_columns(log10_frequency=frequency)
     found = pl.read_parquet(folder / "exemplars.parquet")
-    strength = {n: found.filter(pl.col("latent") == n)["value"].mean() for n in (1, 2)}
-    assert exemplars.chosen_latents(found, stats, None, 5) == sorted(strength, key=lambda n: -strength[n])
+    settings = FigureSettings(latents=5)
+    strength = {n: found.filter(latent=n, kind="top")["value"].mean() for n in (1, 2)}
+    expected = sorted(strength, key=lambda n: -strength[n])
+    assert exemplars.chosen_latents(found, stats, None, settings) == expected
+    weaker = stats.filter(pl.col("latent").is_in([1, 2])).sort("mean")["latent"][0]
+    limits = [-9.0, float(np.log10(stats.filter(latent=weaker)["mean"].item()) + 1e-6)]
+    narrow = FigureSettings(latents=5, log10_mean=limits)
+    assert exemplars.chosen_latents(found, stats, None, narrow) == [weaker]
 
 
 def test_only_lit_patches_keep_colour() -> None:
     picture = np.full((8, 8, 3), (0, 0, 200), np.uint8)
     activation = np.zeros((2, 2))
     activation[0, 1] = 1
-    shown = exemplars.lit(picture, activation).astype(int)
+    shown = pictures.lit(picture, activation).astype(int)
     silent = np.ones((8, 8), bool)
     silent[:4, 4:] = False
     assert (np.ptp(shown[silent], axis=1) == 0).all()
@@ -114,6 +130,109 @@ def test_feature_map_counts_dead_and_names_best(folder: Path) -> None:
     assert [text.get_text() for text in axes.texts if "road" in text.get_text()] == ["road 0.80"]
     assert len(axes.collections[0].get_offsets()) == 4
     assert len(axes.collections[1].get_offsets()) == 2
+
+
+def test_named_latents_are_marked_on_the_map_before_classes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = [pl.read_parquet(folder / f"{name}.parquet") for name in ("stats", "scores")]
+    table = feature_map.data(*tables, read_names(folder / "names.csv"))
+    monkeypatch.setattr(feature_map, "MOST_LABELS", 2)
+    labels = {text.get_text() for text in feature_map.draw(table, SETTINGS).axes[0].texts}
+    assert labels == {r"“\$and”", "“tarmac”, road 0.80"}
+
+
+def test_the_sheet_of_the_whole_range_shows_each_bin(folder: Path) -> None:
+    features = [folder / f"{name}.parquet" for name in ("exemplars", "stats", "index")]
+    exemplars.draw_exemplars(
+        *features,
+        folder / "model.json",
+        folder / "range",
+        settings=SETTINGS,
+        scores=folder / "scores.parquet",
+        names=folder / "names.csv",
+        whole_range=True,
+    )
+    table = pl.read_csv(folder / "range.csv")
+    assert table["name"].unique().sort().to_list() == [None, "tarmac"]
+    # 6 pictures: 2 of the strongest and 2 random ones, and bins of 2, 1, 2 and 1.
+    counts = table.unique(["row", "kind", "bin", "rank"]).group_by("row", "kind", "bin").len()
+    for row in (0, 1):
+        found = {(kind, number): n for _, kind, number, n in counts.filter(row=row).iter_rows()}
+        assert found[("top", None)] == found[("random", None)] == 2
+        assert sum(n for (kind, _), n in found.items() if kind == "bin") == 6
+        assert {number for kind, number in found if kind == "bin"} == {0, 1, 2, 3}
+    order = table.filter(row=0).unique(["kind", "bin"], maintain_order=True)["bin"].to_list()
+    assert order == [None, 3, 2, 1, 0, None]
+
+
+def test_groups_that_do_not_fit_begin_a_line() -> None:
+    def group(heading: str, n: int) -> gallery._Group:
+        return gallery._Group(heading, [pl.DataFrame({"place": [place]}) for place in range(n)])
+
+    groups = [group("a", 2), group("b", 2), group("c", 9), group("d", 1)]
+    lines = gallery._lines(groups, 4)
+    assert [[(part.heading, len(part.cells)) for part in line] for line in lines] == [
+        [("a", 2), ("b", 2)],
+        [("c", 4)],
+        [("", 4)],
+        [("", 1), ("d", 1)],
+    ]
+
+
+def test_crops_stay_within_the_picture_and_show_the_finest_pixels() -> None:
+    assert pictures.crop_box(0, (4, 5)) == (0, 0, 3, 3)
+    assert pictures.crop_box(19, (4, 5)) == (1, 2, 4, 5)
+    assert pictures.crop_box(7, (4, 5)) == (0, 1, 3, 4)
+    assert pictures.crop_box(1, (2, 2)) == (0, 0, 2, 2)
+    fine = np.arange(40 * 50, dtype=np.uint16).reshape(40, 50, 1).astype(np.uint8).repeat(3, axis=2)
+    shown = pictures.Shown(fine[::2, ::2], fine)
+    np.testing.assert_array_equal(pictures.peak_crop(shown, 7, (4, 5)), fine[0:30, 10:40])
+
+
+def test_a_regions_outline_goes_around_it() -> None:
+    region = np.zeros((3, 4), bool)
+    region[1, 1:3] = True
+    axes = Figure().add_subplot()
+    pictures.draw_region(axes, region)
+    segments = {tuple(map(tuple, segment.astype(int).tolist())) for segment in axes.collections[0].get_segments()}
+    sides = {((1, 1), (1, 2)), ((3, 1), (3, 2))}
+    above_and_below = {((x, y), (x + 1, y)) for x in (1, 2) for y in (1, 2)}
+    assert segments == sides | above_and_below
+
+
+def test_classes_stand_in_order_beside_chance(folder: Path) -> None:
+    class_latents.draw_class_latents(folder / "scores.parquet", folder / "c", SETTINGS, folder / "names.csv")
+    table = class_latents.data(pl.read_parquet(folder / "scores.parquet"), read_names(folder / "names.csv"))
+    check_files(folder / "c", table)
+    assert table.select("class_name", "rank", "latent", "name").rows() == [
+        ("road", 0, 1, "tarmac"),
+        ("road", 1, 2, None),
+        ("$ky", 0, 0, None),
+    ]
+    axes = class_latents.draw(table, SETTINGS).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["road  1 “tarmac”", r"\$ky  0"]
+    np.testing.assert_allclose(axes.collections[0].get_offsets(), [[0.7, 0]])
+    np.testing.assert_allclose(axes.collections[1].get_offsets(), [[0.2, 0], [0.1, -1]])
+    bars = axes.containers[0].lines[2][0].get_segments()
+    np.testing.assert_allclose(bars, [[[0.7, 0], [0.85, 0]], [[0.3, -1], [0.45, -1]]])
+
+
+def test_scores_are_drawn_against_their_nulls(folder: Path) -> None:
+    score_nulls.draw_score_nulls(folder / "scores.parquet", folder / "nulls", SETTINGS)
+    scores = pl.read_parquet(folder / "scores.parquet")
+    table = score_nulls.data(scores)
+    check_files(folder / "nulls", table)
+    assert sorted(table["score"]) == [0.4, 0.7, 0.8]
+    axes = score_nulls.draw(table.with_columns(null_value=pl.Series([0.9, 0.1, 0.1])), SETTINGS).axes[0]
+    assert axes.get_title(loc="left") == "2 of 3 above their own null"
+    steps = axes.patches[0].get_data()
+    np.testing.assert_allclose(steps.edges, [0, 0.4, 0.7, 0.8, 1])
+    np.testing.assert_allclose(steps.values, [1, 2 / 3, 1 / 3, 0], atol=1e-12)
+    # Other metrics and nulls are drawn where scores have them.
+    more = scores.with_columns(auc=pl.col("f1"), auc_null_best=0.6, f1_null_best=pl.col("f1") + 0.1)
+    figure = score_nulls.draw(score_nulls.data(more), SETTINGS)
+    assert [len(axes.patches) for axes in figure.axes] == [3, 2]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [f"{n} of 3 above their own null" for n in (0, 2)]
+    assert score_nulls.data(scores.drop("f1_random")).is_empty()
 
 
 def test_training_curves_are_the_table(folder: Path) -> None:

@@ -13,6 +13,13 @@ from conftest import SMALL, Workflow
 
 pytestmark = pytest.mark.slow
 
+FEATURE_FIGURES = {
+    "feature_map_figure": 1,
+    "exemplar_figure": 1,
+    "exemplar_range_figure": 1,
+    "class_latents_figure": 1,
+    "score_nulls_figure": 1,
+}
 PER_SAE = {
     "train_sae": 1,
     "encode": 1,
@@ -22,8 +29,7 @@ PER_SAE = {
     "causes": 1,
     "segmentation_arms": 1,
     "classification_edits": 1,
-    "feature_map_figure": 1,
-    "exemplar_figure": 1,
+    **FEATURE_FIGURES,
     "segmentation_arms_figure": 1,
     "segmentation_maps_figure": 1,
     "classification_edits_figure": 1,
@@ -68,9 +74,9 @@ def test_a_figures_setting_redraws_figures_and_the_report_alone(workflow: Workfl
     assert workflow.jobs("all") == {**figures, **SHARED_FIGURES}
 
 
-def test_the_exemplar_sheets_setting_redraws_that_sheet_alone(workflow: Workflow) -> None:
+def test_the_exemplar_sheets_setting_redraws_these_sheets_alone(workflow: Workflow) -> None:
     workflow.configure(changed(figures={"latents": 3}))
-    assert workflow.jobs("all") == {"exemplar_figure": 2, "report": 1}
+    assert workflow.jobs("all") == {"exemplar_figure": 2, "exemplar_range_figure": 2, "report": 1}
 
 
 def test_a_new_layer_redoes_nothing_that_was_there(workflow: Workflow) -> None:
@@ -88,8 +94,15 @@ def test_a_new_data_set_redoes_nothing_that_was_there(workflow: Workflow) -> Non
     )
     workflow.configure(values)
     described = {"encode": 1, "statistics": 1, "exemplars": 1, "scores": 1, "causes": 1, "patch_labels": 1}
-    figures = {"feature_map_figure": 1, "exemplar_figure": 1, **SHARED_FIGURES}
+    figures = {**FEATURE_FIGURES, **SHARED_FIGURES}
     assert workflow.jobs("all") == {"index": 1, "extract": 1, "store": 1, **described, **figures}
+
+
+def test_names_of_latents_redraw_what_shows_them(workflow: Workflow) -> None:
+    (workflow.folder / "names.csv").write_text("latent,name\n3,stripes\n")
+    workflow.configure(changed(studies={"small": {"names": {"topk": "names.csv"}}}))
+    shown = ["feature_map_figure", "exemplar_figure", "exemplar_range_figure", "class_latents_figure"]
+    assert workflow.jobs("all") == {"names": 1, **dict.fromkeys(shown, 1), "report": 1}
 
 
 def test_how_a_model_is_fed_reruns_the_report_alone(workflow: Workflow) -> None:
@@ -120,7 +133,7 @@ def test_a_changed_library_function_reruns_what_it_makes(workflow: Workflow) -> 
     jobs = edited(
         workflow, "src/visae/features/exemplars.py", "def write_exemplars(", "X = 1\n\n\ndef write_exemplars("
     )
-    assert jobs == {"exemplars": 2, "exemplar_figure": 2, "report": 1}
+    assert jobs == {"exemplars": 2, "exemplar_figure": 2, "exemplar_range_figure": 2, "report": 1}
 
 
 def test_a_reworded_comment_reruns_nothing(workflow: Workflow) -> None:

@@ -50,6 +50,9 @@ def test_an_empty_tree_needs_every_rule_once_for_each_of_its_kind(fresh: Workflo
         "classification_edits",
         "feature_map_figure",
         "exemplar_figure",
+        "exemplar_range_figure",
+        "class_latents_figure",
+        "score_nulls_figure",
         "segmentation_arms_figure",
     ]
     twice += ["segmentation_maps_figure", "classification_edits_figure"]

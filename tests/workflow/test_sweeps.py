@@ -15,6 +15,7 @@ pytestmark = pytest.mark.slow
 LAYER = "results/saes/scenes/tiny/layer10"
 AFTER = {"encode": 1, "statistics": 1, "exemplars": 1, "scores": 1, "causes": 1}
 AFTER |= {"feature_map_figure": 1, "exemplar_figure": 1, "ground_truth_figure": 1}
+AFTER |= {"exemplar_range_figure": 1, "class_latents_figure": 1, "score_nulls_figure": 1}
 
 
 def swept(values: list[int], **study: Any) -> dict[str, Any]:

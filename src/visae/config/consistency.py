@@ -20,6 +20,11 @@ def unresolved(settings: Settings) -> Iterator[str]:
             yield f"models: {name}: this name stands for given activations in paths; choose another"
     for name, sae in settings.saes.items():
         yield from of_sae(f"saes: {name}", sae)
+    for key in ("log10_frequency", "log10_mean"):
+        limits = getattr(settings.figures, key)
+        if limits and (len(limits) != 2 or limits[0] > limits[1]):
+            yield f"figures: {key}: {limits}: write the lowest and the highest, or an empty list"
+    yield from _of_names(settings)
     for name, study in settings.studies.items():
         at = f"studies: {name}"
         yield from _of_study(settings, at, study)
@@ -77,6 +82,20 @@ def _of_study(settings: Settings, at: str, study: StudySettings) -> Iterator[str
         yield (
             f"{at}: classification: {study.classification!r} is of kind {classified.kind}{unless}, which has no labels"
         )
+
+
+def _of_names(settings: Settings) -> Iterator[str]:
+    """Names of latents of no SAE, or of one SAE from two files."""
+    known: dict[tuple[str, ...], tuple[str, str]] = {}
+    for name, study in settings.studies.items():
+        at = f"studies: {name}: names"
+        for sae, file in study.names.items():
+            trained = (study.train_on, study.stored_model, study.point, sae)
+            other, other_file = known.setdefault(trained, (name, file))
+            if sae not in study.saes:
+                yield f"{at}: {sae!r} is not in this study's saes ({', '.join(study.saes)})"
+            if file != other_file:
+                yield f"{at}: {sae}: {file}: study {other} has {other_file} for the same SAE; use one file"
 
 
 def _impossible(settings: Settings, at: str, study: StudySettings) -> Iterator[str]:

@@ -111,7 +111,18 @@ class ModelSettings(ModelIdentity):
 class FeatureSettings:
     """How latents are described."""
 
-    exemplars: int = setting("Pictures kept per latent.", 16, minimum=1)
+    exemplars: int = setting("Pictures kept per latent, those in which it is strongest.", 16, minimum=1)
+    bins: int = setting(
+        "A latent's pictures, in order of its largest value in each, are cut into that many bins of equally many, so "
+        "that its whole range is shown and not the tip alone.",
+        4,
+        minimum=1,
+    )
+    exemplars_per_bin: int = setting("Pictures kept per latent and bin, drawn at random.", 4, minimum=0)
+    random_exemplars: int = setting(
+        "Patches kept per latent, drawn at random among all on which it is active.", 8, minimum=0
+    )
+    seed: int = setting("Seed of what is drawn at random.", 0, minimum=0)
     min_purity: float = setting(
         "A patch carries a class where at least this share of its pixels does.", 0.9, minimum=0.5, maximum=1
     )
@@ -172,6 +183,14 @@ class FigureSettings:
     palette: Literal["okabe-ito", "grey"] = setting("Colours; both are safe for the colour-blind.", "okabe-ito")
     latents: int = setting("Latents on an exemplar sheet.", 8, minimum=1)
     exemplars: int = setting("Pictures a latent on an exemplar sheet.", 6, minimum=1)
+    log10_frequency: list[float] = setting(
+        "Lowest and highest log10 share of patches of latents that fill an exemplar sheet after the best of each "
+        "class: neither accidents nor dense ones; an empty list sets no limit.",
+        [-3.0, -1.5],
+    )
+    log10_mean: list[float] = setting(
+        "The same for the log10 mean of their active values; an empty list sets no limit.", []
+    )
 
     def style(self) -> FigureSettings:
         """Return what all figures share, so that an exemplar sheet's settings redraw that sheet alone."""
@@ -206,6 +225,11 @@ class StudySettings:
         not_empty=True,
     )
     describe: list[str] = setting("Data sets on which features are described.", not_empty=True)
+    names: dict[str, str] = setting(
+        "CSV files of names that you gave to latents, by SAE or sweep: columns latent, name and, if you like, note. "
+        "Names are carried into tables, figures and galleries.",
+        {},
+    )
     classification: str | None = setting(
         "Data set with labels: a probe learns on its split train, edits are judged on its split val.", None
     )

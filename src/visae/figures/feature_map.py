@@ -10,45 +10,42 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from visae.config.settings import FigureSettings
+from visae.features.names import best_classes, described, read_names
 from visae.figures.style import PAGE_WIDTH, colours, save_figure, style
 
 MOST_LABELS = 16
-"""Classes named on the map; those with the highest F1."""
+"""Latents named on the map: those with a name, then the best of the classes with the highest F1."""
 
 
-def data(stats: pl.DataFrame, scores: pl.DataFrame | None) -> pl.DataFrame:
-    """Return one row a latent: latent, frequency, mean, log10_frequency, log10_mean, class_name, f1.
+def data(stats: pl.DataFrame, scores: pl.DataFrame | None, names: pl.DataFrame | None = None) -> pl.DataFrame:
+    """Return one row a latent: latent, name, frequency, mean, log10_frequency, log10_mean, class_name, f1.
 
     class_name and f1 are of the class whose best latent it is, and null for all others; of several classes,
     the one with the highest held-out F1. Logarithms of a dead latent are null.
+
+    Parameters
+    ----------
+    stats, scores
+        Tables of the features.
+    names
+        From `visae.features.names.read_names`.
     """
-    best = (
-        pl.DataFrame(schema={"latent": pl.Int32, "class_name": pl.String, "f1": pl.Float64})
-        if scores is None
-        else scores.filter((pl.col("rank") == 0) & pl.col("latent").is_not_null() & pl.col("f1").is_not_null())
-        .sort("f1", "class_id", descending=[True, False])
-        .unique("latent", keep="first", maintain_order=True)
-        .select("latent", "class_name", "f1")
-    )
+    best = best_classes(None if scores is None else scores.filter(pl.col("rank") == 0))
     return (
-        stats.select(
-            "latent",
-            "frequency",
-            "mean",
-            "log10_frequency",
-            pl.col("mean").cast(pl.Float64).log10().alias("log10_mean"),
-        )
-        .join(best, on="latent", how="left")
-        .sort("latent")
+        described(stats, None, names)
+        .select("latent", "name", "frequency", "mean", "log10_frequency", "log10_mean")
+        .join(best.select("latent", "class_name", "f1"), on="latent", how="left", maintain_order="left")
     )
 
 
 def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
-    """Draw the table of `data`: a point a latent, the best of each class marked and named at the right."""
+    """Draw the table of `data`: a point a latent; those with a name, and the best of each class, named at the right."""
     alive = table.filter(pl.col("log10_frequency").is_not_null())
+    has_name = pl.col("name").is_not_null()
     named = (
-        alive.filter(pl.col("class_name").is_not_null())
-        .top_k(MOST_LABELS, by="f1")
+        alive.filter(has_name | pl.col("class_name").is_not_null())
+        .sort(has_name, "f1", "latent", descending=[True, True, False], nulls_last=True)
+        .head(MOST_LABELS)
         .sort("log10_mean", "latent", descending=[True, False])
     )
     with style(settings):
@@ -67,13 +64,13 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
             linewidths=0.5,
         )
         # Names stand in a column of their own, so that they never lie on each other.
-        for place, (name, f1, x, y) in zip(
+        for place, (name, class_name, f1, x, y) in zip(
             np.linspace(0.97, 0.03, named.height) if named.height > 4 else 0.9 - 0.1 * np.arange(named.height),
-            named.select("class_name", "f1", "log10_frequency", "log10_mean").iter_rows(),
+            named.select("name", "class_name", "f1", "log10_frequency", "log10_mean").iter_rows(),
             strict=True,
         ):
             axes.annotate(
-                f"{name} {f1:.2f}".replace("$", r"\$"),
+                _label(name, class_name, f1),
                 (x, y),
                 xytext=(1.03, place),
                 textcoords="axes fraction",
@@ -91,25 +88,45 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
         axes.set_ylabel("log10 mean active value")
         dead = table.height - alive.height
         axes.set_title(
-            f"{table.height:,} latents, {dead:,} never active" + (", classes with held-out F1" if named.height else ""),
+            f"{table.height:,} latents, {dead:,} never active"
+            + (", classes with held-out F1" if named["f1"].count() else ""),
             loc="left",
         )
     return figure
 
 
 def draw_feature_map(
-    stats: Path, output: Path | Sequence[Path], settings: FigureSettings, scores: Path | None = None
+    stats: Path,
+    output: Path | Sequence[Path],
+    settings: FigureSettings,
+    scores: Path | None = None,
+    names: Path | None = None,
 ) -> None:
     """Write the map as PDF, PNG and CSV.
 
     Parameters
     ----------
     stats, scores
-        Parquet files of the features; without scores, no latent is named.
+        Parquet files of the features; without scores, no latent is named after a class.
     output
         As for `save_figure`.
     settings
         Section `figures`.
+    names
+        CSV file of names, if any.
     """
-    table = data(pl.read_parquet(stats), None if scores is None else pl.read_parquet(scores))
+    table = data(
+        pl.read_parquet(stats),
+        None if scores is None else pl.read_parquet(scores),
+        None if names is None else read_names(names),
+    )
     save_figure(draw(table, settings), table, output)
+
+
+def _label(name: str | None, class_name: str | None, f1: float | None) -> str:
+    """Return a latent's name in quotes, the class that it is best for with its F1, or both."""
+    parts = [f"“{name}”"] if name is not None else []
+    if class_name is not None:
+        parts.append(f"{class_name} {f1:.2f}")
+    # Names are given by people: a dollar sign in one is not a formula.
+    return ", ".join(parts).replace("$", r"\$")

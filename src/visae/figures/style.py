@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from matplotlib.figure import Figure
 
 from visae.config.settings import FigureSettings
 from visae.files import atomic_path
+
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of each font table of each PDF
 
 PAGE_WIDTH = 6.75
 """Inches: the text width of a two-column paper."""

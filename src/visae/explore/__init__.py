@@ -1,0 +1,1 @@
+"""Looking at latents by hand: from Python, in a notebook, from the command line."""
