@@ -109,6 +109,12 @@ class FeatureSettings:
     min_purity: float = setting(
         "A patch carries a class where at least this share of its pixels does.", 0.9, minimum=0.5, maximum=1
     )
+    permutations: int = setting(
+        "Permutations of the labels over pictures behind each null distribution; the smallest p-value is 1 / (1 + this).",
+        200,
+        minimum=1,
+    )
+    purity_at: int = setting("Strongest pictures of a latent whose labels are compared (its purity).", 10, minimum=1)
 
 
 @dataclass(frozen=True, kw_only=True)
