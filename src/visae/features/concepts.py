@@ -127,7 +127,7 @@ def choose(blocks: Blocks, labels: Labels, by: str) -> Chosen:
         classes = labels.of(entries)
         entries, classes = entries[classes >= 0], classes[classes >= 0]
         own = entries.thresholds()
-        scores = concept_scores(entries, classes, labels.positives, own)
+        scores = concept_scores(entries, classes, labels.positives, entries.above(own))
         thresholds.append(own)
         predicted.append(scores.predicted)
         candidates += [
@@ -166,8 +166,8 @@ def measure(blocks: Blocks, chosen: Chosen, labels: Labels, n_permutations: int,
         own = chosen.thresholds[latents.start : latents.stop]
         here = np.flatnonzero((latents_of >= latents.start) & (latents_of < latents.stop))
         at = latents_of[here] - latents.start, class_of[here], threshold_of[here]
-        classes = labels.of(entries)
-        scores = concept_scores(entries, classes, positives, own)
+        above = entries.above(own)
+        scores = concept_scores(entries, labels.of(entries), positives, above)
         found.scores[:, here] = _scores_at(scores, *at)
         hits, predicted = scores.hits[at], scores.predicted[at[0], at[2]]
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -182,7 +182,7 @@ def measure(blocks: Blocks, chosen: Chosen, labels: Labels, n_permutations: int,
                 entries.of_latent(latents_of[number] - latents.start), labels, choices[number], chosen, weights
             )
         for number, order in enumerate(orders):
-            permuted = concept_scores(entries, labels.of(entries, order), positives, own)
+            permuted = concept_scores(entries, labels.of(entries, order), positives, above)
             found.null[number][:, here] = _scores_at(permuted, *at)
             largest = [permuted.f1.max(axis=(0, 2)), permuted.average_precision.max(axis=0), permuted.auc.max(axis=0)]
             np.maximum(found.null_largest[number], largest, out=found.null_largest[number])

@@ -75,6 +75,10 @@ class Entries:
         """First and last position, (n,) each, of the run of equal values of one latent that a code is in."""
         return runs_of(self.latent, self.value)
 
+    def above(self, thresholds: NDArray[np.float32]) -> list[NDArray[np.bool_]]:
+        """Which codes, (n,), are above each threshold (n_latents, N_THRESHOLDS) but the first, which all are above."""
+        return [self.value > thresholds[self.latent, number] for number in range(1, N_THRESHOLDS)]
+
     def thresholds(self) -> NDArray[np.float32]:
         """(n_latents, N_THRESHOLDS) 0 and quantiles of each latent's values; infinite where it has none."""
         counts = np.diff(self.starts)
@@ -124,7 +128,7 @@ class Scores:
 
 
 def concept_scores(
-    entries: Entries, classes: NDArray[np.integer], positives: NDArray[np.int64], thresholds: NDArray[np.float32]
+    entries: Entries, classes: NDArray[np.integer], positives: NDArray[np.int64], above: list[NDArray[np.bool_]]
 ) -> Scores:
     """Score every latent for every class.
 
@@ -134,39 +138,39 @@ def concept_scores(
     Parameters
     ----------
     entries
-        Codes; those on units without a class are left out.
+        Codes; those on units without a class take no part.
     classes
         (n,) class number of each code's unit, negative where it has none.
     positives
         (n_classes,) units of each class, codes or not.
-    thresholds
-        (n_latents, N_THRESHOLDS).
+    above
+        Which codes are above each threshold but the first: `entries.above`.
     """
-    known = classes >= 0
-    if not known.all():
-        entries, classes = entries[known], classes[known]
     n_latents, n_classes, total = entries.n_latents, len(positives), int(positives.sum())
-    key = entries.latent.astype(np.int64) * n_classes + classes
-    size = n_latents * n_classes
+    # Where units have no class, their codes get one of their own, the last, which takes no part.
+    known = classes >= 0
+    key = entries.latent.astype(np.int64) * (n_classes + 1) + np.where(known, classes, n_classes)
 
     def by_class(weights: NDArray | None = None, chosen: NDArray[np.bool_] | slice = slice(None)) -> NDArray:
-        return np.bincount(key[chosen], weights, minlength=size).reshape(n_latents, n_classes)
+        sums = np.bincount(key[chosen], weights, minlength=n_latents * (n_classes + 1))
+        return sums.reshape(n_latents, n_classes + 1)
 
-    active = by_class()
-    hits = np.stack(
-        [active] + [by_class(chosen=entries.value > thresholds[entries.latent, n]) for n in range(1, N_THRESHOLDS)],
-        axis=2,
-    )
+    counts = by_class()
+    active = counts[:, :-1]
+    hits = np.stack([active] + [by_class(chosen=chosen)[:, :-1] for chosen in above], axis=2)
     first, last = entries.runs
-    start = entries.starts[entries.latent]
-    silent = (total - np.diff(entries.starts))[:, None]
+    # Units with a class in front of each position, the first included.
+    ranks = np.concatenate([[0], np.cumsum(known)])
+    start = ranks[entries.starts[:-1]][entries.latent]
+    higher, down_to = ranks[first] - start, ranks[last + 1] - start
+    silent = (total - active.sum(axis=1))[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
-        precision = _hits_at(key, last) / (last - start + 1)
+        precision = _hits_at(key, counts, entries.runs) / down_to
         # Silent units come last, in one step that reaches recall 1 with the precision of guessing.
-        average_precision = by_class(precision) / positives + (positives - active) / total
+        average_precision = by_class(precision)[:, :-1] / positives + (positives - active) / total
         # Ranks from the bottom, ties sharing theirs.
-        ranks = by_class(total - (first + last) / 2 + start) + (positives - active) * (silent + 1) / 2
-        auc = (ranks - positives * (positives + 1) / 2) / (positives * (total - positives))
+        rank_sums = by_class(total - (higher + down_to - 1) / 2)[:, :-1] + (positives - active) * (silent + 1) / 2
+        auc = (rank_sums - positives * (positives + 1) / 2) / (positives * (total - positives))
     return Scores(hits, positives, np.where(positives > 0, average_precision, np.nan), auc)
 
 
@@ -184,13 +188,20 @@ def runs_of(*keys: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return np.repeat(last - lengths + 1, lengths), np.repeat(last, lengths)
 
 
-def _hits_at(key: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Codes of the same latent and class, (n,), down to the end of the run of equal values that a code is in."""
+def _hits_at(
+    key: NDArray[np.int64], counts: NDArray[np.int64], runs: tuple[NDArray[np.int64], NDArray[np.int64]]
+) -> NDArray[np.int64]:
+    """Codes of the same latent and class, (n,), down to the end of the run of equal values that a code is in.
+
+    `counts` has the codes of each key.
+    """
+    # Within a latent and class the order is still that of values, so that ties are neighbours.
     order = np.argsort(key, kind="stable")
     together = key[order]
-    first_of_key, _ = runs_of(together)
-    # Within a latent and class the order is still that of values, so that ties are neighbours.
-    _, last_tied = runs_of(together, last[order])
+    place = np.arange(len(key))
+    tied = np.flatnonzero((runs[0] != runs[1])[order])
+    place[tied] = tied[runs_of(together[tied], runs[1][order[tied]])[1]]
+    starts = np.cumsum(counts.ravel()) - counts.ravel()
     hits = np.empty(len(key), dtype=np.int64)
-    hits[order] = last_tied - first_of_key + 1
+    hits[order] = place - starts[together] + 1
     return hits
