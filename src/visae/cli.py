@@ -41,12 +41,23 @@ STAGES = {
     "statistics": ("visae.features.statistics", "write_statistics"),
     "exemplars": ("visae.features.exemplars", "write_exemplars"),
     "scores": ("visae.features.scores", "write_scores"),
+    "image-scores": ("visae.features.image_scores", "write_image_scores"),
+    "purity": ("visae.features.purity", "write_purity"),
     "probe": ("visae.heads.probe", "train_probe"),
     "segmentation-head": ("visae.heads.segmentation", "train_segmentation_head"),
     "segmentation-arms": ("visae.interventions.segmentation", "segmentation_arms"),
     "classification-edits": ("visae.interventions.classification", "classification_edits"),
     "plan": ("visae.planning.plan", "plan"),
     "headline": ("visae.headline", "print_headline"),
+}
+# Commands in groups: run by hand, and no stage of the workflow.
+FEATURE_COMMANDS = {
+    "probe": ("visae.features.semantic_probe", "probe_concept"),
+    "stability": ("visae.features.stability", "compare_seeds"),
+}
+_FEATURE_SUMMARIES = {
+    "probe": "test whether latents tell two folders of pictures apart, beside chance",
+    "stability": "match the latents of SAEs that were trained with other seeds",
 }
 _SUMMARIES = {
     "index": "list a data set's pictures",
@@ -61,7 +72,9 @@ _SUMMARIES = {
     "encode": "turn a store into sparse codes",
     "statistics": "describe each latent in numbers",
     "exemplars": "find the pictures in which each latent fires most",
-    "scores": "score latents against classes: chosen on train, measured on val",
+    "scores": "score latents against classes of patches: chosen on train, measured on val",
+    "image-scores": "score latents against classes of pictures",
+    "purity": "compare the labels of each latent's strongest pictures",
     "probe": "train a linear classification probe",
     "segmentation-head": "train a linear segmentation head",
     "segmentation-arms": "edit latents and measure segmentation, beside controls",
@@ -77,7 +90,9 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         if arguments and arguments[0] in STAGES:
-            _run_stage(arguments[0], arguments[1:])
+            _run(arguments[0], STAGES[arguments[0]], arguments[1:])
+        elif arguments[:1] == ["features"] and arguments[1:2] and arguments[1] in FEATURE_COMMANDS:
+            _run(" ".join(arguments[:2]), FEATURE_COMMANDS[arguments[1]], arguments[2:])
         else:
             _run_other(arguments)
     except VisaeError as error:
@@ -94,7 +109,7 @@ def _run_other(arguments: list[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"visae {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="config | activations | STAGE")
+    commands = parser.add_subparsers(dest="command", metavar="config | activations | features | STAGE")
     config = commands.add_parser("config", help="check a configuration, or print its documentation or schema")
     actions = config.add_subparsers(dest="action", required=True)
     actions.add_parser("check", help="parse a file and name every mistake").add_argument("file", type=Path)
@@ -104,6 +119,10 @@ def _run_other(arguments: list[str]) -> None:
     checks = store.add_subparsers(dest="action", required=True)
     check = checks.add_parser("check", help="read every byte; name truncated, altered, foreign and missing shards")
     check.add_argument("folder", type=Path, help="folder of a manifest.json, or one above several")
+    features = commands.add_parser("features", help="look at latents and test them by hand")
+    looks = features.add_subparsers(dest="action", required=True)
+    for name, summary in _FEATURE_SUMMARIES.items():
+        looks.add_parser(name, help=summary)
     parsed = parser.parse_args(arguments)
     if parsed.command is None:
         parser.print_help()
@@ -128,8 +147,9 @@ def _check_store(folder: Path) -> None:
     print(f"{folder}: every shard is whole and as it was written")
 
 
-def _run_stage(name: str, arguments: list[str]) -> None:
-    module, function_name = STAGES[name]
+def _run(name: str, place: tuple[str, str], arguments: list[str]) -> None:
+    """Call a library function with the arguments of a command line."""
+    module, function_name = place
     function = getattr(importlib.import_module(module), function_name)
     parser, hints = _parser_of(name, function)
     parsed = vars(parser.parse_args(arguments))
