@@ -55,7 +55,10 @@ def test_nearest_in_blocks_is_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unrelated_dictionaries_are_significant_no_more_often_than_claimed() -> None:
-    p = [compare(random_rows(12, 6, seed), random_rows(12, 6, 1000 + seed), "hungarian", 19, seed)["p"] for seed in range(60)]
+    p = [
+        compare(random_rows(12, 6, seed), random_rows(12, 6, 1000 + seed), "hungarian", 19, seed)["p"]
+        for seed in range(60)
+    ]
     # Expected at 5 %: 3 of 60; more than 9 has a probability below 0.1 %. The covariance is estimated, so roughly.
     assert (np.array(p) <= 0.05).sum() <= 9
 

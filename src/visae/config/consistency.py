@@ -20,6 +20,9 @@ def unresolved(settings: Settings) -> Iterator[str]:
             yield f"models: {name}: this name stands for given activations in paths; choose another"
     for name, sae in settings.saes.items():
         yield from of_sae(f"saes: {name}", sae)
+    judge = settings.features.similarity
+    if judge not in (None, "own") and judge not in settings.models:
+        yield f"features: similarity: {judge!r} is neither own nor in models ({_names(settings.models)})"
     for name, study in settings.studies.items():
         at = f"studies: {name}"
         yield from _of_study(settings, at, study)

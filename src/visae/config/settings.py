@@ -6,7 +6,7 @@ in exactly one place.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Literal
 
 # The sections of data sets, SAEs and sweeps have modules of their own, and are imported from here like all others.
@@ -115,6 +115,16 @@ class FeatureSettings:
         minimum=1,
     )
     purity_at: int = setting("Strongest pictures of a latent whose labels are compared (its purity).", 10, minimum=1)
+    similarity: str | None = setting(
+        "Which model says how alike two pictures are, for the MonoSemanticity score: a name from `models`, or `own` for "
+        "the mean activations of the study itself, which costs no forward pass. Left out, the score is not computed.",
+        None,
+    )
+
+    def described(self) -> FeatureSettings:
+        """Return the settings with those of scores at their defaults, so that changing these encodes nothing again."""
+        scored = ("permutations", "purity_at", "similarity")
+        return replace(self, **{spec.name: spec.default for spec in fields(self) if spec.name in scored})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -222,7 +222,11 @@ def _scores_at(
 ) -> NDArray[np.float64]:
     """Scores (3, n) of choices."""
     return np.stack(
-        [scores.f1[latents, classes, thresholds], scores.average_precision[latents, classes], scores.auc[latents, classes]]
+        [
+            scores.f1[latents, classes, thresholds],
+            scores.average_precision[latents, classes],
+            scores.auc[latents, classes],
+        ]
     )
 
 

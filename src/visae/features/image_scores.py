@@ -20,9 +20,7 @@ from visae.files import atomic_path
 POOLINGS = ("max", "sum")
 """How the values of a picture's patches become one: the largest, or their sum."""
 
-SCHEMA = {"pooling": pl.String} | {
-    name.replace("n_patches", "n_images"): dtype for name, dtype in PATCH_SCHEMA.items()
-}
+SCHEMA = {"pooling": pl.String} | {name.replace("n_patches", "n_images"): dtype for name, dtype in PATCH_SCHEMA.items()}
 
 
 def write_image_scores(

@@ -111,7 +111,10 @@ def strongest(codes: pl.LazyFrame, latents: range, pictures: range, k: int) -> t
         .filter(pl.col("value") > 0)
         .group_by("latent", "image_id")
         # Of equal patches the first.
-        .agg(pl.col("value").max().alias("peak"), pl.col("token").sort_by("value", "token", descending=[True, False]).first())
+        .agg(
+            pl.col("value").max().alias("peak"),
+            pl.col("token").sort_by("value", "token", descending=[True, False]).first(),
+        )
         .sort("latent", "peak", "image_id", descending=[False, True, False])
         .with_columns(rank=pl.int_range(pl.len()).over("latent"), active=pl.len().over("latent"))
         .filter(pl.col("rank") < k)

@@ -107,7 +107,9 @@ def probe_concept(
     vision.card.check(point, "--layer")
     d_model = vision.card.layers[point.layer].d_model
     if d_model != trained.d_model:
-        raise ModelError(f"{sae} takes activations of {trained.d_model} dimensions, layer {point} of {model} has {d_model}")
+        raise ModelError(
+            f"{sae} takes activations of {trained.d_model} dimensions, layer {point} of {model} has {d_model}"
+        )
     pictures = read_concept(positives, negatives, vision)
     rows: list[dict[str, Any]] = []
     for name, (sums, frequency) in zip(
@@ -141,7 +143,13 @@ def probe_concept(
                 frame.write_parquet(temporary)
         used = [str(path) for path in pictures.paths]
         skipped = [{"path": str(path), "reason": reason} for path, reason in pictures.skipped]
-        settings = {"sae": str(sae), "model": str(model), "layer": str(point), "seed": seed, "permutations": permutations}
+        settings = {
+            "sae": str(sae),
+            "model": str(model),
+            "layer": str(point),
+            "seed": seed,
+            "permutations": permutations,
+        }
         n_positive = int(pictures.is_positive.sum())
         summary = {"positives": used[:n_positive], "negatives": used[n_positive:], "skipped": skipped}
         write_json(output / "summary.json", {**settings, **summary})

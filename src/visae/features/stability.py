@@ -89,7 +89,9 @@ def compare_seeds(
     for row in table.iter_rows(named=True):
         exact = "" if row["mean"] is None else f"mean matched cosine {row['mean']:.3f} [{row['low']:.3f}, "
         exact += "" if row["mean"] is None else f"{row['high']:.3f}], {row['found_again']:.1%} above {FOUND_AGAIN}, "
-        print(f"{row['first']}\n{row['second']}\n  {exact}between {row['lower_bound']:.3f} and {row['upper_bound']:.3f}")
+        print(
+            f"{row['first']}\n{row['second']}\n  {exact}between {row['lower_bound']:.3f} and {row['upper_bound']:.3f}"
+        )
         print(f"  random dictionaries {row['null']:.3f}, with the same covariance {row['null_same_covariance']:.3f}")
     if output is not None:
         with atomic_path(output) as temporary:
