@@ -81,7 +81,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What the fit split decides: choices, and thresholds and predicted units, (width, N_THRESHOLDS), of all latents."""
+    """What the fit split decides: choices; and of all latents thresholds and predicted units, (width, N_THRESHOLDS)."""
 
     choices: list[Choice]
     thresholds: NDArray[np.float32]
@@ -150,12 +150,15 @@ def measure(blocks: Blocks, chosen: Chosen, labels: Labels, n_permutations: int,
     latents_of = np.array([choice.latent for choice in choices], dtype=np.int64)
     class_of = np.array([choice.class_number for choice in choices], dtype=np.int64)
     threshold_of = np.array([choice.threshold_number for choice in choices], dtype=np.int64)
+    n_choices = len(choices)
     found = Measured(
-        *(np.full((3, len(choices), *more), np.nan) for more in ((), (2,))),
-        *np.full((2, len(choices)), np.nan),
-        null=np.full((n_permutations, 3, len(choices)), np.nan),
+        scores=np.full((3, n_choices), np.nan),
+        intervals=np.full((3, n_choices, 2), np.nan),
+        precision=np.full(n_choices, np.nan),
+        recall=np.full(n_choices, np.nan),
+        null=np.full((n_permutations, 3, n_choices), np.nan),
         null_largest=np.full((n_permutations, 3, labels.n_classes), -np.inf),
-        matched_f1=np.zeros(len(choices)),
+        matched_f1=np.zeros(n_choices),
     )
     matched = [matched_latents(chosen.predicted, choice) for choice in choices]
     orders = permutations(n_pictures, n_permutations, seed)
@@ -177,10 +180,9 @@ def measure(blocks: Blocks, chosen: Chosen, labels: Labels, n_permutations: int,
             inside = (others >= latents.start) & (others < latents.stop)
             f1 = scores.f1[others[inside] - latents.start, class_of[number], numbers[inside]]
             found.matched_f1[number] += f1.sum() / len(others)
-        for number in here:
-            found.intervals[:, number] = _intervals(
-                entries.of_latent(latents_of[number] - latents.start), labels, choices[number], chosen, weights
-            )
+        for place in here:
+            of_latent = entries.of_latent(latents_of[place] - latents.start)
+            found.intervals[:, place] = _intervals(of_latent, labels, choices[place], chosen, weights)
         for number, order in enumerate(orders):
             permuted = concept_scores(entries, labels.of(entries, order), positives, above)
             found.null[number][:, here] = _scores_at(permuted, *at)

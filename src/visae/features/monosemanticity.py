@@ -232,7 +232,7 @@ def mean_activations(manifest: Path, pictures: range) -> NDArray[np.float32]:
 def unit(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     """Embeddings of length 1; one of zeros stays so."""
     length = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return embeddings / np.where(length > 0, length, 1)
+    return (embeddings / np.where(length > 0, length, 1)).astype(np.float32)
 
 
 def _pair_sums(

@@ -53,7 +53,8 @@ class Entries:
             .sort("latent", "value", descending=[False, True])
             .collect()
         )
-        return cls(*(found[name].to_numpy() for name in ("image_id", "token", "latent", "value")), len(latents))
+        picture, token, latent, value = (series.to_numpy() for series in found.get_columns())
+        return cls(picture, token, latent, value, len(latents))
 
     def __getitem__(self, chosen: NDArray[np.bool_] | slice) -> Entries:
         return Entries(

@@ -165,7 +165,7 @@ def score_table(
             "n_patches": int(measured_on.positives[number]),
         }
         of_class = [
-            row | _columns(choice, place, chosen, measured, measurable=row["n_patches"] > 0)
+            row | _columns(choice, place, chosen, measured, measurable=bool(measured_on.positives[number]))
             for place, choice in enumerate(chosen.choices)
             if choice.class_number == number
         ]

@@ -200,7 +200,7 @@ def _interval(matched: NDArray[np.float64] | None, random: np.random.Generator) 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(length > 0, length, 1)
+    return (rows / np.where(length > 0, length, 1)).astype(np.float32)
 
 
 def _like(rows: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
