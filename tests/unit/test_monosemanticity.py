@@ -30,7 +30,7 @@ from visae.vision.model import prepare_model
 def made(seed: int, n_pictures: int = 40, width: int = 15, d: int = 6) -> tuple[csr_array, np.ndarray]:
     random = np.random.default_rng(seed)
     dense = random.random((width, n_pictures)) * (random.random((width, n_pictures)) < 0.4)
-    return csr_array(dense), unit(random.standard_normal((n_pictures, d)))
+    return csr_array(dense), unit(random.standard_normal((n_pictures, d))).astype(np.float64)
 
 
 def by_pairs(weights: np.ndarray, embeddings: np.ndarray) -> float:
