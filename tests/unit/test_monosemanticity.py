@@ -10,12 +10,14 @@ import pytest
 from PIL import Image
 from scipy.sparse import csr_array
 
+from visae.activations.given import write_store
 from visae.config.settings import FeatureSettings, ModelIdentity
 from visae.data.index import SCHEMA as INDEX_SCHEMA
 from visae.errors import StoreError
 from visae.features.codes import FORMAT
 from visae.features.monosemanticity import (
     encoded,
+    mean_activations,
     monosemanticity,
     score_block,
     scores_with_errors,
@@ -88,6 +90,13 @@ def test_a_planted_latent_is_beyond_chance_and_noise_is_not() -> None:
     # Expected at 5 %: 10 of 199; more than 20 has a probability below 0.2 %.
     assert (noise["monosemanticity_p"] <= 0.05).sum() <= 20
     assert noise["monosemanticity"].mean() == pytest.approx(noise["monosemanticity_null"].mean(), abs=0.02)
+
+
+def test_a_studys_own_activations_can_be_the_judge(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal((70, 5, 8)).astype(np.float32)
+    write_store(tmp_path / "store", values, [-1, *range(4)], {"train": 3, "val": 67}, dtype="float32")
+    found = mean_activations(tmp_path / "store" / "manifest.json", range(3, 70))
+    assert found == pytest.approx(values[3:, 1:].mean(axis=1), abs=1e-6)
 
 
 def test_few_pictures_give_no_score() -> None:

@@ -13,10 +13,13 @@ from visae.config.settings import FeatureSettings
 from visae.data.index import read_classes
 from visae.features.concepts import BLOCK_CODES, Labels
 from visae.features.image_scores import image_classes
-from visae.features.resampling import benjamini_hochberg, p_value, permutations, wilson_interval
+from visae.features.resampling import benjamini_hochberg, permutations, wilson_interval
 from visae.features.scores import patch_classes, pictures_of
 from visae.features.statistics import codes_by_latents, read_matching_manifest
 from visae.files import atomic_path
+
+PERMUTATIONS_FACTOR = 10
+"""Permutations for each of `features.permutations`: cheap here, and thousands of latents ask for small p-values."""
 
 SCHEMA = {
     "latent": pl.Int32,
@@ -78,7 +81,7 @@ def write_purity(
         else patch_classes(patch_labels, list(classes), settings.min_purity, pictures)
         for pictures in (pictures_of(manifest, split, codes_manifest) for split in (fit_split, measure_split))
     )
-    orders = permutations(len(measured.pictures), settings.permutations, seed)
+    orders = permutations(len(measured.pictures), PERMUTATIONS_FACTOR * settings.permutations, seed)
     tables = [
         _of_block(codes, latents, fit, measured, settings.purity_at, orders)
         for latents, codes in codes_by_latents(codes_manifest, BLOCK_CODES)
@@ -143,8 +146,8 @@ def _of_block(
 
     picture, token, active = strongest(codes, latents, measured.pictures, k)
     hits, n = _agreeing(_labels_at(measured, picture, token), label)
-    null = np.stack([_share(*_agreeing(_labels_at(measured, picture, token, order), label)) for order in orders])
     purity = _share(hits, n)
+    p, null = _by_chance(purity, measured, picture, token, label, orders)
 
     shown = np.stack([(measured.classes == number).any(axis=1) for number in range(measured.n_classes)])
     n_pictures = np.where(label >= 0, shown.sum(axis=1)[label], 0)
@@ -163,8 +166,8 @@ def _of_block(
             "purity": purity,
             "purity_low": wilson_interval(hits, n)[0],
             "purity_high": wilson_interval(hits, n)[1],
-            "purity_null": _mean(null),
-            "purity_p": p_value(purity, null),
+            "purity_null": null,
+            "purity_p": p,
             "coverage": coverage,
             "coverage_low": wilson_interval(covered, n_pictures)[0],
             "coverage_high": wilson_interval(covered, n_pictures)[1],
@@ -183,6 +186,25 @@ def _labels_at(labels: Labels, picture: NDArray, token: NDArray, order: NDArray 
 def _agreeing(found: NDArray, label: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """How many of the labels found (n_latents, k) are the latent's own, and how many there are, (n_latents,) each."""
     return ((found == label[:, None]) & (found >= 0)).sum(axis=1), np.where(label >= 0, (found >= 0).sum(axis=1), 0)
+
+
+def _by_chance(
+    purity: NDArray[np.float64],
+    measured: Labels,
+    picture: NDArray,
+    token: NDArray,
+    label: NDArray,
+    orders: NDArray[np.int32],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """p-value and mean of purity when labels are moved between pictures, (n_latents,) each; NaN where purity is."""
+    # The real labels count as one of the permutations.
+    reached, defined, total = np.ones(len(purity)), np.zeros(len(purity)), np.zeros(len(purity))
+    for order in orders:
+        moved = _share(*_agreeing(_labels_at(measured, picture, token, order), label))
+        reached += ~(moved < purity)  # also where no picture kept a label
+        defined += ~np.isnan(moved)
+        total += np.nan_to_num(moved)
+    return np.where(np.isnan(purity), np.nan, reached / (1 + len(orders))), _share(total, defined)
 
 
 def _covered(
@@ -204,9 +226,3 @@ def _covered(
 def _share(hits: NDArray, trials: NDArray) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore"):
         return hits / np.where(trials > 0, trials, np.nan)
-
-
-def _mean(null: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over permutations, (n_latents,), leaving out those in which no picture has a label."""
-    defined = ~np.isnan(null)
-    return _share(np.where(defined, null, 0).sum(axis=0), defined.sum(axis=0))
