@@ -41,7 +41,11 @@ STORES = [
     for model in USED_MODELS
     for layer in layers_of(SETTINGS, dataset, model)
 ]
-SAES = over_studies(f"{SAE}/summary.json")
+SAES = over_studies(f"{SAE}/summary.json") + [
+    path
+    for path in over_studies(f"{SAE}/stability.parquet")
+    if path.split("/")[-2] in SEED_SWEEPS
+]
 SCORED = [
     path
     for path in over_studies(f"{FEATURES}/scores.parquet")
@@ -52,11 +56,22 @@ KNOWN_CAUSES = [
     for path in over_studies(f"{FEATURES}/causes.parquet")
     if path.split("/")[-2] in SCENES
 ]
+SCORED_BY_IMAGE = over_studies(
+    f"{FEATURES}/image_scores.parquet", dataset="classification"
+)
+LABELLED = sorted({path.rsplit("/", 1)[0] for path in SCORED + SCORED_BY_IMAGE})
 FEATURE_TABLES = (
     over_studies(f"{FEATURES}/stats.parquet")
     + over_studies(f"{FEATURES}/exemplars.parquet")
     + SCORED
     + KNOWN_CAUSES
+    + SCORED_BY_IMAGE
+    + [f"{folder}/purity.parquet" for folder in LABELLED]
+    + (
+        over_studies(f"{FEATURES}/monosemanticity.parquet")
+        if SETTINGS.features.similarity
+        else []
+    )
 )
 TASK_HEADS = over_studies(
     f"{HEADS}/probe/metrics.json", dataset="classification"

@@ -40,6 +40,18 @@ SWEEPS = {
     name: sweep_members(name, sweep, SETTINGS.saes[sweep.base])
     for name, sweep in SETTINGS.sweeps.items()
 }
+# Those with members that differ in their seed alone.
+SEED_SWEEPS = [
+    name
+    for name, members in SWEEPS.items()
+    if len(
+        {
+            json.dumps({**own_settings(sae), "seed": 0}, sort_keys=True)
+            for sae in members.values()
+        }
+    )
+    < len(members)
+]
 UNIONS = [
     name for name, dataset in SETTINGS.datasets.items() if dataset.kind == "union"
 ]

@@ -24,7 +24,7 @@ rule encode:
         runtime=grown(240),
         gpu=GPUS,
     params:
-        spec=spec(SETTINGS.features, "visae.features.codes"),
+        spec=spec(SETTINGS.features.described(), "visae.features.codes"),
     message:
         "Encoding {wildcards.dataset} with SAE {wildcards.sae}"
     script:
@@ -50,7 +50,7 @@ rule statistics:
         mem_mb=grown(4000),
         runtime=grown(60),
     params:
-        spec=spec(SETTINGS.features, "visae.features.statistics"),
+        spec=spec(SETTINGS.features.described(), "visae.features.statistics"),
     message:
         "Counting what the latents of {wildcards.sae} do on {wildcards.dataset}"
     script:
@@ -74,7 +74,7 @@ rule exemplars:
         mem_mb=grown(4000),
         runtime=grown(60),
     params:
-        spec=spec(SETTINGS.features, "visae.features.exemplars"),
+        spec=spec(SETTINGS.features.described(), "visae.features.exemplars"),
     message:
         "Finding exemplars for the latents of {wildcards.sae} in {wildcards.dataset}"
     script:
@@ -97,7 +97,7 @@ rule scores:
     threads: 2
     resources:
         mem_mb=grown(4000),
-        runtime=grown(60),
+        runtime=grown(240),
     params:
         spec=spec(SETTINGS.features, "visae.features.scores"),
     message:
@@ -151,3 +151,78 @@ rule names:
         "Checking the names of latents of {wildcards.sae}"
     script:
         "../scripts/names.py"
+
+
+rule image_scores:
+    input:
+        codes=f"{FEATURES}/codes/manifest.json",
+        index=INDEX,
+    output:
+        scores=f"{FEATURES}/image_scores.parquet",
+    log:
+        f"logs/{FEATURES}/image_scores.parquet.log",
+    benchmark:
+        f"benchmarks/{FEATURES}/image_scores.parquet.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 2
+    resources:
+        mem_mb=grown(4000),
+        runtime=grown(240),
+    params:
+        spec=spec(SETTINGS.features, "visae.features.image_scores"),
+    message:
+        "Scoring the latents of {wildcards.sae} against the pictures' classes of {wildcards.dataset}"
+    script:
+        "../scripts/image_scores.py"
+
+
+rule purity:
+    input:
+        codes=f"{FEATURES}/codes/manifest.json",
+        labels=labels_if_any,
+        index=INDEX,
+    output:
+        purity=f"{FEATURES}/purity.parquet",
+    log:
+        f"logs/{FEATURES}/purity.parquet.log",
+    benchmark:
+        f"benchmarks/{FEATURES}/purity.parquet.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 2
+    resources:
+        mem_mb=grown(4000),
+        runtime=grown(240),
+    params:
+        spec=spec(SETTINGS.features, "visae.features.purity"),
+    message:
+        "Comparing the labels of what the latents of {wildcards.sae} show in {wildcards.dataset}"
+    script:
+        "../scripts/purity.py"
+
+
+rule monosemanticity:
+    input:
+        codes=f"{FEATURES}/codes/manifest.json",
+        judge=judge_of_similarity,
+        index=INDEX,
+    output:
+        scores=f"{FEATURES}/monosemanticity.parquet",
+    log:
+        f"logs/{FEATURES}/monosemanticity.parquet.log",
+    benchmark:
+        f"benchmarks/{FEATURES}/monosemanticity.parquet.tsv"
+    conda:
+        ENVIRONMENT
+    threads: SHARED_CORES
+    resources:
+        mem_mb=grown(4000),
+        runtime=grown(240),
+        gpu=GPUS,
+    params:
+        spec=spec(SETTINGS.features, "visae.features.monosemanticity"),
+    message:
+        "Comparing the pictures that activate the latents of {wildcards.sae} in {wildcards.dataset}"
+    script:
+        "../scripts/monosemanticity.py"

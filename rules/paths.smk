@@ -173,6 +173,13 @@ def labels_if_any(wildcards):
     return PATCH_LABELS.format(**wildcards) if has_masks(wildcards.dataset) else []
 
 
+def judge_of_similarity(wildcards):
+    """What pictures are compared by: the card of another model, or the study's own activations."""
+    judge = SETTINGS.features.similarity
+    own = judge in (None, "own") or wildcards.dataset in GIVEN_SETS
+    return STORE.format(**wildcards) if own else CARD.format(model=judge)
+
+
 def scores_if_any(wildcards):
     """Concept scores where the data set has masks, else nothing."""
     return described_table("scores")(wildcards) if has_masks(wildcards.dataset) else []

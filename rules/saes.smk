@@ -86,3 +86,28 @@ rule select_sae:
         "Choosing among the members of sweep {wildcards.sae}"
     script:
         "../scripts/select_sae.py"
+
+
+rule stability:
+    input:
+        configs=of_members("config.json"),
+    output:
+        stability=f"{SAE}/stability.parquet",
+    log:
+        f"logs/{SAE}/stability.parquet.log",
+    benchmark:
+        f"benchmarks/{SAE}/stability.parquet.tsv"
+    wildcard_constraints:
+        sae=names(SEED_SWEEPS),
+    conda:
+        ENVIRONMENT
+    threads: 2
+    resources:
+        mem_mb=grown(8000),
+        runtime=grown(240),
+    params:
+        spec=spec(SETTINGS.features.described(), "visae.features.stability"),
+    message:
+        "Matching the latents of the members of sweep {wildcards.sae} that differ in their seed"
+    script:
+        "../scripts/stability.py"

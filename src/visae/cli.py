@@ -43,6 +43,9 @@ STAGES = {
     "scores": ("visae.features.scores", "write_scores"),
     "causes": ("visae.features.ground_truth", "write_cause_scores"),
     "ground-truth": ("visae.figures.ground_truth", "print_ground_truth"),
+    "image-scores": ("visae.features.image_scores", "write_image_scores"),
+    "purity": ("visae.features.purity", "write_purity"),
+    "monosemanticity": ("visae.features.monosemanticity", "write_monosemanticity"),
     "probe": ("visae.heads.probe", "train_probe"),
     "segmentation-head": ("visae.heads.segmentation", "train_segmentation_head"),
     "segmentation-arms": ("visae.interventions.segmentation", "segmentation_arms"),
@@ -50,18 +53,22 @@ STAGES = {
     "plan": ("visae.planning.plan", "plan"),
     "headline": ("visae.headline", "print_headline"),
 }
-# Commands in groups: looked at by hand, and no stage of the workflow.
+# Commands in groups: run by hand, and no stage of the workflow.
 FEATURE_COMMANDS = {
     "show": ("visae.explore.commands", "show"),
     "sheet": ("visae.explore.commands", "sheet"),
     "query": ("visae.explore.commands", "query"),
     "names": ("visae.explore.commands", "propose_names"),
+    "probe": ("visae.features.semantic_probe", "probe_concept"),
+    "stability": ("visae.features.stability", "compare_seeds"),
 }
 _FEATURE_SUMMARIES = {
     "show": "draw everything that is kept of a few latents",
     "sheet": "draw a contact sheet of many latents, chosen by frequency and strength",
     "query": "rank latents by their activation in a region, and draw their exemplars",
     "names": "propose names for latents",
+    "probe": "test whether latents tell two folders of pictures apart, beside chance",
+    "stability": "match the latents of SAEs that were trained with other seeds",
 }
 _SUMMARIES = {
     "index": "list a data set's pictures",
@@ -76,7 +83,10 @@ _SUMMARIES = {
     "encode": "turn a store into sparse codes",
     "statistics": "describe each latent in numbers",
     "exemplars": "find the pictures that show each latent: the strongest, and a sample of its whole range",
-    "scores": "score latents against classes: chosen on train, measured on val",
+    "scores": "score latents against classes of patches: chosen on train, measured on val",
+    "image-scores": "score latents against classes of pictures",
+    "purity": "compare the labels of each latent's strongest pictures",
+    "monosemanticity": "compare the pictures that activate each latent, by another model",
     "causes": "score latents against the known causes of scenes",
     "ground-truth": "print how well dictionaries tell the known causes",
     "probe": "train a linear classification probe",
@@ -123,7 +133,7 @@ def _run_other(arguments: list[str]) -> None:
     checks = store.add_subparsers(dest="action", required=True)
     check = checks.add_parser("check", help="read every byte; name truncated, altered, foreign and missing shards")
     check.add_argument("folder", type=Path, help="folder of a manifest.json, or one above several")
-    features = commands.add_parser("features", help="look at latents: galleries, sheets, queries by region, names")
+    features = commands.add_parser("features", help="look at latents and test them by hand")
     looks = features.add_subparsers(dest="action", required=True)
     for name, summary in _FEATURE_SUMMARIES.items():
         looks.add_parser(name, help=summary)

@@ -11,7 +11,7 @@ from visae.config.settings import FeatureSettings
 from visae.data.index import SCHEMA as INDEX_SCHEMA
 from visae.errors import DataError
 from visae.features.codes import FORMAT
-from visae.features.scores import write_scores
+from visae.features.scores import SCHEMA, write_scores
 from visae.files import write_json
 
 N_IMAGES, N_FIT, N_PATCHES, WIDTH = 60, 40, 25, 30
@@ -61,7 +61,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray,
 
 def scored(folder: Path, name: str = "scores", seed: int = 0) -> pl.DataFrame:
     inputs = (folder / "manifest.json", folder / "labels.parquet", folder / "index.parquet")
-    write_scores(*inputs, folder / f"{name}.parquet", FeatureSettings(), seed=seed)
+    write_scores(*inputs, folder / f"{name}.parquet", FeatureSettings(permutations=9), seed=seed)
     return pl.read_parquet(folder / f"{name}.parquet")
 
 
@@ -101,12 +101,13 @@ def test_what_cannot_be_measured_is_null(planted) -> None:
     unseen = table.filter(pl.col("class_id") == 3)
     assert unseen["latent"].null_count() == 0
     assert unseen["n_patches"].unique().to_list() == [0]
-    measured = ("f1", "f1_low", "f1_high", "precision", "recall", "f1_random")
+    scores = [name for name in SCHEMA if name.startswith(("f1", "average", "auc")) and not name.endswith("_fit")]
+    measured = ("precision", "recall", *scores)
     assert all(unseen[name].null_count() == unseen.height for name in measured)
     nowhere = table.filter(pl.col("class_id") == 4)
     assert nowhere.height == 1
     assert nowhere.select("n_patches_fit", "n_patches").row(0) == (0, 0)
-    assert nowhere.select("latent", "f1_fit", *measured).row(0) == (None,) * 8
+    assert nowhere.select("latent", "f1_fit", *measured).row(0) == (None,) * (2 + len(measured))
 
 
 def test_interval_has_the_width_of_the_sampling_error(planted) -> None:

@@ -121,6 +121,8 @@ def expected() -> dict[str, int]:
         "select_sae": len(trained),
         **dict.fromkeys(("encode", "statistics", "exemplars"), len(described)),
         "scores": len(masked),
+        "image_scores": len(by_image := {(*place, study.classification) for study, place in _placed(studies)}),
+        "purity": len(by_image | {(*_place(study), dataset) for study, dataset in masked}),
         "probe": len(probed),
         "segmentation_head": len({study.model for study in segmented}),
         **dict.fromkeys(("classification_edits", "classification_edits_figure"), len(studies)),

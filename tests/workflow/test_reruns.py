@@ -27,6 +27,8 @@ PER_SAE = {
     "exemplars": 1,
     "scores": 1,
     "causes": 1,
+    "image_scores": 1,
+    "purity": 1,
     "segmentation_arms": 1,
     "classification_edits": 1,
     **FEATURE_FIGURES,
@@ -74,6 +76,13 @@ def test_a_figures_setting_redraws_figures_and_the_report_alone(workflow: Workfl
     assert workflow.jobs("all") == {**figures, **SHARED_FIGURES}
 
 
+def test_a_setting_of_scores_reruns_scores_and_what_reads_them_alone(workflow: Workflow) -> None:
+    workflow.configure(changed(features={"permutations": 7}))
+    jobs = workflow.jobs("all")
+    assert jobs["scores"] == jobs["image_scores"] == jobs["purity"] == 2
+    assert not {"encode", "statistics", "exemplars", "train_sae"} & jobs.keys()
+
+
 def test_the_exemplar_sheets_setting_redraws_these_sheets_alone(workflow: Workflow) -> None:
     workflow.configure(changed(figures={"latents": 3}))
     assert workflow.jobs("all") == {"exemplar_figure": 2, "exemplar_range_figure": 2, "report": 1}
@@ -93,7 +102,7 @@ def test_a_new_data_set_redoes_nothing_that_was_there(workflow: Workflow) -> Non
         datasets={"more": more}, studies={"other": {**study, "classification": None, "segmentation": None}}
     )
     workflow.configure(values)
-    described = {"encode": 1, "statistics": 1, "exemplars": 1, "scores": 1, "causes": 1, "patch_labels": 1}
+    described = {"encode": 1, "statistics": 1, "exemplars": 1, "scores": 1, "causes": 1, "purity": 1, "patch_labels": 1}
     figures = {**FEATURE_FIGURES, **SHARED_FIGURES}
     assert workflow.jobs("all") == {"index": 1, "extract": 1, "store": 1, **described, **figures}
 

@@ -47,6 +47,8 @@ def test_an_empty_tree_needs_every_rule_once_for_each_of_its_kind(fresh: Workflo
     twice = ["train_sae", "encode", "statistics", "exemplars", "scores", "causes", "store", "segmentation_arms"]
     twice += [
         "patch_labels",
+        "image_scores",
+        "purity",
         "classification_edits",
         "feature_map_figure",
         "exemplar_figure",

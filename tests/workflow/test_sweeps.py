@@ -13,7 +13,7 @@ from conftest import SMALL, Workflow
 pytestmark = pytest.mark.slow
 
 LAYER = "results/saes/scenes/tiny/layer10"
-AFTER = {"encode": 1, "statistics": 1, "exemplars": 1, "scores": 1, "causes": 1}
+AFTER = dict.fromkeys(("encode", "statistics", "exemplars", "scores", "causes", "purity"), 1)
 AFTER |= {"feature_map_figure": 1, "exemplar_figure": 1, "ground_truth_figure": 1}
 AFTER |= {"exemplar_range_figure": 1, "class_latents_figure": 1, "score_nulls_figure": 1}
 
@@ -75,6 +75,15 @@ def test_a_transcoder_reads_two_layers_and_is_described(done: Workflow) -> None:
     summary = json.loads((done.folder / LAYER / "across/summary.json").read_text())
     assert (summary["layer"], summary["target_layer"], summary["d_target"]) == (10, 11, 192)
     done.configure(swept([2, 4, 6]))
+
+
+def test_members_that_differ_in_their_seed_are_matched(fresh: Workflow) -> None:
+    config = swept([2, 4])
+    config["sweeps"]["sizes"]["grid"]["seed"] = [0, 1]
+    fresh.configure(config)
+    assert fresh.jobs("saes")["stability"] == 1
+    fresh.configure(swept([2, 4]))
+    assert "stability" not in fresh.jobs("saes")
 
 
 def test_edits_of_a_transcoder_are_refused(fresh: Workflow) -> None:

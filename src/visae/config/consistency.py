@@ -25,6 +25,9 @@ def unresolved(settings: Settings) -> Iterator[str]:
         if limits and (len(limits) != 2 or limits[0] > limits[1]):
             yield f"figures: {key}: {limits}: write the lowest and the highest, or an empty list"
     yield from _of_names(settings)
+    judge = settings.features.similarity
+    if judge not in (None, "own") and judge not in settings.models:
+        yield f"features: similarity: {judge!r} is neither own nor in models ({_names(settings.models)})"
     for name, study in settings.studies.items():
         at = f"studies: {name}"
         yield from _of_study(settings, at, study)

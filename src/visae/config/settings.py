@@ -107,6 +107,10 @@ class ModelSettings(ModelIdentity):
 # --- features, heads, interventions, figures -----------------------------------------------------
 
 
+# Keys of FeatureSettings that scores alone depend on.
+_SCORED = ("permutations", "purity_at", "similarity")
+
+
 @dataclass(frozen=True, kw_only=True)
 class FeatureSettings:
     """How latents are described."""
@@ -126,6 +130,23 @@ class FeatureSettings:
     min_purity: float = setting(
         "A patch carries a class where at least this share of its pixels does.", 0.9, minimum=0.5, maximum=1
     )
+    permutations: int = setting(
+        "Permutations of the labels over pictures behind each null; the smallest p-value is 1 / (1 + permutations).",
+        200,
+        minimum=1,
+    )
+    purity_at: int = setting("Strongest pictures of a latent whose labels are compared (its purity).", 10, minimum=1)
+    similarity: str | None = setting(
+        "Which model says how alike two pictures are, for the MonoSemanticity score: a name from `models`, or `own`, "
+        "the mean activations of the study itself, which cost no forward pass. Left out, the score is not computed.",
+        None,
+    )
+
+    def described(self) -> FeatureSettings:
+        """Return the settings with those of scores at their defaults, so that changing these encodes nothing again."""
+        return FeatureSettings(
+            **{spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name not in _SCORED}
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from visae.config.settings import FeatureSettings
 from visae.data.index import read_classes
 from visae.errors import DataError
-from visae.features.concept_counts import (
-    Counts,
-    candidate_thresholds,
-    considered_patches,
-    count_active,
-    counts_by_picture,
+from visae.features.concepts import (
+    BLOCK_CODES,
+    METRICS,
+    Blocks,
+    Choice,
+    Chosen,
+    Labels,
+    Measured,
+    choose,
+    measure,
 )
-from visae.features.statistics import read_matching_manifest
+from visae.features.resampling import benjamini_hochberg, p_value
+from visae.features.statistics import codes_by_latents, read_matching_manifest
 from visae.files import atomic_path
 
-LATENTS_PER_CLASS = 5
-"""Latents that are reported for each class."""
-
-MATCHED_LATENTS = 20
-"""Latents of about the same frequency whose mean F1 is what chance reaches."""
-
-RESAMPLES = 1000
-"""Resamples of pictures behind each 95 % interval."""
+NULL_QUANTILE = 0.95
+"""What the best of all latents reaches by chance: exceeded in 5 % of the permutations."""
 
 SCHEMA = {
     "class_id": pl.Int32,
@@ -37,26 +36,16 @@ SCHEMA = {
     "rank": pl.Int16,
     "latent": pl.Int32,
     "threshold": pl.Float32,
-    "f1_fit": pl.Float64,
-    "f1": pl.Float64,
-    "f1_low": pl.Float64,
-    "f1_high": pl.Float64,
     "precision": pl.Float64,
     "recall": pl.Float64,
     "n_patches_fit": pl.Int64,
     "n_patches": pl.Int64,
     "f1_random": pl.Float64,
+} | {
+    f"{metric}{ending}": pl.Float64
+    for metric in METRICS
+    for ending in ("_fit", "", "_low", "_high", "_null", "_null_best", "_p", "_p_best", "_q")
 }
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A latent and threshold chosen for a class; the numbers index the arrays of `Counts`."""
-
-    class_number: int
-    rank: int
-    latent: int
-    threshold_number: int
 
 
 def write_scores(
@@ -70,13 +59,12 @@ def write_scores(
     measure_split: str = "val",
     seed: int = 0,
 ) -> None:
-    """Write scores.parquet: the latents that find each class best, with their F1 on pictures not used to choose.
+    """Write scores.parquet: the latents that find each class best, with their scores on pictures not used to choose.
 
-    A patch counts where at least `settings.min_purity` of it carries one class; unlabelled patches (0) do not
-    count at all. A latent predicts the class where it is above its threshold. Latent and threshold are chosen
-    by F1 on `fit_split`; `f1`, `precision` and `recall` are those on `measure_split`, `f1_low` and `f1_high` its
-    95 % interval over resampled pictures, and `f1_random` the mean F1 there of the 20 latents that are about
-    as often active. What cannot be measured, for want of patches in a split, is null.
+    A patch counts where at least `settings.min_purity` of it carries one class; unlabelled patches (0) do not count
+    at all. Latents, and the threshold above which they predict the class, are chosen by F1 on `fit_split` and
+    measured on `measure_split`. docs/features.md explains every column. What cannot be measured, for want of patches
+    in a split, is null.
 
     Parameters
     ----------
@@ -93,144 +81,135 @@ def write_scores(
     fit_split, measure_split
         Split to choose on, and to measure on.
     seed
-        Seed of the resampling.
+        Seed of the resampling and of the permutations.
     """
     manifest = read_matching_manifest(codes_manifest, index_path)
     classes = {number: name for number, name in sorted(read_classes(index_path).items()) if number != 0}
-    labels = {}
-    for split in (fit_split, measure_split):
-        if split not in manifest["splits"]:
-            raise DataError(f"{codes_manifest} has no split {split}, only {', '.join(manifest['splits'])}")
-        first, stop = manifest["splits"][split]
-        labels[split] = considered_patches(patch_labels, list(classes), settings.min_purity, first, stop)
-    thresholds = candidate_thresholds(codes_manifest, labels[fit_split], manifest["width"])
-    counts = {
-        split: count_active(codes_manifest, labels[split], thresholds, len(classes)) for split in dict.fromkeys(labels)
-    }
-    choices = [
-        choice
-        for number in range(len(classes))
-        for choice in best_latents(counts[fit_split], number, LATENTS_PER_CLASS)
+    labels = [
+        patch_classes(patch_labels, list(classes), settings.min_purity, pictures_of(manifest, split, codes_manifest))
+        for split in (fit_split, measure_split)
     ]
-    intervals = bootstrap_f1(codes_manifest, labels[measure_split], choices, thresholds, seed)
-    table = _table(classes, choices, thresholds, counts[fit_split], counts[measure_split], intervals=intervals)
+
+    def blocks() -> Iterator[tuple[range, pl.LazyFrame]]:
+        return codes_by_latents(codes_manifest, BLOCK_CODES)
+
+    table = score_table(blocks, classes, labels, "f1", settings.permutations, seed)
     with atomic_path(output) as temporary:
-        table.write_parquet(temporary)
+        table.select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()).write_parquet(temporary)
 
 
-def best_latents(counts: Counts, class_number: int, n_latents: int) -> list[Choice]:
-    """Return the latents with the highest F1 for a class, each with its best threshold; none without patches.
-
-    Equal thresholds go to the lower one, equal latents to the lower number; F1 of 0 is never chosen.
-    """
-    if counts.positives[class_number] == 0:
-        return []
-    by_threshold = counts.f1(class_number)
-    best = by_threshold.max(axis=1)
-    order = np.argsort(-best, kind="stable")[:n_latents]
-    return [
-        Choice(class_number, rank, int(latent), int(by_threshold[latent].argmax()))
-        for rank, latent in enumerate(order)
-        if best[latent] > 0
-    ]
+def pictures_of(manifest: dict[str, Any], split: str, codes_manifest: Path) -> range:
+    """Return the image_id of a split's pictures; DataError where the codes have no such split."""
+    if split not in manifest["splits"]:
+        raise DataError(f"{codes_manifest} has no split {split}, only {', '.join(manifest['splits'])}")
+    return range(*manifest["splits"][split])
 
 
-def random_f1(fit: Counts, measured: Counts, choice: Choice) -> float:
-    """Return the mean F1 on the measured split of the other latents that are about as often active on the fit split.
-
-    Each latent takes part with that of its thresholds that comes closest to the frequency of the chosen one; the 20
-    closest latents are taken, whatever they stand for.
-    """
-    predicted = fit.predicted.astype(np.float64)
-    distance = np.abs(np.log(np.maximum(predicted, 0.5) / predicted[choice.latent, choice.threshold_number]))
-    distance[choice.latent] = np.inf
-    number = distance.argmin(axis=1)
-    nearest = np.argsort(distance.min(axis=1), kind="stable")[: min(MATCHED_LATENTS, len(distance) - 1)]
-    return float(measured.f1(choice.class_number)[nearest, number[nearest]].mean()) if len(nearest) else float("nan")
-
-
-def bootstrap_f1(
-    codes_manifest: Path, labels: pl.DataFrame, choices: list[Choice], thresholds: NDArray[np.float32], seed: int
-) -> NDArray[np.float64]:
-    """Return (n_choices, 2): the 95 % percentile interval of each F1 over resampled pictures; NaN without patches."""
-    pictures = labels["image_id"].unique().sort()
-    if not choices or not len(pictures):
-        return np.full((len(choices), 2), np.nan)
-    predictors = pl.DataFrame(
-        {
-            "latent": pl.Series([choice.latent for choice in choices], dtype=pl.Int32),
-            "class_to_find": pl.Series([choice.class_number for choice in choices], dtype=pl.Int32),
-            "threshold": pl.Series(
-                [thresholds[choice.latent, choice.threshold_number] for choice in choices], dtype=pl.Float32
-            ),
-        }
+def patch_classes(patch_labels: Path, class_ids: list[int], min_purity: float, pictures: range) -> Labels:
+    """Return the classes (positions in `class_ids`) of the pure, labelled patches of consecutive pictures."""
+    in_split = pl.col("image_id").is_between(pictures.start, pictures.stop, closed="left")
+    found = (
+        pl.scan_parquet(patch_labels)
+        .filter(in_split & (pl.col("token") >= 0))
+        .select(
+            pl.col("image_id") - pictures.start,
+            "token",
+            pl.when(pl.col("purity") >= min_purity).then(pl.col("label")).otherwise(None),
+        )
+        .collect()
     )
-    hits, predicted = counts_by_picture(codes_manifest, labels, predictors, pictures)
-    of_class = labels.group_by("image_id", "class_number").len()
-    positives = np.zeros((1 + max(choice.class_number for choice in choices), len(pictures)))
-    of_class = of_class.filter(pl.col("class_number") < len(positives))
-    rows = pictures.search_sorted(of_class["image_id"]).to_numpy()
-    positives[of_class["class_number"].to_numpy(), rows] = of_class["len"].to_numpy()
-    denominator = predicted + positives[[choice.class_number for choice in choices]]
-
-    random = np.random.default_rng(seed)
-    scores = np.empty((RESAMPLES, len(choices)))
-    for resample in range(RESAMPLES):
-        times = np.bincount(random.integers(len(pictures), size=len(pictures)), minlength=len(pictures))
-        with np.errstate(invalid="ignore"):
-            scores[resample] = 2 * (hits @ times) / (denominator @ times)
-    interval = np.full((len(choices), 2), np.nan)
-    measurable = ~np.isnan(scores).all(axis=0)
-    interval[measurable] = np.nanquantile(scores[:, measurable], [0.025, 0.975], axis=0).T
-    return interval
+    n_tokens = 0 if found.is_empty() else int(found["token"].max()) + 1  # type: ignore[arg-type]
+    classes = np.full((len(pictures), n_tokens), -1, dtype=np.int16)
+    numbers = found["label"].replace_strict(class_ids, range(len(class_ids)), default=-1, return_dtype=pl.Int16)
+    classes[found["image_id"].to_numpy(), found["token"].to_numpy()] = numbers.fill_null(-1).to_numpy()
+    return Labels(pictures, classes, len(class_ids))
 
 
-def _table(
+def score_table(
+    blocks: Blocks,
     classes: dict[int, str],
-    choices: list[Choice],
-    thresholds: NDArray[np.float32],
-    fit: Counts,
-    measured: Counts,
-    *,
-    intervals: NDArray[np.float64],
+    labels: list[Labels],
+    by: str,
+    n_permutations: int,
+    seed: int,
 ) -> pl.DataFrame:
-    """Return the table of `SCHEMA`; a class without a choice has one row of nulls."""
-    rows = []
+    """Choose latents for each class on one split and measure them on another.
+
+    Parameters
+    ----------
+    blocks
+        Gives the codes, a range of latents at a time.
+    classes
+        Class id to name, in the order of class numbers.
+    labels
+        Of the split to choose on, and of the one to measure on.
+    by
+        Which of `METRICS` decides.
+    n_permutations, seed
+        Permutations behind each null; seed of those and of the intervals.
+
+    Returns
+    -------
+    DataFrame
+        Columns of `SCHEMA`; a class without a choice has one row of nulls.
+    """
+    fit, measured_on = labels
+    chosen = choose(blocks, fit, by)
+    measured = measure(blocks, chosen, measured_on, n_permutations, seed)
+    rows: list[dict[str, Any]] = []
     for number, (class_id, class_name) in enumerate(classes.items()):
         row = {
             "class_id": class_id,
             "class_name": class_name,
             "n_patches_fit": int(fit.positives[number]),
-            "n_patches": int(measured.positives[number]),
+            "n_patches": int(measured_on.positives[number]),
         }
         of_class = [
-            (choice, at) for choice, at in zip(choices, intervals, strict=True) if choice.class_number == number
+            row | _columns(choice, place, chosen, measured, measurable=bool(measured_on.positives[number]))
+            for place, choice in enumerate(chosen.choices)
+            if choice.class_number == number
         ]
-        rows += [row | _scores(choice, thresholds, fit, measured, at) for choice, at in of_class] or [row | {"rank": 0}]
-    return pl.DataFrame(rows, schema=SCHEMA).with_columns(pl.col(pl.Float64).fill_nan(None))
+        rows += of_class or [row | {"rank": 0}]
+    table = pl.DataFrame(rows, schema={name: kind for name, kind in SCHEMA.items() if not name.endswith("_q")})
+    return _with_discovery_rates(table).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
-def _scores(
-    choice: Choice, thresholds: NDArray[np.float32], fit: Counts, measured: Counts, interval: NDArray[np.float64]
-) -> dict[str, float | int]:
+def _columns(choice: Choice, place: int, chosen: Chosen, measured: Measured, *, measurable: bool) -> dict[str, Any]:
     """Return the columns of one row that its choice decides; those on a split without patches are left out."""
-    at = choice.latent, choice.threshold_number
-    found: dict[str, float | int] = {
+    found: dict[str, Any] = {
         "rank": choice.rank,
         "latent": choice.latent,
-        "threshold": float(thresholds[at]),
-        "f1_fit": float(fit.f1(choice.class_number)[at]),
+        "threshold": float(chosen.thresholds[choice.latent, choice.threshold_number]),
+        **{f"{metric}_fit": value for metric, value in zip(METRICS, choice.fit, strict=True)},
     }
-    positives = int(measured.positives[choice.class_number])
-    if positives:
-        hits, predicted = int(measured.hits[choice.latent, choice.class_number, at[1]]), int(measured.predicted[at])
+    if not measurable:
+        return found
+    found |= {
+        "precision": float(measured.precision[place]),
+        "recall": float(measured.recall[place]),
+        "f1_random": float(measured.matched_f1[place]),
+    }
+    for number, metric in enumerate(METRICS):
+        score, own = measured.scores[number, place], measured.null[:, number, place]
+        best = measured.null_largest[:, number, choice.class_number]
         found |= {
-            "f1": 2 * hits / (predicted + positives),
-            "f1_low": float(interval[0]),
-            "f1_high": float(interval[1]),
-            # Of a latent that is silent on the whole split, recall is 0 and precision does not exist.
-            "precision": hits / predicted if predicted else float("nan"),
-            "recall": hits / positives,
-            "f1_random": random_f1(fit, measured, choice),
+            metric: float(score),
+            f"{metric}_low": float(measured.intervals[number, place, 0]),
+            f"{metric}_high": float(measured.intervals[number, place, 1]),
+            f"{metric}_null": float(own.mean()),
+            f"{metric}_null_best": float(np.quantile(best, NULL_QUANTILE)),
+            f"{metric}_p": float(p_value(score, own)),
+            f"{metric}_p_best": float(p_value(score, best)),
         }
     return found
+
+
+def _with_discovery_rates(table: pl.DataFrame) -> pl.DataFrame:
+    """Add the columns _q: p_best corrected for the number of classes, among the rows of one rank."""
+    return table.with_columns(
+        pl.col(f"{metric}_p_best")
+        .map_batches(lambda p: pl.Series(benjamini_hochberg(p.fill_null(np.nan).to_numpy())), return_dtype=pl.Float64)
+        .over("rank")
+        .alias(f"{metric}_q")
+        for metric in METRICS
+    )
