@@ -126,7 +126,7 @@ rule causes:
         mem_mb=grown(4000),
         runtime=grown(60),
     params:
-        spec=spec(SETTINGS.features, "visae.features.ground_truth"),
+        spec=spec(SETTINGS.features.described(), "visae.features.ground_truth"),
     message:
         "Scoring the latents of {wildcards.sae} against the known causes of {wildcards.dataset}"
     script:
@@ -146,7 +146,7 @@ rule names:
     conda:
         ENVIRONMENT
     params:
-        spec=spec(SETTINGS.features, "visae.features.names"),
+        spec=spec(SETTINGS.features.described(), "visae.features.names"),
     message:
         "Checking the names of latents of {wildcards.sae}"
     script:
