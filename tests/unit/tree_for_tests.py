@@ -55,7 +55,7 @@ def make_tree(results: Path, width: int = WIDTH) -> Path:
         results / "datasets/scenes/patch-labels-dinov2-small-layer10.parquet",
     )
     write_patch_labels(index, card, LAYER, labels)
-    write_statistics(codes, config, index, folder / "stats.parquet")
+    write_statistics(codes, config, index, folder / "stats.parquet", FeatureSettings())
     write_exemplars(codes, index, folder / "exemplars.parquet", FeatureSettings())
     write_scores(codes, labels, index, folder / "scores.parquet", FeatureSettings(min_purity=0.5))
     return folder
