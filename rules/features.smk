@@ -45,7 +45,7 @@ rule statistics:
         f"benchmarks/{FEATURES}/stats.parquet.tsv"
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: SHARED_CORES
     resources:
         mem_mb=grown(4000),
         runtime=grown(60),
@@ -69,7 +69,7 @@ rule exemplars:
         f"benchmarks/{FEATURES}/exemplars.parquet.tsv"
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: SHARED_CORES
     resources:
         mem_mb=grown(4000),
         runtime=grown(60),
@@ -94,7 +94,7 @@ rule scores:
         f"benchmarks/{FEATURES}/scores.parquet.tsv"
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: SHARED_CORES
     resources:
         mem_mb=grown(4000),
         runtime=grown(240),
@@ -121,7 +121,7 @@ rule causes:
         dataset=names(SCENES),
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: SHARED_CORES
     resources:
         mem_mb=grown(4000),
         runtime=grown(60),
@@ -165,7 +165,7 @@ rule image_scores:
         f"benchmarks/{FEATURES}/image_scores.parquet.tsv"
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: SHARED_CORES
     resources:
         mem_mb=grown(4000),
         runtime=grown(240),
@@ -190,7 +190,7 @@ rule purity:
         f"benchmarks/{FEATURES}/purity.parquet.tsv"
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: SHARED_CORES
     resources:
         mem_mb=grown(4000),
         runtime=grown(240),
