@@ -17,7 +17,7 @@ from peak_memory import own_peak
 
 from visae.config.settings import FeatureSettings
 from visae.features.codes import encode_store, read_codes_manifest, scan_codes
-from visae.features.exemplars import top_exemplars
+from visae.features.exemplars import find_exemplars
 from visae.features.statistics import QUANTILES, codes_by_latents, write_statistics
 
 
@@ -71,7 +71,8 @@ def from_activations(folder: Path) -> pl.DataFrame:
     """Encode a store, describe its latents, and find 128 exemplars each, as saev does."""
     encode_store(folder / "store" / "manifest.json", folder / "config.json", folder, "cpu")
     statistics(folder)
-    return pl.concat(top_exemplars(codes, 128) for _, codes in codes_by_latents(folder / "manifest.json"))
+    found = find_exemplars(scan_codes(folder / "manifest.json"), FeatureSettings(exemplars=128))
+    return found.filter(kind="top")
 
 
 def main() -> None:
