@@ -41,7 +41,11 @@ def test_python_in_the_docs_runs(page: str, tmp_path: Path, monkeypatch: pytest.
         exec(compile(block, page, "exec"), {})
         if file := re.match(r"# (\w+\.py)\n", block):
             Path(file[1]).write_text(block)
-    for command in re.findall(r"^python -m visae (\S+-sae .*|features (?:show|sheet|query|names) .*)$", (ROOT / page).read_text(), re.MULTILINE):
+    for command in re.findall(
+        r"^python -m visae (\S+-sae .*|features (?:show|sheet|query|names) .*)$",
+        (ROOT / page).read_text(),
+        re.MULTILINE,
+    ):
         main(command.split())
     said = capsys.readouterr().out
     if page == "docs/store.md":
