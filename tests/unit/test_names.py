@@ -90,20 +90,20 @@ def test_classes_propose_names_where_they_are_surely_above_chance(folder: Path, 
 
 
 def test_a_function_of_the_users_names_crops(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_captions.py").write_text(NAMER)
+    (tmp_path / "crop_captions.py").write_text(NAMER)
     monkeypatch.syspath_prepend(tmp_path)
     command = ["features", "names", "--features", str(folder), "--output", str(tmp_path / "proposed.csv")]
-    main([*command, "--by", "my_captions:name_crops", "--latents", "3,7", "--crops", "2"])
+    main([*command, "--by", "crop_captions:name_crops", "--latents", "3,7", "--crops", "2"])
     rows = pl.read_csv(tmp_path / "proposed.csv")
     assert rows["latent"].to_list() == [3, 7]
     assert rows["note"].to_list() == ["2 crops 1"] * 2
     for name, score in rows.select("name", "score").iter_rows():
         assert name == ("bright" if score > 128 else "dark")
-    main([*command, "--by", "my_captions:silent", "--limit", "2"])
+    main([*command, "--by", "crop_captions:silent", "--limit", "2"])
     assert pl.read_csv(tmp_path / "proposed.csv").is_empty()
     for wrong, message in (
         ("captions", "write module:function"),
-        ("my_captions:none", "has no attribute 'none'"),
+        ("crop_captions:none", "has no attribute 'none'"),
         ("nowhere:f", "No module named 'nowhere'"),
     ):
         with pytest.raises(SystemExit, match=message):
