@@ -112,16 +112,21 @@ def test_killed_at_twenty_random_moments_it_ends_bit_identical(place, whole):
     """Each process lives for a random time, whatever it is at: start, a step, the middle of a checkpoint."""
     folder = place / "killed-often"
     chance = random.Random(7)
-    kills, reached = 0, set()
+    kills, reached, first = 0, set(), 0.0
     while kills < 20:
         # Forked when everything is imported, so that kills fall into training, not into Python's start.
-        child = os.fork()
+        child, started = os.fork(), time.monotonic()
         if not child:
             try:
                 train(settings(STEPS), [place / "store/manifest.json"], folder / "out", folder / "work", "cpu")
             finally:
                 os._exit(0)
-        time.sleep(chance.uniform(0.02, 0.25))
+        if first:
+            time.sleep(first * chance.uniform(0.1, 1.6))
+        else:  # how long that takes depends on what else the machine does
+            while not newest_step(folder):
+                time.sleep(0.005)
+            first = time.monotonic() - started
         os.kill(child, signal.SIGKILL)
         kills += os.WIFSIGNALED(os.waitpid(child, 0)[1])
         reached.add(newest_step(folder))
