@@ -44,7 +44,7 @@ rule patch_labels:
         mem_mb=grown(4000),
         runtime=grown(60),
     params:
-        spec=spec(SETTINGS.features, "visae.data.patch_labels"),
+        spec=spec(SETTINGS.features.described(), "visae.data.patch_labels"),
     message:
         "Labelling the patches of {wildcards.dataset} on the grid of {wildcards.model}, layer {wildcards.layer}"
     script:

@@ -38,7 +38,7 @@ with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
     inner._prepare_dag(forceall=False, ignore_incomplete=True, lock_warn_only=True)
     inner._build_dag()
     for job in inner.dag.jobs:
-        print(job.rule.name, *(job.resources.get(name) for name in ("mem_mb", "runtime", "gpus")))
+        print(job.rule.name, *(job.resources.get(name) for name in ("mem_mb", "runtime", "gpu")))
 """
 
 
