@@ -31,11 +31,14 @@ demo: $(VENV)/.ready
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG) --quiet rules host --rerun-incomplete
 	@$(BIN)/python -m visae headline --configfile $(CONFIG)
 
+# Test files run side by side, one a core, so each process computes on one thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
