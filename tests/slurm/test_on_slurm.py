@@ -41,9 +41,9 @@ def small_workflow() -> ModuleType:
 SMALL = small_workflow()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OneNode]:
-    """Start Slurm, and let this process and its children find it."""
+    """Start Slurm, and let this process and its children find it while this file's tests run, and no longer."""
     if missing := missing_programs():
         reason = f"no Slurm here ({', '.join(missing)} missing); {SETUP}"
         if os.environ.get("VISAE_REQUIRE_SLURM"):
@@ -62,7 +62,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OneNode]:
             os.environ.pop(name, None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def vectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a store of random vectors."""
     folder = tmp_path_factory.mktemp("vectors") / "store"
