@@ -14,6 +14,7 @@ from typing import Any
 from harness import FOLDER
 from peer_processes import PINS, Peer
 from trainer_contenders import Contender, reason
+from visae_training import sae_settings
 
 from visae.files import file_sha256
 from visae.provenance import code_fingerprint
@@ -74,6 +75,8 @@ class Worker:
         paths = {"data", "held_out", "threads"}
         shared = {name: value for name, value in self.settings.items() if name not in paths}
         self._made_by = {"contender": contender.name, "data": data, "code": _code(contender), **shared}
+        if contender.peer == "visae":
+            self._made_by["defaults"] = repr(sae_settings(self.settings))
         self._peer: Peer | None = None
 
     def run(self, **options: Any) -> dict[str, Any]:
@@ -177,5 +180,9 @@ def _code(contender: Contender) -> dict[str, Any]:
     """What decides what a contender's process does, beside its settings."""
     scripts = (contender.script, "quality_protocol.py", "training_protocol.py")
     hashes = {script: file_sha256(FOLDER / "peers" / script) for script in scripts}
-    own = code_fingerprint("visae.sae.trainee") if contender.peer == "visae" else PINS[contender.peer]
-    return {**hashes, "package": own}
+    return {**hashes, "package": own_code() if contender.peer == "visae" else PINS[contender.peer]}
+
+
+def own_code() -> list[str]:
+    """Hashes of the parts of visae that train here; defaults of settings are not among them."""
+    return [code_fingerprint("visae.sae.initial"), code_fingerprint("visae.sae.run")]
