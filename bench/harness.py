@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from visae.files import read_json, write_json
 
 FOLDER = Path(__file__).resolve().parent
 CACHE = Path.home() / ".cache" / "visae" / "bench"
+sys.path.append(str(FOLDER / "peers"))  # modules of the workers that benchmarks use too
 
 Samples = dict[str, list[float]]
 

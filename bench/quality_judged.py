@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from harness import Measurement, Target, measurement
-from quality_runs import Outcome, Study
+from quality_runs import OURS, Outcome, Study
 
-OURS = "visae"
 NO_WORSE = Target("ratio", "<=", 1)
 
 
@@ -18,10 +17,12 @@ def rows_of(title: str, study: Study) -> list[Measurement]:
         heading = f"{title}, {steps} steps"
         for outcome in there:
             unit = f"NMSE at L0 {outcome.l0:.1f}, {100 * outcome.silent_share:.0f} % silent"
+            if outcome.seeds == 1:
+                unit += ", one seed"
             ratio = None if ours is None else ours.nmse / outcome.nmse
             rows.append(measurement(f"{heading}: {outcome.name}, {outcome.how}", outcome.nmse, unit, ratio))
         rows.append(_goal_row(heading, there, ours))
-    return rows + [measurement(f"{title}: {name}", 0, f"not run: {why}") for name, why in study.missing.items()]
+    return rows + [measurement(f"{title}, {name}", 0, f"not run: {why}") for name, why in study.missing.items()]
 
 
 def _goal_row(heading: str, there: list[Outcome], ours: Outcome | None) -> Measurement:

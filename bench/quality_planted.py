@@ -1,7 +1,8 @@
 """How many atoms of a known dictionary come back as decoder rows: for every variant, simple baselines and no training.
 
 Tokens are sums of a few of the atoms, so the truth is known. Atoms, tokens and initial weights have seeds of their own:
-weights that share the atoms' seed would start out as the atoms.
+weights that share the atoms' seed would start out as the atoms. Variants with a `k` are given the true number of atoms
+in a token; the penalties of the others are steered to it while they train.
 """
 
 from __future__ import annotations
@@ -15,22 +16,26 @@ from typing import Any
 
 import torch
 from harness import FOLDER, Measurement, Target, measurement
-from quality_runs import KeptRuns
+from quality_protocol import Steering
+from quality_runs import KeptRuns, own_code
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.nn.functional import embedding_bag, normalize
+from training_protocol import Trainee
 
 from visae.config import settings as sections
 from visae.files import file_sha256
-from visae.provenance import code_fingerprint
 from visae.sae.autoencoder import SparseAutoencoder
 from visae.sae.initial import initial_sae
 from visae.sae.run import TrainingRun
 
 ATOM_SEED, TOKEN_SEED, WEIGHT_SEED = 11, 12, 13
 FOUND_ABOVE = 0.9
+_SCRIPTS = (FOLDER / "quality_planted.py", FOLDER / "peers" / "quality_protocol.py")
 NEARLY_ALL = Target("value", ">=", 0.97)
+# Steps between two looks at the number of codes.
+LOOK_EVERY = 5
 
 
 @dataclass(frozen=True)
@@ -78,28 +83,23 @@ def recovered(rows: Tensor, atoms: Tensor) -> float:
 
 
 def settings(variant: str, planted: Planted) -> sections.AnySae:
-    """Visae's defaults for a variant, with the true number of codes a token; penalties that give about that number."""
-    shared: dict[str, Any] = {
-        "variant": variant,
-        "expansion": planted.expansion,
-        "steps": planted.steps,
-        "batch_size": planted.batch_size,
-    }
-    if variant in ("topk", "batchtopk", "matryoshka", "archetypal"):
-        shared["k"] = planted.active
-    return VARIANTS[variant](**shared, **PENALTIES.get(variant, {}))
+    """Visae's defaults for a variant, with the true number of codes a token where that is a setting."""
+    shape = {"expansion": planted.expansion, "steps": planted.steps, "batch_size": planted.batch_size}
+    fixed: dict[str, Any] = {f"{PENALTIES[variant]}_warmup_steps": 0} if variant in PENALTIES else {"k": planted.active}
+    return VARIANTS[variant](variant=variant, **shape, **fixed)
 
 
 VARIANTS: dict[str, Callable[..., sections.AnySae]] = {
     "topk": sections.TopKSettings,
     "batchtopk": sections.BatchTopKSettings,
-    "matryoshka": sections.MatryoshkaSettings,
-    "archetypal": sections.ArchetypalSettings,
     "relu": sections.ReluSettings,
     "jumprelu": sections.JumpReluSettings,
     "gated": sections.GatedSettings,
+    "matryoshka": sections.MatryoshkaSettings,
+    "archetypal": sections.ArchetypalSettings,
 }
-PENALTIES: dict[str, dict[str, Any]] = {}
+# What weighs the penalty of variants without a k.
+PENALTIES = {"relu": "l1", "jumprelu": "sparsity", "gated": "l1"}
 
 
 def trained(variant: str, planted: Planted, steps: int) -> dict[str, float]:
@@ -108,10 +108,27 @@ def trained(variant: str, planted: Planted, steps: int) -> dict[str, float]:
     made = settings(variant, planted)
     sample = tokens(planted, atoms, planted.steps, 1 << 16)
     run = TrainingRun(made, initial_sae(made, sample, WEIGHT_SEED))
+    steering = _steering(run, variant, planted)
     for number in range(steps):
-        run.advance(tokens(planted, atoms, number, planted.batch_size))
+        batch = tokens(planted, atoms, number, planted.batch_size)
+        if steering is not None and number % LOOK_EVERY == 0:
+            steering.look(batch)
+        run.advance(batch)
     new = tokens(planted, atoms, planted.steps + 1, 4096)
     return {"found": recovered(run.sae.decoder_weight.detach(), atoms), **_described(run.sae, new)}
+
+
+def _steering(run: TrainingRun, variant: str, planted: Planted) -> Steering | None:
+    if variant not in PENALTIES:
+        return None
+    sae, name = run.sae, PENALTIES[variant]
+    trainee = Trainee(
+        run.advance,
+        lambda rows: sae.sparse_codes(rows).dense(),
+        penalty=getattr(sae.variant, name),
+        set_penalty=partial(setattr, sae.variant, name),
+    )
+    return Steering(trainee, planted.active)
 
 
 def _described(sae: SparseAutoencoder, new: Tensor) -> dict[str, float]:
@@ -139,13 +156,17 @@ def baseline(name: str, planted: Planted) -> dict[str, float]:
 def measure(kept: KeptRuns, quick: bool, at_once: int) -> list[Measurement]:
     """Train all variants, some at once, each in a process of its own with one thread."""
     planted = Planted(atoms=100, d_model=32, active=3, expansion=8, batch_size=512, steps=300) if quick else Planted()
-    jobs: dict[str, Callable[[], dict[str, float]]] = {
-        **{name: partial(trained, name, planted, planted.steps) for name in VARIANTS},
+    untrained: dict[str, Callable[[], dict[str, float]]] = {
         "topk, untrained": partial(trained, "topk", planted, 0),
         **{name: partial(baseline, name, planted) for name in ("random directions", "PCA", "k-means")},
     }
-    code = [file_sha256(FOLDER / "quality_planted.py"), code_fingerprint("visae.sae.trainee")]
-    made_by = {name: {"planted": name, "code": code, **asdict(planted)} for name in jobs}
+    jobs = untrained | {name: partial(trained, name, planted, planted.steps) for name in VARIANTS}
+    code = [*map(file_sha256, _SCRIPTS), *own_code()]
+    made_by = {
+        name: {"planted": name, "code": code, **asdict(planted)}
+        | ({"settings": repr(settings(name, planted))} if name in VARIANTS else {})
+        for name in jobs
+    }
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(at_once, context, torch.set_num_threads, (1,)) as pool:
         waiting = {name: pool.submit(job) for name, job in jobs.items() if kept.get(made_by[name]) is None}

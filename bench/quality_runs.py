@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,12 +15,19 @@ from typing import Any
 from harness import FOLDER
 from peer_processes import PINS, Peer
 from trainer_contenders import Contender, reason
+from visae_training import sae_settings
 
 from visae.files import file_sha256
 from visae.provenance import code_fingerprint
 
+OURS = "visae"
 # Learning rates are chosen on a seed that nothing else uses.
 SEEDS, TUNING_SEED = (1, 2, 3), 1001
+# Who is behind visae by more than this factor on the first seed is not trained on the others, which differ by a few
+# thousandths from it.
+FAR_BEHIND = 1.1
+# What penalties are steered to, as shares of the wanted number of codes a token: the error there lies between.
+AROUND = (0.85, 1.2)
 
 
 class KeptRuns:
@@ -66,14 +74,26 @@ class Worker:
         What all runs share: data, shapes, variant, normalization.
     data
         Hash of the data.
+    l0
+        Codes a token that a penalty is to be steered to; None where a setting decides.
     """
 
-    def __init__(self, contender: Contender, settings: dict[str, Any], data: str, kept: KeptRuns, log: Path) -> None:
-        self.contender, self.kept, self.log = contender, kept, log
+    def __init__(
+        self,
+        contender: Contender,
+        settings: dict[str, Any],
+        data: str,
+        kept: KeptRuns,
+        log: Path,
+        l0: float | None = None,
+    ) -> None:
+        self.contender, self.kept, self.log, self.l0 = contender, kept, log, l0
         self.settings = {**settings, **contender.options}
         paths = {"data", "held_out", "threads"}
         shared = {name: value for name, value in self.settings.items() if name not in paths}
         self._made_by = {"contender": contender.name, "data": data, "code": _code(contender), **shared}
+        if contender.peer == "visae":
+            self._made_by["defaults"] = repr(sae_settings(self.settings))
         self._peer: Peer | None = None
 
     def run(self, **options: Any) -> dict[str, Any]:
@@ -88,10 +108,36 @@ class Worker:
             self.kept.keep(made_by, found)
         return found
 
+    def measured(self, **options: Any) -> dict[str, Any]:
+        """As `run`; where a penalty is steered, what lies at the wanted number of codes between two runs around it."""
+        if self.l0 is None:
+            return self.run(**options)
+        return at_equal_l0([self.run(l0=share * self.l0, **options) for share in AROUND], self.l0)
+
     def close(self) -> None:
         """End the process."""
         if self._peer is not None:
             self._peer.__exit__()
+
+
+def at_equal_l0(runs: list[dict[str, Any]], l0: float) -> dict[str, Any]:
+    """What two runs give at a number of codes a token: their errors' logarithm is linear in that of the number.
+
+    Raises
+    ------
+    RuntimeError
+        If the number is far from both runs', or both have the same.
+    """
+    if "cannot" in runs[0]:
+        return runs[0]
+    few, many = sorted(runs, key=lambda run: run["l0"])
+    if not (0.8 * few["l0"] < l0 < 1.25 * many["l0"] and 1.05 * few["l0"] < many["l0"]):
+        raise RuntimeError(
+            f"Error: steered to around {l0:g} codes a token, it has {few['l0']:.1f} and {many['l0']:.1f}"
+        )
+    place = math.log(l0 / few["l0"]) / math.log(many["l0"] / few["l0"])
+    nmse = few["nmse"] ** (1 - place) * many["nmse"] ** place
+    return {"nmse": nmse, "l0": l0, "silent_share": (few["silent_share"] + many["silent_share"]) / 2}
 
 
 @dataclass(frozen=True)
@@ -107,6 +153,7 @@ class Outcome:
     name: str
     how: str
     steps: int
+    seeds: int
     nmse: float
     l0: float
     silent_share: float
@@ -125,7 +172,7 @@ Grid = dict[int, list[float]]
 
 
 def compare(workers: list[Worker], grids: dict[str, Grid], seeds: tuple[int, ...], at_once: int) -> Study:
-    """Run all contenders, some at once, each in its own process.
+    """Run all contenders, some at once, each in its own process: first visae, then its peers, all with the same steps.
 
     Parameters
     ----------
@@ -135,47 +182,60 @@ def compare(workers: list[Worker], grids: dict[str, Grid], seeds: tuple[int, ...
     outcomes: list[Outcome] = []
     missing: dict[str, str] = {}
 
-    def study(worker: Worker) -> list[Outcome]:
+    def study(worker: Worker, steps: int, limit: float) -> list[Outcome]:
         try:
-            grid = grids[worker.contender.name]
-            return [found for steps, rates in grid.items() for found in _at(worker, steps, rates, seeds)]
+            return _at(worker, steps, grids[worker.contender.name][steps], seeds, limit)
         except Exception as error:  # whatever stops a peer is a row of the table
-            missing[worker.contender.name] = reason(error)
+            missing[f"{steps} steps: {worker.contender.name}"] = reason(error)
             return []
-        finally:
-            worker.close()
 
-    with ThreadPoolExecutor(at_once) as pool:
-        for found in pool.map(study, workers):
-            outcomes += found
+    own = [worker for worker in workers if worker.contender.name == OURS]
+    peers = [worker for worker in workers if worker.contender.name != OURS]
+    try:
+        for steps in sorted({steps for grid in grids.values() for steps in grid}):
+            ours = [outcome for worker in own for outcome in study(worker, steps, math.inf)]
+            limit = FAR_BEHIND * ours[0].nmse if ours else math.inf
+            with ThreadPoolExecutor(at_once) as pool:
+                found = list(pool.map(study, peers, [steps] * len(peers), [limit] * len(peers)))
+            outcomes += [*ours, *(outcome for part in found for outcome in part)]
+    finally:
+        for worker in workers:
+            worker.close()
     return Study(outcomes, missing)
 
 
-def _at(worker: Worker, steps: int, rates: list[float], seeds: tuple[int, ...]) -> list[Outcome]:
+def _at(worker: Worker, steps: int, rates: list[float], seeds: tuple[int, ...], limit: float) -> list[Outcome]:
     """A contender at its defaults, and at the best of other learning rates."""
-    found = [_outcome(worker, "defaults", steps, seeds)]
+    found = [_outcome(worker, "defaults", steps, seeds, limit)]
     if rates:
         best = tuned_rate(worker, steps, rates)
-        found.append(_outcome(worker, f"learning rate {best:g}", steps, seeds, learning_rate=best))
+        found.append(_outcome(worker, f"learning rate {best:g}", steps, seeds, limit, learning_rate=best))
     return found
 
 
 def tuned_rate(worker: Worker, steps: int, rates: list[float]) -> float:
     """Learning rate with the smallest error on the tuning seed."""
-    return min(rates, key=lambda rate: worker.run(steps=steps, seed=TUNING_SEED, learning_rate=rate)["nmse"])
+    return min(rates, key=lambda rate: worker.measured(steps=steps, seed=TUNING_SEED, learning_rate=rate)["nmse"])
 
 
-def _outcome(worker: Worker, how: str, steps: int, seeds: tuple[int, ...], **options: Any) -> Outcome:
-    runs = [worker.run(steps=steps, seed=seed, **options) for seed in seeds]
+def _outcome(worker: Worker, how: str, steps: int, seeds: tuple[int, ...], limit: float, **options: Any) -> Outcome:
+    """Medians over seeds, or the first seed alone where its error is above the limit."""
+    runs = [worker.measured(steps=steps, seed=seeds[0], **options)]
     if "cannot" in runs[0]:
         raise RuntimeError(f"Error: {runs[0]['cannot']}")
+    if runs[0]["nmse"] <= limit:
+        runs += [worker.measured(steps=steps, seed=seed, **options) for seed in seeds[1:]]
     medians = {name: median(run[name] for run in runs) for name in ("nmse", "l0", "silent_share")}
-    return Outcome(worker.contender.name, how, steps, **medians)
+    return Outcome(worker.contender.name, how, steps, len(runs), **medians)
 
 
 def _code(contender: Contender) -> dict[str, Any]:
     """What decides what a contender's process does, beside its settings."""
     scripts = (contender.script, "quality_protocol.py", "training_protocol.py")
     hashes = {script: file_sha256(FOLDER / "peers" / script) for script in scripts}
-    own = code_fingerprint("visae.sae.trainee") if contender.peer == "visae" else PINS[contender.peer]
-    return {**hashes, "package": own}
+    return {**hashes, "package": own_code() if contender.peer == "visae" else PINS[contender.peer]}
+
+
+def own_code() -> list[str]:
+    """Hashes of the parts of visae that train here; defaults of settings are not among them."""
+    return [code_fingerprint("visae.sae.initial"), code_fingerprint("visae.sae.run")]

@@ -43,7 +43,7 @@ def settings(data: dict[str, str], variant: str = "topk", **more: object) -> dic
 
 
 def outcome(name: str, nmse: float, steps: int = 100, how: str = "defaults") -> Outcome:
-    return Outcome(name, how, steps, nmse, 32.0, 0.0)
+    return Outcome(name, how, steps, 3, nmse, 32.0, 0.0)
 
 
 # --- the measure ---------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def test_who_cannot_run_is_a_row_with_the_reason(data: dict[str, str], tmp_path:
     worker.kept.keep({**worker._made_by, "steps": 100, "seed": 1}, {"cannot": "has TopK only"})
     study = compare([worker], {"old": {100: []}}, (1,), at_once=1)
     (row,) = rows_of("relu", study)
-    assert (row.name, row.unit) == ("relu: old", "not run: Error: has TopK only")
+    assert (row.name, row.unit) == ("relu, 100 steps: old", "not run: Error: has TopK only")
 
 
 # --- goals ---------------------------------------------------------------------------------------

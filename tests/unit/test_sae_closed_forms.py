@@ -101,6 +101,15 @@ def test_the_largest_of_a_batch_are_those_of_a_full_sort(guess, wanted):
     assert len(codes.values) == int((expected > 0).sum()) <= wanted
 
 
+@pytest.mark.parametrize(("wanted", "kept"), [(1, 1), (2, 2001), (2000, 2001)])
+def test_codes_as_large_as_the_smallest_that_is_kept_are_kept_too(wanted, kept):
+    inputs = torch.ones(2001, 1)  # more than a block
+    inputs[1000] = 3.0
+    codes = largest_of_batch(inputs, torch.ones(1, 1), torch.zeros(1), wanted)
+    assert len(codes.values) == kept
+    assert codes.tokens.tolist() == ([1000] if kept == 1 else list(range(2001)))
+
+
 def test_batchtopk_keeps_k_on_average_and_learns_the_running_mean_of_the_smallest():
     sae = initial_sae(BatchTopKSettings(variant="batchtopk", k=5, **SHARED), planted(3000, seed=1), seed=0)
     inputs, dead = sae.normalized(planted(600, seed=2)), torch.zeros(WIDTH, dtype=torch.bool)

@@ -1,5 +1,6 @@
 """Loggers: what TensorBoard reads back, and that results are the same with and without."""
 
+import subprocess
 import sys
 
 import numpy as np
@@ -37,6 +38,21 @@ def test_tensorboard_has_what_metrics_has_and_results_are_the_same(manifest, tmp
         found = read.Scalars(f"{split}/{metric}")
         assert [event.step for event in found] == expected["step"].to_list()
         assert [event.value for event in found] == pytest.approx(expected[metric].to_list(), rel=1e-6)
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_in_the_same_run_of_wandb_and_a_new_one_does_not(tmp_path, monkeypatch) -> None:
+    pytest.importorskip("wandb", reason="wandb is an extra: pip install visae[wandb]")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    start = "from visae.sae.loggers import opened; import os, pathlib, signal; "
+    start += f"(logger,) = opened(['wandb'], pathlib.Path({str(tmp_path)!r}), 'topk', {{'k': 3}}); "
+    start += "logger.log(1, {'train/loss': 0.5}); print(logger._run.id, flush=True); "
+    ids = [
+        subprocess.run([sys.executable, "-c", start + end], stdout=subprocess.PIPE, text=True, timeout=100).stdout
+        for end in ("os.kill(os.getpid(), signal.SIGKILL)", "logger.close()", "logger.close()")
+    ]
+    assert ids[0] == ids[1] != ids[2]
+    assert all(ids)
 
 
 @pytest.mark.parametrize(("name", "package"), [("tensorboard", "torch.utils.tensorboard"), ("wandb", "wandb")])

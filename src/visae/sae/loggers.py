@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 from visae.errors import ConfigError
+from visae.files import write_text
 
 
 class Logger(Protocol):
@@ -40,7 +42,10 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of the project `visae`; who is logged in, and where, is wandb's own affair."""
+    """A run of the project `visae`; who is logged in, and where, is wandb's own affair.
+
+    Training that was killed goes on in the same run: its id is kept in the folder until the run is finished.
+    """
 
     def __init__(self, folder: Path, name: str, settings: dict[str, Any]) -> None:
         try:
@@ -48,15 +53,27 @@ class WeightsAndBiases:
         except ImportError as error:
             raise ConfigError("loggers: wandb: not installed; pip install 'visae[wandb]'") from error
         folder.mkdir(parents=True, exist_ok=True)
-        self._run = wandb.init(project="visae", name=name, config=settings, dir=str(folder), reinit="create_new")
+        self._kept_id = folder / "wandb-run-id"
+        if not self._kept_id.is_file():
+            write_text(self._kept_id, secrets.token_hex(8))
+        self._run = wandb.init(
+            project="visae",
+            name=name,
+            config=settings,
+            dir=str(folder),
+            reinit="create_new",
+            id=self._kept_id.read_text(),
+            resume="allow",
+        )
 
     def log(self, step: int, row: dict[str, float]) -> None:
         """Take the numbers of a step."""
         self._run.log(row, step=step)
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write what is left; the next training of that name is another run."""
         self._run.finish()
+        self._kept_id.unlink()
 
 
 _KINDS: dict[str, Callable[[Path, str, dict[str, Any]], Logger]] = {

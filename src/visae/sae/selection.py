@@ -118,7 +118,8 @@ def largest_of_batch(
     inputs, encoder, encoder_bias
         (n, d_model), (width, d_model), (width,).
     wanted
-        How many; there are fewer only where fewer are positive.
+        How many. There are fewer only where fewer are positive, and more where several are as large as the smallest of
+        them, as those of a token are that a batch has twice: to keep only one would be an accident.
     guess
         Value that the smallest of them is expected to be above. It decides how much is looked at, never the result.
     """
@@ -127,15 +128,13 @@ def largest_of_batch(
     if guess > 0 and len(values) < wanted:
         places, values = _candidates(inputs, encoder, encoder_bias, wanted, 0.0)
     places, values = _largest(places, values, wanted)
-    order = places.argsort()
-    places, values = places[order], values[order]
     return SparseCodes(places % width, values, offsets_of(places // width, len(inputs)), width)
 
 
 def _candidates(
     inputs: Tensor, encoder: Tensor, encoder_bias: Tensor, wanted: int, least: float
 ) -> tuple[Tensor, Tensor]:
-    """Places (token x width + latent) and values above `least`, cut to the largest whenever they become many."""
+    """Places (token x width + latent), ascending, and values above `least`; cut to the largest when they are many."""
     places, values = [inputs.new_empty(0, dtype=torch.int64)], [inputs.new_empty(0)]
     for part, block in blocks(inputs, encoder, encoder_bias):
         found = places_of(block > least)
@@ -144,13 +143,14 @@ def _candidates(
         if sum(map(len, values)) > 4 * wanted:
             kept = _largest(torch.cat(places), torch.cat(values), wanted)
             places, values = [kept[0]], [kept[1]]
-            least = float(kept[1].min())
+            # The next smaller number: what equals the smallest is looked at too.
+            least = float(torch.nextafter(kept[1].min(), kept[1].new_zeros(())))
     return torch.cat(places), torch.cat(values)
 
 
 def _largest(places: Tensor, values: Tensor, wanted: int) -> tuple[Tensor, Tensor]:
-    """Those of the `wanted` largest values, or all where there are no more."""
+    """Those that are at least as large as the `wanted`-th largest value, in their order."""
     if len(values) <= wanted:
         return places, values
-    values, kept = values.topk(wanted, sorted=False)
-    return places[kept], values
+    kept = places_of(values >= values.topk(wanted, sorted=False).values.min())
+    return places[kept], values[kept]
