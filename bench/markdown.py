@@ -1,5 +1,7 @@
 """Print results of a benchmark as a Markdown table: python bench/markdown.py bench/results/store.json [PART …].
 
+With --judged only the rows that have a target.
+
 The tables in docs are its output; a test keeps them in step.
 """
 
@@ -13,12 +15,15 @@ from harness import Measurement, short
 from visae.files import read_json
 
 
-def markdown(path: Path, parts: list[str]) -> str:
-    """Lines of a table: the rows whose name begins with one of `parts`, all rows where there are none."""
+def markdown(path: Path, parts: list[str], judged: bool = False) -> str:
+    """Lines of a table: the rows whose name begins with one of `parts`, all rows where there are none.
+
+    With `judged`, of these the rows that have a target.
+    """
     rows = [Measurement(**row) for row in read_json(path)]
     lines = ["| measured | value | ratio | target |", "| --- | --- | --- | --- |"]
     for row in rows:
-        if not parts or row.name.startswith(tuple(parts)):
+        if (not parts or row.name.startswith(tuple(parts))) and not (judged and row.target is None):
             ratio = "" if row.ratio is None or row.unit == "x" else f"{row.ratio:.2f}"
             held = "" if row.target is None else f"{row.target}: {'holds' if row.holds else 'MISSED'}"
             lines.append(f"| {row.name} | {f'{short(row.value)} {row.unit}'.strip()} | {ratio} | {held} |")
@@ -26,4 +31,5 @@ def markdown(path: Path, parts: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    print(markdown(Path(sys.argv[1]), sys.argv[2:]), end="")
+    arguments = [argument for argument in sys.argv[1:] if argument != "--judged"]
+    print(markdown(Path(arguments[0]), arguments[1:], "--judged" in sys.argv), end="")
