@@ -5,15 +5,17 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
 from visae.data.locators import opened
 from visae.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
 
 SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 _MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
@@ -162,6 +164,8 @@ def fitted_mask(
 
 def pixels(path: str | Path, card: Preprocessing) -> torch.Tensor:
     """Read a picture as a model with this card sees it: uint8 (3, height, width)."""
+    import torch  # here, as most jobs that open pictures do without, and save seconds
+
     image = fitted(open_image(path), card.image_size, card.fit, card.interpolation)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 

@@ -13,7 +13,7 @@ from visae.features.names import described, read_names
 from visae.figures import gallery
 from visae.figures.pictures import load_indexed
 from visae.figures.style import save_figure
-from visae.vision.model import ModelCard
+from visae.vision.card import ModelCard
 
 PER_GROUP = 2
 """Pictures of each bin, and of the strongest and random ones beside them, on a sheet of the whole range."""

@@ -18,7 +18,7 @@ from visae.data.images import fitted, open_image
 from visae.data.index import read_classes, read_index
 from visae.figures.segmentation_arms import edit_in_words
 from visae.figures.style import PAGE_WIDTH, area_colours, save_figure, style
-from visae.vision.model import ModelCard
+from visae.vision.card import ModelCard
 
 ROWS = 6
 """Classes that are shown: those with the most edited patches, one picture each."""
