@@ -111,6 +111,17 @@ def training_threads(wildcards):
     return 16 if len(together(wildcards)) > 1 else SHARED_CORES
 
 
+def training_memory(wildcards, input, attempt):
+    """Megabytes of a training job: those configured, and what further members of a sweep add."""
+    members = [EVERY_SAE[sae] for sae in together(wildcards)]
+    more = 0
+    if len(members) > 1:
+        # Where the store is not there yet, Snakemake asks again.
+        d_model = json.loads(Path(input.manifests[0]).read_text())["d_model"]
+        more = further_megabytes(members, d_model)
+    return (int(1000 * SETTINGS.slurm.memory_gb) + more) * 2 ** (attempt - 1)
+
+
 def of_members(file):
     """Input function: a file of every member of the sweep that the wildcards name."""
     return lambda wildcards: expand(

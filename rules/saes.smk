@@ -38,7 +38,7 @@ rule train_sae:
     threads: training_threads
     resources:
         **{key: value for key, value in ASKED.items() if value is not None},
-        mem_mb=grown(int(1000 * SETTINGS.slurm.memory_gb)),
+        mem_mb=training_memory,
         runtime=grown(SETTINGS.slurm.minutes),
         gpu=GPUS if SETTINGS.slurm.gpus is None else SETTINGS.slurm.gpus,
         cpus_per_task=SETTINGS.slurm.cpus,

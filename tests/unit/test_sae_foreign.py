@@ -6,6 +6,7 @@ import sys
 import venv
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 from sae_variants import CASES, D_MODEL, planted, trained
@@ -13,12 +14,14 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
 
 from visae import cli
+from visae.activations.given import write_store
 from visae.config.settings import JumpReluSettings, ReluSettings, TopKSettings
 from visae.errors import ModelError
 from visae.sae import load_sae, save_sae
 from visae.sae.foreign.saelens import read_saelens, write_saelens
 from visae.sae.foreign.saev import read_saev
 from visae.sae.foreign.transfer import import_sae
+from visae.sae.trainer import train
 
 PEERS = Path.home() / ".cache/visae/test-peers"
 REQUIREMENTS = {"torch": "2.13.0", "sae-lens": "6.54.12"}
@@ -209,6 +212,30 @@ def test_normalization_of_elsewhere_becomes_part_of_the_sae(tmp_path):
         (tmp_path / "normalization.json").write_text(json.dumps(wrong))
         with pytest.raises(ModelError, match=r"normalization\.json: allowed: `mean`, 6 numbers, and `scale`, above 0"):
             import_sae(tmp_path / "sae.pt", tmp_path / "out", tmp_path / "normalization.json")
+
+
+def test_an_imported_sae_is_measured_like_one_that_was_trained_on_the_store(tmp_path):
+    values = planted(40 * 16, seed=1).view(40, 16, D_MODEL).numpy()
+    manifest = write_store(tmp_path / "store", values, list(range(16)), {"train": 30, "val": 10})
+    settings = TopKSettings(variant="topk", k=3, **SHARED)
+    trained_summary = train(settings, [manifest], tmp_path / "ours", tmp_path / "work", "cpu")
+    cli.main(["export-sae", "--config", str(tmp_path / "ours/config.json"), "--output", str(tmp_path / "theirs")])
+    arguments = ["--source", str(tmp_path / "theirs"), "--output", str(tmp_path / "back")]
+    cli.main(["import-sae", *arguments, "--manifests", str(manifest)])
+    summary = json.loads((tmp_path / "back/summary.json").read_text())
+    assert set(summary) == set(trained_summary)
+    for name in ("normalized_mse", "explained_variance", "l0", "silent_share", "n_tokens"):
+        assert summary[name] == pytest.approx(trained_summary[name], rel=1e-4)
+    for name in ("variant", "width", "d_model", "layer", "hook", "measured_on"):
+        assert summary[name] == trained_summary[name]
+    metrics = pl.read_parquet(tmp_path / "back/metrics.parquet")
+    assert metrics.schema == pl.read_parquet(tmp_path / "ours/metrics.parquet").schema
+    assert metrics["normalized_mse"].to_list() == [summary["normalized_mse"]]
+    other = write_store(tmp_path / "other", values[:, :, :5], list(range(16)), {"train": 30, "val": 10})
+    with pytest.raises(
+        ModelError, match=rf"has activations of 5 numbers, and .*theirs is for {D_MODEL}; give the store"
+    ):
+        import_sae(tmp_path / "theirs", tmp_path / "out", manifests=[other])
 
 
 @pytest.mark.parametrize("schema", [1, 3, 5])

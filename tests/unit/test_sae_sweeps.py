@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from visae.activations.given import write_store
 from visae.activations.reader import ShuffledReader
-from visae.config.members import every_sae
+from visae.config.members import every_sae, further_megabytes
 from visae.config.parse import parse_config
 from visae.config.settings import SelectSettings, TopKSettings
 from visae.errors import ConfigError, TrainingError
@@ -25,6 +25,7 @@ from visae.figures import pareto
 from visae.files import write_json
 from visae.sae import sweep as sweep_module
 from visae.sae.choice import choose_member
+from visae.sae.initial import empty_sae
 from visae.sae.sweep import train_one_of
 from visae.sae.trainer import train, train_together
 from visae.work import Member
@@ -93,6 +94,15 @@ def test_names_depend_on_a_members_own_settings_alone() -> None:
 def test_a_mistake_in_a_sweep_is_named_by_its_key(sweep, message) -> None:
     with pytest.raises(ConfigError, match=message):
         configured(sweep)
+
+
+def test_a_job_of_many_members_asks_for_the_state_of_all_but_one() -> None:
+    small, large = (dataclasses.replace(TOPK, expansion=expansion) for expansion in (8, 32))
+    with torch.device("meta"):
+        weights = sum(parameter.numel() for parameter in empty_sae(small, 1024).parameters())
+    # Float32 weights, gradients, and two moments.
+    assert further_megabytes([small, large, small], 1024) == pytest.approx(2 * 16 * weights / 1e6, rel=1e-3)
+    assert further_megabytes([large], 1024) == 0
 
 
 def test_a_sweep_may_not_have_the_name_of_an_sae() -> None:

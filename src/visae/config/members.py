@@ -51,6 +51,15 @@ def own_settings(sae: AnySae) -> dict[str, Any]:
     return own
 
 
+def further_megabytes(together: list[AnySae], d_model: int) -> int:
+    """Memory of SAEs that train in one job with another, as large as the largest of them.
+
+    Each has encoder and decoder, their gradients, and Adam's two moments of both.
+    """
+    each = [2 * 4 * 4 * sae.expansion * d_model**2 for sae in together]
+    return round((sum(each) - max(each)) / 1e6)
+
+
 def every_sae(settings: Settings) -> dict[str, AnySae]:
     """Sections of all SAEs that can be trained, by name: those of `saes`, and the members of all sweeps."""
     found = dict(settings.saes)

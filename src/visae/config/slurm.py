@@ -19,7 +19,12 @@ class SlurmSettings:
         "GPUs of a training job. Without a number: none with `device: cpu`, else 1.", None, minimum=0
     )
     cpus: int = setting("Cores of a training job.", 4, minimum=1)
-    memory_gb: float = setting("Memory of a training job; doubled on each of Snakemake's retries.", 8.0, above=0)
+    memory_gb: float = setting(
+        "Memory of a training job; where members of a sweep train together, each further one adds that of its weights, "
+        "gradients and Adam's moments. Doubled on each of Snakemake's retries.",
+        8.0,
+        above=0,
+    )
     minutes: int = setting(
         "Time limit of a training job; at its end training is requeued and goes on. Doubled on each of "
         "Snakemake's retries.",

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import torch
 from torch import Tensor
 
@@ -24,16 +23,12 @@ from visae.sae.initial import empty_sae, initial_sae
 from visae.sae.loggers import opened
 from visae.sae.metrics import Quality, quality
 from visae.sae.parallel import Ranks
+from visae.sae.published import METRICS, metrics_table, points
 from visae.sae.run import NotFinite, TrainingRun
 from visae.work import Member
 
 logger = logging.getLogger(__name__)
 
-_METRICS = (
-    *("loss", "reconstruction", "auxk", "sparsity", "gate_reconstruction"),
-    *("normalized_mse", "explained_variance", "l0", "l1"),
-    *("dead_share", "dense_share", "gradient_norm", "learning_rate", "tokens_per_second", "data_wait_share"),
-)
 # What may differ between the parts of a continued run.
 _WITHOUT_EFFECT = ("log_every", "checkpoint_every")
 
@@ -151,8 +146,7 @@ class Trainee:
             self._note("val", self._val_row())
         for sink in self._loggers:
             sink.close()
-        schema = {"step": pl.Int64, "split": pl.String, **dict.fromkeys(_METRICS, pl.Float64)}
-        metrics = pl.DataFrame(run.rows, schema=schema, orient="row")
+        metrics = metrics_table(run.rows)
         summary = {
             **asdict(found := quality(run.sae, *self.data.held_out)),
             "dead_share": self._dead_share(found),
@@ -163,7 +157,7 @@ class Trainee:
             "variant": self.settings.variant,
             "width": run.sae.width,
             "d_model": run.sae.d_model,
-            **self._points(),
+            **points(self.data),
             "processes": self.ranks.count,
             "provenance": self.provenance.record(),
         }
@@ -172,25 +166,15 @@ class Trainee:
         self.checkpoints.stop_if_taken_over()
         with atomic_path(output / "metrics.parquet") as temporary:
             metrics.write_parquet(temporary)
-        more = {"settings": asdict(self.settings), "provenance": summary["provenance"], **self._points()}
+        more = {"settings": asdict(self.settings), "provenance": summary["provenance"], **points(self.data)}
         save_sae(run.sae, output, **more)
         write_json(output / "summary.json", summary)
         self.checkpoints.clear()
         return summary
 
-    def _points(self) -> dict[str, Any]:
-        """Where in the model it reads, and where what it gives belongs."""
-        read = self.data.stores[0].manifest
-        points = {"layer": read.get("layer"), "hook": read.get("hook")}
-        if self.data.targets:
-            target = self.data.targets[0].manifest
-            points |= {"d_target": self.data.d_target}
-            points |= {"target_layer": target.get("layer"), "target_hook": target.get("hook")}
-        return points
-
     def _val_row(self) -> dict[str, Any]:
         found = quality(self.run.sae, *self.data.held_out)
-        measured = {name: value for name, value in asdict(found).items() if name in _METRICS}
+        measured = {name: value for name, value in asdict(found).items() if name in METRICS}
         return {"dead_share": self._dead_share(found)} | measured
 
     def _dead_share(self, found: Quality) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -9,14 +10,36 @@ from torch import Tensor
 
 from visae import __version__
 from visae.errors import ModelError
-from visae.files import file_sha256, read_json
-from visae.sae.autoencoder import load_sae, save_sae
+from visae.files import atomic_path, file_sha256, read_json, write_json
+from visae.provenance import Provenance
+from visae.sae.autoencoder import SparseAutoencoder, load_sae, save_sae
+from visae.sae.data import TrainingData
 from visae.sae.foreign.saelens import read_saelens, write_saelens
 from visae.sae.foreign.saev import read_saev
+from visae.sae.metrics import quality
+from visae.sae.published import METRICS, metrics_table, points
 
 
-def import_sae(source: Path, output: Path, normalization: Path | None = None) -> None:
+@dataclass(frozen=True)
+class Source:
+    """Where an SAE was taken from, and by which version."""
+
+    path: str
+    sha256: str
+    visae: str
+
+
+def import_sae(
+    source: Path,
+    output: Path,
+    normalization: Path | None = None,
+    manifests: list[Path] | None = None,
+    seed: int = 0,
+) -> None:
     """Take in an SAE of SAELens (a folder) or saev (a .pt file); writes sae.safetensors and config.json.
+
+    With `manifests` also what training would have left behind: metrics.parquet and summary.json, measured on held-out
+    tokens of these stores; what only training can tell is empty in them.
 
     Parameters
     ----------
@@ -27,11 +50,15 @@ def import_sae(source: Path, output: Path, normalization: Path | None = None) ->
     normalization
         JSON file with `mean` (a list of d_model numbers) and `scale`: what the project subtracted from raw activations
         and then divided them by before its SAE saw them. Their files do not hold it; left out, nothing was done.
+    manifests
+        Manifests of the stores that a study would train on, of the layer that the SAE was trained for.
+    seed
+        Of the held-out tokens: with that of the study's own SAEs, the same as theirs.
 
     Raises
     ------
     ModelError
-        If the files are not what they should be, or hold what cannot be kept.
+        If the files are not what they should be, hold what cannot be kept, or belong to other activations.
     """
     sae = read_saelens(source) if source.is_dir() else read_saev(source)
     if normalization is not None:
@@ -39,8 +66,40 @@ def import_sae(source: Path, output: Path, normalization: Path | None = None) ->
         sae.mean.copy_(mean)
         sae.scale.fill_(scale)
     weights = source / "sae_weights.safetensors" if source.is_dir() else source
-    made_from = {"path": str(source), "sha256": file_sha256(weights), "visae": __version__}
-    save_sae(sae, output, imported=made_from)
+    made_from = Source(str(source), file_sha256(weights), __version__)
+    if manifests is None:
+        save_sae(sae, output, imported=asdict(made_from))
+        return
+    provenance = Provenance(made_from, manifests, seed, "cpu")
+    data = TrainingData(manifests, [], batch_size=1, seed=seed)
+    if data.d_model != sae.d_model:
+        raise ModelError(
+            f"{manifests[0]}: has activations of {data.d_model} numbers, and {source} is for {sae.d_model}; give the "
+            "store of the model and layer that it was trained on"
+        )
+    save_sae(sae, output, imported=asdict(made_from), **points(data))
+    _write_measured(sae, data, output, provenance)
+
+
+def _write_measured(sae: SparseAutoencoder, data: TrainingData, output: Path, provenance: Provenance) -> None:
+    """Write metrics.parquet, one row of held-out tokens, and summary.json."""
+    found = quality(sae, *data.held_out)
+    measured = asdict(found) | {"dead_share": found.silent_share}
+    row = {"step": 0, "split": "val", **{name: value for name, value in measured.items() if name in METRICS}}
+    with atomic_path(output / "metrics.parquet") as temporary:
+        metrics_table([row]).write_parquet(temporary)
+    only_training_tells = dict.fromkeys(("tokens_per_second", "data_wait_share", "n_tokens_trained", "processes"))
+    summary = {
+        **measured,
+        **only_training_tells,
+        "measured_on": data.measured_on,
+        "variant": sae.variant.name,
+        "width": sae.width,
+        "d_model": sae.d_model,
+        **points(data),
+        "provenance": provenance.record(),
+    }
+    write_json(output / "summary.json", summary)
 
 
 def _normalization(path: Path, d_model: int) -> tuple[Tensor, float]:
