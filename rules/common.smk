@@ -9,7 +9,7 @@ import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version, update_config
 
-from visae.config.members import every_sae, own_settings, sweep_members
+from visae.config.members import every_sae, own_settings, scored_on, sweep_members
 from visae.config.parse import parse_config, to_plain
 from visae.config.settings import GIVEN, SlurmSettings
 from visae.config.stored import layers_of, members_of, used_datasets
