@@ -141,6 +141,17 @@ def test_named_latents_are_marked_on_the_map_before_classes(folder: Path, monkey
     assert labels == {r"“\$and”", "“tarmac”, road 0.80"}
 
 
+def test_names_on_the_map_stand_near_their_latents_and_apart() -> None:
+    apart = [0.9, 0.5, 0.2]
+    assert feature_map._apart(np.array(apart)).tolist() == apart
+    for heights in (np.full(feature_map.MOST_LABELS, 0.5), np.linspace(0.1, -0.1, 9), np.full(3, 1.0)):
+        places = feature_map._apart(heights)
+        assert (-np.diff(places) > 0.062).all()
+        assert places.min() > 0.029
+        assert places.max() < 0.971
+    assert feature_map._apart(np.zeros(0)).size == 0
+
+
 def test_the_sheet_of_the_whole_range_shows_each_bin(folder: Path) -> None:
     features = [folder / f"{name}.parquet" for name in ("exemplars", "stats", "index")]
     exemplars.draw_exemplars(
