@@ -13,6 +13,7 @@ from visae.config.members import (
     every_sae,
     further_megabytes,
     own_settings,
+    scored_on,
     sweep_members,
 )
 from visae.config.parse import parse_config, to_plain

@@ -42,6 +42,7 @@ rule training_figure:
 rule pareto_figure:
     input:
         selection=of_study(f"{SAE}/selection.json"),
+        scores=scores_of_members,
     output:
         **drawn(f"{MEASURED}/pareto", "pareto", "Training", "sweep"),
     log:

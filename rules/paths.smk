@@ -133,6 +133,20 @@ def of_members(file):
     )
 
 
+def scores_of_members(wildcards):
+    """Scores of every member of a sweep that wants them, on one data set of the study."""
+    study = STUDIES[wildcards.study]
+    dataset = scored_on(SETTINGS, study, wildcards.sae)
+    return expand(
+        f"{FEATURES}/scores.parquet",
+        trained_on=study.train_on,
+        model=study.stored_model,
+        layer=study.point,
+        sae=SWEEPS[wildcards.sae] if dataset else [],
+        dataset=dataset,
+    )
+
+
 def of_last_layer(pattern):
     """Input function that fills a pattern for a model's last block, whose normed tokens the heads read."""
 

@@ -217,6 +217,26 @@ def test_a_mask_and_a_class_are_the_patches_that_they_cover(features: visae.Feat
     assert len(whole.show(3).axes) == 3 * 7
 
 
+def test_without_masks_a_class_is_all_patches_of_its_pictures(
+    features: visae.Features, folder: Path, tmp_path: Path
+) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(folder.parents[5], results)
+    next((results / "datasets/scenes").glob("patch-labels-*")).unlink()
+    copy = visae.Features.load(results / folder.relative_to(folder.parents[5]))
+    index = read_index(features.files.index)
+    label = index["label"].mode().min()
+    (name,) = index.filter(label=label)["label_name"].unique()
+    table = copy.query(class_name=name).table
+    means, inside = dense_codes(features).mean(axis=1), (index["label"] == label).to_numpy()
+    difference = means[inside].mean(axis=0) - means[~inside].mean(axis=0)
+    active = np.flatnonzero(means[inside].sum(axis=0))
+    assert table["latent"].to_list() == active[np.argsort(-difference[active], kind="stable")].tolist()
+    np.testing.assert_allclose(table["difference"], difference[table["latent"]])
+    with pytest.raises(DataError, match=r"patch-labels-.* is missing, so no class is known of a part of picture 5"):
+        copy.query(5, class_name=name)
+
+
 @pytest.mark.parametrize(
     ("question", "message"),
     [

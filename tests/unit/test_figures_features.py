@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -140,6 +141,17 @@ def test_named_latents_are_marked_on_the_map_before_classes(folder: Path, monkey
     assert labels == {r"“\$and”", "“tarmac”, road 0.80"}
 
 
+def test_names_on_the_map_stand_near_their_latents_and_apart() -> None:
+    apart = [0.9, 0.5, 0.2]
+    assert feature_map._apart(np.array(apart)).tolist() == apart
+    for heights in (np.full(feature_map.MOST_LABELS, 0.5), np.linspace(0.1, -0.1, 9), np.full(3, 1.0)):
+        places = feature_map._apart(heights)
+        assert (-np.diff(places) > 0.062).all()
+        assert places.min() > 0.029
+        assert places.max() < 0.971
+    assert feature_map._apart(np.zeros(0)).size == 0
+
+
 def test_the_sheet_of_the_whole_range_shows_each_bin(folder: Path) -> None:
     features = [folder / f"{name}.parquet" for name in ("exemplars", "stats", "index")]
     exemplars.draw_exemplars(
@@ -233,6 +245,24 @@ def test_scores_are_drawn_against_their_nulls(folder: Path) -> None:
     assert [len(axes.patches) for axes in figure.axes] == [3, 2]
     assert [axes.get_title(loc="left") for axes in figure.axes] == [f"{n} of 3 above their own null" for n in (0, 2)]
     assert score_nulls.data(scores.drop("f1_random")).is_empty()
+
+
+@pytest.mark.parametrize("first", ["f1", "auc"])
+def test_a_null_has_the_colour_that_the_legend_gives_it_in_every_panel(folder: Path, first: str) -> None:
+    other = {"f1": "auc", "auc": "f1"}[first]
+    scores = pl.read_parquet(folder / "scores.parquet").rename({"f1_random": f"{first}_random"})
+    more = {f"{metric}{ending}": pl.lit(0.5) for metric in (first, other) for ending in ("", "_null_best")}
+    figure = score_nulls.draw(score_nulls.data(scores.with_columns(**more)), SETTINGS)
+    legend = figure.legends[0]
+    named = [
+        (text.get_text(), to_rgba(handle.get_color()))
+        for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)
+    ]
+    assert [text for text, _ in named] == [score_nulls.CHOSEN, *score_nulls.NULLS.values()]
+    assert len({colour for _, colour in named}) == 3
+    drawn = [{(patch.get_label(), patch.get_edgecolor()) for patch in axes.patches} for axes in figure.axes]
+    assert sorted(map(len, drawn)) == [2, 3]
+    assert all(lines <= set(named) for lines in drawn)
 
 
 def test_training_curves_are_the_table(folder: Path) -> None:

@@ -160,14 +160,14 @@ def test_what_has_no_known_causes_is_refused(scenes: Path, tmp_path: Path) -> No
 def test_a_trained_sae_tells_textures_that_an_untrained_one_and_neurons_do_not(tmp_path: Path) -> None:
     """DINOv2's second-to-last block, as in the demo, on fewer pictures."""
     index, card, labels = (tmp_path / name for name in ("index.parquet", "model.json", "labels.parquet"))
-    build_index(ScenesSettings(kind="scenes", train=160, val=60, test=1), index)
+    build_index(ScenesSettings(kind="scenes", train=100, val=50, test=1), index)
     model = ModelSettings(architecture="vit_small_patch14_dinov2.lvd142m", weights="embedded", workers=0)
     prepare_model(model.identity(), tmp_path / "weights.safetensors", card)
     write_patch_labels(index, card, 10, labels)
     store = tmp_path / "layer10/manifest.json"
     extract_shard(model, 0, 1, "10", [], index, card, store.with_name("receipt-0.json"), device="cpu")
     publish_store(model, "10", 1, index, card, store, device="cpu")
-    topk = TopKSettings(variant="topk", expansion=4, k=32, steps=120)
+    topk = TopKSettings(variant="topk", expansion=4, k=32, steps=80)
     dictionaries = {
         "trained": topk,
         "untrained": replace(topk, steps=0),

@@ -19,7 +19,7 @@ from visae.activations.given import write_store
 from visae.activations.reader import ShuffledReader
 from visae.config.members import every_sae, further_megabytes
 from visae.config.parse import parse_config
-from visae.config.settings import SelectSettings, TopKSettings
+from visae.config.settings import FigureSettings, SelectSettings, TopKSettings
 from visae.errors import ConfigError, TrainingError
 from visae.figures import pareto
 from visae.files import write_json
@@ -331,3 +331,20 @@ def test_the_figures_table_marks_front_and_choice(summaries, tmp_path) -> None:
         ("c", True, False, False),
     ]
     assert table["settings"].to_list() == ["k=8", "k=16", "k=24", "k=32"]
+
+
+def test_scores_of_members_are_drawn_beside_their_error(summaries, tmp_path) -> None:
+    selection = choose_member(SelectSettings(at_most={"l0": 64}), summaries, tmp_path / "sweep")
+    scores = {}
+    for name, best in (("a", 0.2), ("b", 0.6), ("c", 0.4)):
+        # Only the best latent of a class that could be measured counts.
+        rows = {"rank": [0, 1, 0, 0], "f1": [best, 0.0, best + 0.2, None], "f1_random": [0.1, 0.9, 0.1, None]}
+        scores[name] = pl.DataFrame(rows)
+    table = pareto.data(selection, scores)
+    assert table["f1"].to_list() == pytest.approx([0.3, 0.7, 0.5])
+    assert table["f1_random"].to_list() == pytest.approx([0.1, 0.1, 0.1])
+    error, score = pareto.draw(table, FigureSettings()).axes[:2]
+    for axes, column in ((error, "normalized_mse"), (score, "f1")):
+        drawn = [tuple(place) for dots in axes.collections for place in dots.get_offsets().tolist()]
+        assert set(table.select("l0", column).rows()) <= set(drawn)
+    assert len(pareto.draw(pareto.data(selection), FigureSettings()).axes) == 2  # one panel and the colours

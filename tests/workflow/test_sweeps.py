@@ -64,6 +64,20 @@ def test_one_more_member_trains_that_member_alone(done: Workflow) -> None:
     assert jobs == {"train_sae": 1, "select_sae": 1, **AFTER, **figures}
 
 
+def test_members_are_scored_for_the_figure_where_the_sweep_says_so(done: Workflow) -> None:
+    config = swept([2, 4, 6])
+    config["sweeps"]["sizes"]["score"] = True
+    done.configure(config)
+    assert done.jobs("all") == {"encode": 3, "scores": 3, "pareto_figure": 1, "report": 1}
+    finished = done.run("results/figures/small/sizes/pareto.png")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    table = pl.read_csv(done.folder / "results/figures/small/sizes/pareto.csv")
+    chosen = pl.read_parquet(done.folder / "results/features/scenes/tiny/layer10/sizes/scenes/scores.parquet")
+    assert table["f1"].null_count() == 0
+    assert table.filter("chosen")["f1"].item() == pytest.approx(chosen.filter(rank=0)["f1"].mean())
+    done.configure(swept([2, 4, 6]))
+
+
 def test_a_transcoder_reads_two_layers_and_is_described(done: Workflow) -> None:
     done.configure(swept([2, 4, 6], saes=["sizes", "across"]))
     assert done.jobs("all") == {

@@ -77,6 +77,12 @@ def of_study(settings: Settings, study: StudySettings) -> dict[str, AnySae]:
     return found
 
 
+def scored_on(settings: Settings, study: StudySettings, sae: str) -> str | None:
+    """Data set on which the members of a sweep are scored for a study; None for one that does not want it, and SAEs."""
+    masked = (dataset for dataset in study.describe if settings.datasets[dataset].has_masks)
+    return next(masked, None) if sae in settings.sweeps and settings.sweeps[sae].score else None
+
+
 def transcoder_problems(settings: Settings) -> Iterator[str]:
     """Yield a line for each transcoder that a study cannot use; all names must be known to exist."""
     for name, study in settings.studies.items():

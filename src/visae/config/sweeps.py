@@ -39,3 +39,8 @@ class SweepSettings:
     grid: _Grid = setting("Key of that section to the values it takes; every combination is a member.", {})
     list: _Points = setting("Members one by one, each with the keys in which it differs.", [])
     select: SelectSettings = setting("Which member later stages use.", SelectSettings())
+    score: bool = setting(
+        "Score the latents of every member on the first data set with masks that a study describes, for its figure "
+        "`pareto`; each member is encoded for it.",
+        False,
+    )

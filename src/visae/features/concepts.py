@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from visae.features.ranking import Entries, Scores, concept_scores
 from visae.features.resampling import (
+    RESAMPLES,
     percentile_interval,
     permutations,
     picture_weights,
@@ -24,9 +25,6 @@ LATENTS_PER_CLASS = 5
 
 MATCHED_LATENTS = 20
 """Latents of about the same frequency whose mean F1 is what chance reaches."""
-
-RESAMPLES = 1000
-"""Resamples of pictures behind each 95 % interval."""
 
 BLOCK_CODES = 10_000_000
 """Codes worked on at once: some 1 GB."""

@@ -13,15 +13,14 @@ from visae.data.index import read_classes, read_index
 from visae.errors import DataError
 from visae.features.auc import latent_aucs, weighted_auc
 from visae.features.codes import scan_codes
+from visae.features.resampling import RESAMPLES, percentile_interval, picture_weights
+from visae.features.scores import pictures_of
 from visae.features.statistics import read_matching_manifest
 from visae.files import atomic_path
 
 CAUSES = ("texture", "shape", "tint", "place")
 MEAN = "mean"
 """Stands in `value` where a row is the mean over all values of a cause."""
-
-RESAMPLES = 1000
-"""Resamples of pictures behind each 95 % interval."""
 
 SCHEMA = {
     "cause": pl.String,
@@ -76,13 +75,12 @@ def write_cause_scores(
     manifest = read_matching_manifest(codes_manifest, index_path)
     patches = caused_patches(patch_labels, index_path, settings.min_purity)
     fit, measured = (
-        _of_split(codes_manifest, patches, manifest["splits"], name) for name in (fit_split, measure_split)
+        _of_split(codes_manifest, patches, pictures_of(manifest, split, codes_manifest))
+        for split in (fit_split, measure_split)
     )
     pictures, picture = np.unique(measured[0]["image_id"].to_numpy(), return_inverse=True)
-    # One set of resamples for all, so that means keep their pairing.
-    random = np.random.default_rng(seed)
-    drawn = random.multinomial(len(pictures), np.full(len(pictures), 1 / len(pictures)), size=RESAMPLES)
-    weights = np.concatenate([np.ones((1, len(pictures))), drawn])
+    # One set of resamples for all, so that means keep their pairing; before them the pictures as they are.
+    weights = np.concatenate([np.ones((1, len(pictures))), picture_weights(len(pictures), RESAMPLES, seed)])
     rows = []
     for cause in CAUSES:
         chosen = _best_latents(*fit, cause)
@@ -146,14 +144,14 @@ def caused_patches(patch_labels: Path, index_path: Path, min_purity: float) -> p
 _Split = tuple[pl.DataFrame, pl.DataFrame]
 
 
-def _of_split(codes_manifest: Path, patches: pl.DataFrame, splits: dict[str, list[int]], name: str) -> _Split:
+def _of_split(codes_manifest: Path, patches: pl.DataFrame, pictures: range) -> _Split:
     """Patches of a split with their row numbers, and the codes on them: patch (row number), latent, value."""
-    if name not in splits:
-        raise DataError(f"{codes_manifest} has no split {name}, only {', '.join(splits)}")
-    first, stop = splits[name]
-    within = patches.filter(pl.col("image_id").is_between(first, stop, closed="left"))
+    within = patches.filter(pl.col("image_id").is_between(pictures.start, pictures.stop, closed="left"))
     if within.is_empty():
-        raise DataError(f"{codes_manifest}: no patch of split {name} lies on one object; lower features.min_purity")
+        raise DataError(
+            f"{codes_manifest}: no patch of pictures {pictures.start} to {pictures.stop - 1} lies on one object; "
+            "lower features.min_purity"
+        )
     within = within.with_row_index("patch")
     places = within.lazy().select("image_id", "token", "patch")
     codes = scan_codes(codes_manifest).join(places, on=["image_id", "token"]).select("patch", "latent", "value")
@@ -191,7 +189,6 @@ def _resampled(
 
 
 def _with_interval(aucs: NDArray[np.float64]) -> dict[str, float]:
-    """AUC without resampling, which comes first, and the percentile interval of those that are defined."""
-    defined = aucs[1:][~np.isnan(aucs[1:])]
-    low, high = np.quantile(defined, [0.025, 0.975]) if len(defined) else (np.nan, np.nan)
-    return {"auc": float(aucs[0]), "auc_low": float(low), "auc_high": float(high)}
+    """AUC without resampling, which comes first, and its interval."""
+    low, high = percentile_interval(aucs[1:])
+    return {"auc": float(aucs[0]), "auc_low": low, "auc_high": high}

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 COVERAGE = 0.95
 """Probability with which an interval is meant to hold what it estimates."""
 
+RESAMPLES = 1000
+"""Resamples behind each interval."""
+
 # Small enough for a processor's cache.
 _CHUNK_VALUES = 100_000
 

@@ -17,13 +17,12 @@ from scipy.stats import rankdata
 from visae.device import chosen_device
 from visae.errors import ConfigError, ModelError
 from visae.features.concept_pictures import read_concept, summed_codes
-from visae.features.resampling import p_value, percentile_interval
+from visae.features.resampling import RESAMPLES, p_value, percentile_interval
 from visae.files import atomic_path, read_json, write_json
 from visae.sae.autoencoder import SparseAutoencoder, load_sae
 from visae.vision.hook_points import HookPoint
 from visae.vision.model import load_model
 
-RESAMPLES = 1000
 _CHUNK = 50
 
 

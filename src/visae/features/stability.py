@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from visae.errors import ConfigError, ModelError
-from visae.features.resampling import p_value, percentile_interval
+from visae.features.resampling import RESAMPLES, p_value, percentile_interval
 from visae.files import atomic_path, read_json
 from visae.sae.autoencoder import load_sae
 
@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 FOUND_AGAIN = 0.7
 """A latent counts as found again where the cosine with its partner is above this."""
 
-_RESAMPLES = 1000
 _BLOCK_ROWS = 4096
 
 
@@ -193,7 +192,7 @@ def _mean_cosine(first: NDArray[np.float32], second: NDArray[np.float32], matchi
 def _interval(matched: NDArray[np.float64] | None, random: np.random.Generator) -> dict[str, float | None]:
     if matched is None:
         return {"low": None, "high": None}
-    means = [matched[random.integers(len(matched), size=len(matched))].mean() for _ in range(_RESAMPLES)]
+    means = [matched[random.integers(len(matched), size=len(matched))].mean() for _ in range(RESAMPLES)]
     low, high = percentile_interval(np.array(means))
     return {"low": low, "high": high}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from visae.config.settings import FigureSettings
 from visae.features.names import best_classes, described, read_names
@@ -63,9 +64,11 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
             edgecolors="white",
             linewidths=0.5,
         )
-        # Names stand in a column of their own, so that they never lie on each other.
+        # Names stand in a column, each near the height of its latent, so that they never lie on each other.
+        low, high = axes.get_ylim()
+        heights = (named["log10_mean"].cast(pl.Float64).to_numpy() - low) / (high - low)
         for place, (name, class_name, f1, x, y) in zip(
-            np.linspace(0.97, 0.03, named.height) if named.height > 4 else 0.9 - 0.1 * np.arange(named.height),
+            _apart(heights),
             named.select("name", "class_name", "f1", "log10_frequency", "log10_mean").iter_rows(),
             strict=True,
         ):
@@ -121,6 +124,18 @@ def draw_feature_map(
         None if names is None else read_names(names),
     )
     save_figure(draw(table, settings), table, output)
+
+
+def _apart(heights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Move falling heights so far apart, from 0 to 1, that a line of text fits between any two."""
+    gap, places = 0.94 / max(MOST_LABELS - 1, 1), heights.clip(0.03, 0.97)
+    for place in range(1, len(places)):
+        places[place] = min(places[place], places[place - 1] - gap)
+    if len(places):
+        places[-1] = max(places[-1], 0.03)
+    for place in range(len(places) - 2, -1, -1):
+        places[place] = max(places[place], places[place + 1] + gap)
+    return places
 
 
 def _label(name: str | None, class_name: str | None, f1: float | None) -> str:

@@ -33,7 +33,7 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
     means = table.filter(value=MEAN)
     dictionaries = means["dictionary"].unique(maintain_order=True).to_list()
     with style(settings):
-        height = 0.9 + 0.22 * len(dictionaries)
+        height = 0.75 + 0.2 * len(dictionaries)
         figure = Figure(figsize=(PAGE_WIDTH, height), layout="constrained")
         for axes, cause in zip(figure.subplots(1, len(CAUSES), sharex=True, sharey=True), CAUSES, strict=True):
             shown = means.filter(cause=cause)
@@ -43,7 +43,7 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
             axes.axvline(0.5, color="#A0A0A0", linestyle="--", linewidth=0.8)
             axes.set_title(cause)
             axes.set_yticks(range(len(dictionaries)), [name.replace("$", r"\$") for name in dictionaries])
-        axes.invert_yaxis()
+        axes.set_ylim(len(dictionaries) - 0.4, -0.6)  # the first on top
         figure.supxlabel("Held-out ROC AUC of the best latent, mean over the cause's values", size="medium")
     return figure
 

@@ -18,6 +18,8 @@ METRICS = {"f1": "F1", "average_precision": "average precision", "auc": "ROC AUC
 NULLS = {"_random": "latents about as often active", "_null_best": "best of all latents, shuffled labels (95 %)"}
 """What a metric's nulls end in, the strictest last, and what they stand for."""
 
+CHOSEN = "chosen latents"
+
 
 def data(scores: pl.DataFrame) -> pl.DataFrame:
     """Return one row a score and null: metric, class_name, rank, latent, score, null (its name), null_value.
@@ -44,18 +46,21 @@ def data(scores: pl.DataFrame) -> pl.DataFrame:
 def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
     """Draw the table of `data`: for each metric the share of scores, and of nulls, that are at least so high."""
     metrics = table["metric"].unique(maintain_order=True).to_list() or list(METRICS)[:1]
+    # Not all metrics have all nulls: a kind keeps its colour whatever else its panel shows.
+    colour = dict(zip((CHOSEN, *NULLS.values()), colours(settings), strict=False))
     with style(settings):
         figure = Figure(figsize=(COLUMN_WIDTH * len(metrics), COLUMN_WIDTH), layout="constrained")
         panels = np.atleast_1d(figure.subplots(1, len(metrics), sharey=True))
         for axes, metric in zip(panels, metrics, strict=True):
             rows = table.filter(pl.col("metric") == metric)
             nulls = rows.partition_by("null", maintain_order=True)
-            lines = [("chosen latents", nulls[0]["score"], "-")] if nulls else []
-            lines += [(null["null"][0], null["null_value"], "--") for null in nulls]
-            for colour, (label, values, line) in zip(colours(settings), lines, strict=False):
+            kinds = [(CHOSEN, nulls[0]["score"])] if nulls else []
+            kinds += [(null["null"][0], null["null_value"]) for null in nulls]
+            for kind, values in kinds:
                 share = 1 - np.arange(len(values) + 1) / len(values)
                 edges = np.concatenate([[0], np.sort(values.to_numpy()), [1]])
-                axes.stairs(share, edges, baseline=None, color=colour, linestyle=line, label=label)
+                line = "-" if kind == CHOSEN else "--"
+                axes.stairs(share, edges, baseline=None, color=colour[kind], linestyle=line, label=kind)
             if nulls:
                 above = (nulls[-1]["score"] > nulls[-1]["null_value"]).sum()
                 axes.set_title(f"{above} of {nulls[-1].height} above their own null", loc="left")
@@ -63,7 +68,8 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
             axes.set_ylim(0, 1.02)
             axes.set_xlabel(f"{METRICS[metric]} on held-out patches")
         panels[0].set_ylabel("share that is at least so high")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left")
+        lines = {line.get_label(): line for axes in panels for line in axes.patches}
+        figure.legend(handles=[lines[kind] for kind in colour if kind in lines], loc="outside upper left")
     return figure
 
 

@@ -10,7 +10,7 @@ import torch
 
 from visae.activations.schema import ShardHeader, TokenChoice
 from visae.activations.store import ActivationStore
-from visae.config.members import sweep_members
+from visae.config.members import scored_on, sweep_members
 from visae.config.settings import GIVEN, AnySae, Settings, StudySettings
 from visae.config.stored import layers_of, members_of, used_datasets
 from visae.features.codes import RUN_ROWS
@@ -140,7 +140,7 @@ class Needs:
         return list(found.values())
 
     def codes(self) -> list[CodesNeed]:
-        """Codes of each SAE, of sweeps of the chosen member, on each described data set."""
+        """Codes of each SAE on each described data set; of sweeps the chosen member, and all that are scored."""
         found = {}
         for study in self.settings.studies.values():
             for name in study.saes:
@@ -153,6 +153,8 @@ class Needs:
                     bits = sum(math.ceil(math.log2(max(2.0, number))) for number in (a_picture, together))
                     a_code = _VALUE_BYTES + _LATENT_BYTES + bits / 8
                     place = (*self._place(study, name), dataset)
+                    scored = dataset == scored_on(self.settings, study, name)
+                    tokens *= 1 + (len(self.members(name)) if scored else 0)
                     flop = tokens * encoding_flop(sae)
                     found[place] = CodesNeed(*place, tokens, active, round(tokens * active * a_code), flop)
         return list(found.values())
