@@ -32,6 +32,8 @@ rule segmentation_arms:
             SETTINGS.interventions,
             "visae.interventions.segmentation",
             layer=edited_layer(wildcards),
+            min_purity=SETTINGS.features.min_purity,
+            manual=STUDIES[wildcards.study].manual.get(wildcards.sae, {}),
         ),
     message:
         "Editing latents of {wildcards.sae} and measuring segmentation, study {wildcards.study}"

@@ -18,7 +18,7 @@ from visae.features.codes import encode_store
 from visae.interventions.arms import ARMS
 from visae.interventions.classification import central_quarter, classification_edits
 from visae.interventions.segmentation import segmentation_arms
-from visae.interventions.targets import Target, image_aucs, largest_values, with_controls
+from visae.interventions.targets import Activity, Target, drawn_controls, image_aucs, latent_activity
 from visae.sae import SparseAutoencoder, save_sae
 from visae.sae.relu import Relu
 from visae.vision.model import ModelCard, prepare_model
@@ -164,21 +164,80 @@ def test_the_planted_latent_takes_its_class_away_and_nothing_else(arms):
     _, table, _ = arms
     automatic = table.filter(pl.col("arm") == "automatic", pl.col("class_name") != "class 1")
     strong = automatic.filter(pl.col("scale") == -2.0)
-    assert strong["target_change"].to_list() == [1.0] * 3  # the two classes, and the mean over all three
-    assert strong["other_change"].to_list() == [0.0] * 3
+    assert strong["target_change"].to_list() == [1.0] * 4  # the two classes, and the mean and pool of all three
+    assert strong["other_change"].to_list() == [0.0] * 4
     off = automatic.filter(pl.col("scale") == 0.0, pl.col("class_id").is_not_null())
     assert off["target_change"].to_list() == [1.0, 1.0]
     assert off["selectivity_low"].to_list() == [1.0, 1.0]
-    assert automatic["latent"].drop_nulls().unique().sort().to_list() == [11, 12]
+    assert automatic["latents"].drop_nulls().unique().sort().to_list() == [[11], [12]]
 
 
 def test_controls_do_next_to_nothing_where_the_truth_is_planted(arms):
     _, table, _ = arms
     planted_classes = table.filter(pl.col("class_id") > 1)  # class 1 is also what a patch without any cause gives
-    for arm in ("none", "reconstruction", "random_latent"):
-        assert planted_classes.filter(arm=arm)["target_change"].to_list() == [0.0] * 4
-    assert planted_classes.filter(arm="random_vector", scale=0.0)["target_change"].to_list() == [0.0] * 2
-    assert table.filter(pl.col("arm") != "automatic")["latent"].null_count() == len(ARMS) * 8 - 8
+    for arm in ("none", "reconstruction", "random_latent", "frequency_matched"):
+        rows = planted_classes.filter(arm=arm, size="natural")
+        assert rows["target_change"].to_list() == [0.0] * 4
+    rows = planted_classes.filter(arm="random_vector", scale=0.0)
+    assert rows["target_change"].to_list() == [0.0] * 4
+
+
+def test_every_arm_is_run_at_every_size_and_scale_on_the_same_patches(arms):
+    _, table, summary = arms
+    sizes = {arm: ["natural"] if arm in ("none", "automatic") else ["matched", "natural"] for arm in ARMS}
+    del sizes["manual"]
+    assert {key[0]: sorted(rows["size"].unique()) for key, rows in table.group_by("arm")} == sizes
+    for _, rows in table.group_by("class_name", "scale"):
+        assert len(rows) == sum(len(found) for found in sizes.values())
+        assert rows.select("n_target", "n_other", "n_images").n_unique() == 1
+    assert all(c["arms_not_measurable"] == [] for c in summary["classes"])
+
+
+def test_other_ways_of_choosing_find_the_planted_latents(arms):
+    _, table, _ = arms
+    for arm in ("latent_by_auc", "latent_by_gradient"):
+        chosen = table.filter(arm=arm, size="natural", scale=0.0).drop_nulls("class_id").sort("class_id")
+        assert chosen["latents"].to_list() == [[10], [11], [12]]
+    # What the head reads of these classes are the planted directions, and so are the differences of their means.
+    supervised = table.filter(pl.col("class_id") > 1, arm="head_weight", size="matched", scale=-2.0)
+    assert supervised["target_change"].to_list() == [1.0, 1.0]
+    assert table.filter(pl.col("class_id") > 1, arm="class_difference", size="matched")["target_change"].min() > 0.9
+
+
+def test_paired_tests_tell_the_planted_latent_from_the_controls(arms):
+    _, table, _ = arms
+    classes = table.filter(pl.col("class_id") > 1, pl.col("scale") == -2.0)
+    for arm in ("none", "random_vector", "random_latent", "frequency_matched"):
+        found = classes.filter(arm=arm, size="natural")
+        assert (found["p"] <= 0.05).all()
+        assert (found["q"] >= found["p"]).all()
+    # An arm that edits the very same is not beaten.
+    same = classes.filter(arm="latent_by_auc")
+    assert same["p"].to_list() == [1.0] * len(same)
+    assert classes.filter(arm="automatic")["p"].null_count() == 2
+
+
+def test_miou_falls_with_the_class(planted, arms):
+    _, table, _ = arms
+    rows = table.filter(class_name="class 2", scale=-2.0)
+    assert rows.filter(arm="none")["miou_change"].to_list() == [0.0]
+    row = rows.filter(arm="automatic").row(0, named=True)
+    measured = planted.classes[N_FIT:]
+    pictures = measured[(measured == 1).any(axis=1)]
+    before, after = pictures.copy(), np.where(pictures == 1, 0, pictures)  # suppressed patches become class 1
+    ious = [
+        np.nanmean(
+            [
+                ((seen == c) & (pictures == c)).sum() / union
+                if (union := (((seen == c) | (pictures == c)) & (pictures >= 0)).sum())
+                else np.nan
+                for c in range(N_CLASSES)
+            ]
+        )
+        for seen in (before, after)
+    ]
+    assert row["miou_change"] == pytest.approx(ious[1] - ious[0])
+    assert row["miou_change_low"] <= row["miou_change"] <= row["miou_change_high"] < 0
 
 
 def test_what_is_counted_is_what_was_planted(planted, arms):
@@ -191,7 +250,7 @@ def test_what_is_counted_is_what_was_planted(planted, arms):
         assert row["n_other"] == images.sum() * PATCHES - row["n_target"]
         assert row["n_images"] == images.sum()
     assert summary["not_measurable"] == [
-        {"id": 9, "name": "never", "reason": "no latent was chosen for it on the fit split"}
+        {"id": 9, "name": "never", "reason": "no latent that is active on the selection split was chosen for it there"}
     ]
     assert json.loads((output / "summary.json").read_text()) == summary
     assert summary["provenance"]["settings"] == asdict(SETTINGS)
@@ -199,9 +258,11 @@ def test_what_is_counted_is_what_was_planted(planted, arms):
 
 def test_the_mean_row_is_the_mean_over_classes(arms):
     _, table, _ = arms
-    for (arm, scale), rows in table.group_by("arm", "scale"):
-        mean = rows.filter(class_name="mean").row(0, named=True)
-        classes = rows.filter(pl.col("class_name") != "mean")
+    for (arm, _size, scale), rows in table.group_by("arm", "size", "scale"):
+        mean, pooled = (rows.filter(class_name=name).row(0, named=True) for name in ("mean", "pooled"))
+        classes = rows.drop_nulls("class_id")
+        weighted = (classes["target_change"] * classes["n_target"]).sum() / classes["n_target"].sum()
+        assert pooled["target_change"] == pytest.approx(weighted)
         for share in ("target_change", "other_change", "selectivity"):
             assert mean[share] == pytest.approx(classes[share].mean()), (arm, scale)
             assert mean[f"{share}_low"] <= mean[share] <= mean[f"{share}_high"]
@@ -210,7 +271,7 @@ def test_the_mean_row_is_the_mean_over_classes(arms):
 def test_suppressed_patches_become_what_is_left(arms):
     output, _, _ = arms
     becomes = pl.read_parquet(output / "becomes.parquet")
-    totals = becomes.group_by("arm", "class_name", "scale").agg(pl.col("share").sum())
+    totals = becomes.group_by("arm", "size", "class_name", "scale").agg(pl.col("share").sum())
     np.testing.assert_allclose(totals["share"], 1)
     gone = becomes.filter(arm="automatic", class_name="class 2", scale=0.0)
     assert gone.select("class_name_after", "share").rows() == [("class 1", 1.0)]
@@ -260,7 +321,8 @@ def test_suppressing_the_planted_latent_takes_the_class_from_the_probe(edits):
         assert (row["accuracy_before"], row["accuracy_after"], row["flip_share"]) == (1.0, 0.0, 1.0)
         assert row["n_images"] == 3
         assert row["probability_change"] == pytest.approx(row["probability_after"] - row["probability_before"])
-        random = table.filter(edit="suppress", arm="random_latent", class_id=class_id, scale=0.0).row(0, named=True)
+        random = table.filter(edit="suppress", arm="random_latent", size="natural", class_id=class_id, scale=0.0)
+        random = random.row(0, named=True)
         assert abs(random["probability_change"]) < 0.05
 
 
@@ -268,7 +330,7 @@ def test_inserting_the_planted_latent_raises_its_class(edits):
     _, table, _ = edits
     for class_id in (1, 2, 3):
         inserted = table.filter(edit="insert", arm="automatic", class_id=class_id).row(0, named=True)
-        control = table.filter(edit="insert", arm="random_latent", class_id=class_id).row(0, named=True)
+        control = table.filter(edit="insert", arm="random_latent", size="natural", class_id=class_id).row(0, named=True)
         assert inserted["probability_change_low"] > control["probability_change_high"]
         assert inserted["n_images"] == 6
         assert inserted["scale"] == SETTINGS.insert_scale
@@ -296,23 +358,29 @@ def test_auc_is_scikit_learns(planted):
     for class_id, latent, auc in found.iter_rows():
         expected = roc_auc_score(planted.labels[:N_FIT] == class_id, peaks[:, latent])
         assert auc == pytest.approx(expected), (class_id, latent)
-    largest = largest_values(planted.folder / "codes/manifest.json", range(N_FIT))
-    np.testing.assert_allclose([largest.get(k, 0) for k in range(WIDTH)], peaks.max(axis=0), rtol=1e-6)
+    activity = latent_activity(planted.folder / "codes/manifest.json", range(N_FIT))
+    np.testing.assert_allclose([activity.largest.get(k, 0) for k in range(WIDTH)], peaks.max(axis=0), rtol=1e-6)
+    assert sum(activity.count.values()) == len(codes)
 
 
-def test_controls_are_no_classs_latent_and_do_not_depend_on_other_classes():
-    largest = {k: 1.0 + k for k in range(20)}
-    targets = [Target(1, "a", 3, 0.5), Target(2, "b", 4, 0.5)]
-    drawn = with_controls(targets, largest, d_model=8, draws=5, seed=0, device=torch.device("cpu"))
+def test_controls_are_no_classs_latents_and_do_not_depend_on_other_classes():
+    counts = {k: 2**k for k in range(40)}
+    activity = Activity(counts, {k: 1.0 + k for k in range(40)})
+    targets = [Target(1, "a", (3, 30), 0.5), Target(2, "b", (4,), 0.5)]
+    drawn = drawn_controls(targets, activity, draws=5, seed=0)
     for target in targets:
-        latents = drawn[target.class_id].latents
-        assert latents[0] == target.latent
-        assert len(set(latents)) == 6
-        assert not {3, 4} & set(latents[1:])
-        assert drawn[target.class_id].largest.tolist() == [1.0 + k for k in latents]
-        torch.testing.assert_close(drawn[target.class_id].vectors.norm(dim=1), torch.ones(5))
+        controls = drawn[target.class_id]
+        for draws in (controls.random, controls.frequency_matched):
+            assert [len(latents) for latents in draws] == [len(target.latents)] * 5
+            used = [latent for latents in draws for latent in latents]
+            assert len(set(used)) == len(used)
+            assert not {3, 4, 30} & set(used)
+    # Frequencies are powers of two, so the nearest in log frequency are the neighbours in number.
+    assert all(latents[0] < 13 and abs(latents[1] - 30) < 7 for latents in drawn[1].frequency_matched)
+    alone = drawn_controls([targets[0], Target(9, "c", (4,), 0.5)], activity, draws=5, seed=0)
+    assert alone[1] == drawn[1]
     with pytest.raises(DataError, match="random_draws"):
-        with_controls(targets, {3: 1.0, 4: 1.0, 5: 1.0}, d_model=8, draws=2, seed=0, device=torch.device("cpu"))
+        drawn_controls(targets, Activity({3: 1, 4: 1, 5: 1, 30: 1}, {}), draws=2, seed=0)
 
 
 @pytest.mark.parametrize(("grid", "size"), [((16, 16), 64), ((4, 4), 4), ((1, 2), 1), ((7, 7), 9)])
