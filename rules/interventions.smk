@@ -15,6 +15,8 @@ rule segmentation_arms:
         arms=f"{INTERVENTIONS}/segmentation/arms.parquet",
         becomes=f"{INTERVENTIONS}/segmentation/becomes.parquet",
         maps=f"{INTERVENTIONS}/segmentation/maps.parquet",
+        doses=f"{INTERVENTIONS}/segmentation/doses.parquet",
+        untrained=f"{INTERVENTIONS}/segmentation/untrained.parquet",
         summary=f"{INTERVENTIONS}/segmentation/summary.json",
     log:
         f"logs/{INTERVENTIONS}/segmentation/summary.json.log",

@@ -1,7 +1,7 @@
 """Whole experiments on a model whose truth is planted, and on a ViT with random weights."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from visae.activations.given import write_store
 from visae.config.settings import InterventionSettings, ModelSettings
-from visae.errors import DataError
+from visae.errors import DataError, ModelError
 from visae.features.codes import encode_store
 from visae.interventions.arms import ARMS
 from visae.interventions.classification import central_quarter, classification_edits
@@ -25,7 +25,16 @@ from visae.vision.model import ModelCard, prepare_model
 
 N_CLASSES, N_FIT, N_MEASURE, PATCHES, WIDTH = 3, 12, 9, 16, 24
 LAST, MIDDLE = 5, 4
-SETTINGS = InterventionSettings(scales=[-2.0, 0.0], bootstrap=50, batch_size=8, random_draws=2)
+SETTINGS = InterventionSettings(
+    scales=[-2.0, 0.0],
+    bootstrap=50,
+    batch_size=8,
+    random_draws=2,
+    doses=[-2.0, -0.5, 0.0, 1.0],
+    dose_quantiles=[0.5],
+    untrained=39,
+    sample=4,
+)
 
 
 @pytest.fixture(scope="module")
@@ -134,11 +143,11 @@ def shared(planted, layer):
     }
 
 
-def run_segmentation(planted, output, layer=LAST, seed=0):
+def run_segmentation(planted, output, layer=LAST, seed=0, settings=SETTINGS, **more):
     f = planted.folder
     own = {"scores": f / "scores.parquet", "patch_labels": f / "patch_labels.parquet"}
     own |= {"head_metrics": f / "head/metrics.json", "output": output, "seed": seed}
-    return segmentation_arms(SETTINGS, **shared(planted, layer), **own)
+    return segmentation_arms(settings, **{**shared(planted, layer), **own, **more})
 
 
 def run_classification(planted, output, layer=LAST):
@@ -238,6 +247,115 @@ def test_miou_falls_with_the_class(planted, arms):
     ]
     assert row["miou_change"] == pytest.approx(ious[1] - ious[0])
     assert row["miou_change_low"] <= row["miou_change"] <= row["miou_change_high"] < 0
+
+
+def test_doses_tell_when_the_planted_class_goes(planted, arms):
+    output, _, summary = arms
+    doses = pl.read_parquet(output / "doses.parquet")
+    own = doses.filter(arm="automatic", class_name="class 2", unit="largest").sort("dose")
+    assert own["dose"].to_list() == SETTINGS.doses
+    assert own["target_change"].to_list() == [1.0, 1.0, 1.0, 0.0]
+    assert own["n_images"].to_list() == [SETTINGS.sample] * 4
+    median = doses.filter(arm="automatic", class_name="class 2", unit="quantile").row(0, named=True)
+    codes = pl.concat([pl.read_parquet(p) for p in sorted((planted.folder / "codes").glob("*.parquet"))])
+    values = codes.filter(pl.col("image_id") < N_FIT, latent=11)["value"]
+    assert (median["dose"], median["scale"]) == (0.5, pytest.approx(values.median() / values.max(), rel=1e-5))
+    assert median["target_change"] == 0.0  # the middle of what it naturally is
+    # Patches without their class are shorter than most natural ones; those at twice minus its largest are longer.
+    assert own["natural_norm_share"].to_list()[0] == 0.0
+    assert own["natural_norm_share"].to_list()[2] == 1.0
+    below = next(
+        found
+        for found in summary["responses"]
+        if (found["arm"], found["class_name"], found["side"]) == ("automatic", "class 2", "below")
+    )
+    assert below["half_dose"] == 0.0
+    assert below["monotonicity"] is None  # at 0 it is gone already
+    mean = doses.filter(arm="automatic", class_name="mean", unit="largest").sort("dose")
+    each = doses.filter(pl.col("class_id").is_not_null(), arm="automatic", dose=-2.0)
+    assert mean["target_change"][0] == pytest.approx(each["target_change"].mean())
+
+
+def test_planted_latents_do_more_than_those_of_untrained_dictionaries(arms):
+    output, _, summary = arms
+    table = pl.read_parquet(output / "untrained.parquet")
+    assert table.group_by("class_id").len()["len"].to_list() == [1 + SETTINGS.untrained] * 3
+    for found in summary["classes"][1:]:
+        values = table.filter(class_id=found["id"]).sort("dictionary")["selectivity"]
+        p = (1 + (values[1:] >= values[0]).sum()) / (1 + SETTINGS.untrained)
+        assert found["p_untrained"] == pytest.approx(p)
+        assert found["q_untrained"] >= found["p_untrained"]
+    called = [found["significant"] for found in summary["classes"]]
+    assert summary["significant_share"] == pytest.approx(np.mean(called))
+
+
+def test_a_class_that_no_picture_has_is_not_measurable(planted, tmp_path):
+    labels = pl.read_parquet(planted.folder / "patch_labels.parquet")
+    of_measured = (pl.col("image_id") >= N_FIT) & (pl.col("label") == 2)
+    labels.with_columns(pl.when(of_measured).then(0).otherwise("label").cast(pl.Int16).alias("label")).write_parquet(
+        tmp_path / "labels.parquet"
+    )
+    summary = run_segmentation(planted, tmp_path, patch_labels=tmp_path / "labels.parquet")
+    missing = {found["name"]: found["reason"] for found in summary["not_measurable"]}
+    assert missing["class 2"] == "no patch of the measured split is labelled with it"
+    for name in ("arms", "becomes", "doses", "untrained"):
+        assert 2 not in pl.read_parquet(tmp_path / f"{name}.parquet")["class_id"].to_list()
+
+
+def test_a_chosen_latent_that_never_fires_is_not_measurable(planted, tmp_path):
+    scores = pl.read_parquet(planted.folder / "scores.parquet")
+    silent = pl.when(pl.col("class_id") == 3).then(20).otherwise("latent").cast(pl.Int32).alias("latent")
+    scores.with_columns(silent).write_parquet(tmp_path / "scores.parquet")
+    summary = run_segmentation(planted, tmp_path, scores=tmp_path / "scores.parquet")
+    missing = {found["name"]: found["reason"] for found in summary["not_measurable"]}
+    assert missing["class 3"] == "no latent that is active on the selection split was chosen for it there"
+    assert 3 not in pl.read_parquet(tmp_path / "arms.parquet")["class_id"].to_list()
+
+
+@pytest.mark.parametrize(
+    ("manual", "message"),
+    [
+        ({"class 1": [20]}, "latent 20 is never active"),
+        ({"class 1": [WIDTH]}, f"latents 0 to {WIDTH - 1}"),
+        ({"class 1": []}, f"latents 0 to {WIDTH - 1}"),
+        ({"sky": [1]}, "'sky' is no class of the head"),
+    ],
+)
+def test_latents_named_by_hand_have_to_be_there(planted, tmp_path, manual, message):
+    with pytest.raises(DataError, match=message):
+        run_segmentation(planted, tmp_path, manual=manual)
+
+
+def test_latents_named_by_hand_are_an_arm_of_their_own(planted, tmp_path):
+    settings = replace(SETTINGS, arms=["random_latent"], doses=[], untrained=0)
+    summary = run_segmentation(planted, tmp_path, settings=settings, manual={"class 2": [11, 3]})
+    table = pl.read_parquet(tmp_path / "arms.parquet")
+    assert set(table["arm"]) == {"none", "random_latent", "manual", "automatic"}
+    named = table.filter(arm="manual", size="natural", scale=-2.0, class_id=2).row(0, named=True)
+    assert (named["latents"], named["target_change"]) == ([11, 3], 1.0)
+    assert table.filter(arm="manual", class_id=1).is_empty()
+    assert pl.read_parquet(tmp_path / "doses.parquet").is_empty()
+    assert summary["significant_share"] is None
+
+
+def test_a_head_of_another_model_is_refused(planted, tmp_path):
+    (tmp_path / "metrics.json").write_bytes((planted.folder / "head/metrics.json").read_bytes())
+    save_file({"weight": torch.zeros(4, 7), "bias": torch.zeros(4)}, tmp_path / "weights.safetensors")
+    with pytest.raises(ModelError, match=r"reads 7 values .* it is the head of another model"):
+        run_segmentation(planted, tmp_path, head_metrics=tmp_path / "metrics.json")
+
+
+def test_several_latents_of_a_class_are_edited_together_and_pictures_can_be_few(planted, tmp_path):
+    scores = pl.read_parquet(planted.folder / "scores.parquet")
+    second = scores.with_columns(
+        pl.lit(1, dtype=pl.Int16).alias("rank"), (pl.col("latent") - 10).cast(pl.Int32).alias("latent")
+    )
+    pl.concat([scores, second]).write_parquet(tmp_path / "scores.parquet")
+    settings = replace(SETTINGS, latents_per_class=2, images=3, doses=[], untrained=0)
+    run_segmentation(planted, tmp_path, settings=settings, scores=tmp_path / "scores.parquet")
+    table = pl.read_parquet(tmp_path / "arms.parquet").filter(class_id=2, scale=-2.0)
+    own = table.filter(arm="automatic").row(0, named=True)
+    assert (own["latents"], own["target_change"], own["n_images"]) == ([11, 1], 1.0, 3)
 
 
 def test_what_is_counted_is_what_was_planted(planted, arms):

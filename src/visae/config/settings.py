@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
-# The sections of data sets, SAEs and sweeps have modules of their own, and are imported from here like all others.
+# The sections of data sets, SAEs, sweeps and interventions have modules of their own, and are imported from here like
+# all others.
 from visae.config.datasets import (  # noqa: F401
     ActivationsSettings,
     AnyDataset,
@@ -24,6 +25,7 @@ from visae.config.datasets import (  # noqa: F401
     WebDatasetSettings,
 )
 from visae.config.fields import setting
+from visae.config.interventions import InterventionSettings
 from visae.config.saes import (  # noqa: F401
     AnySae,
     ArchetypalSettings,
@@ -104,7 +106,7 @@ class ModelSettings(ModelIdentity):
         return ModelSettings(**kept, dtype=self.dtype)
 
 
-# --- features, heads, interventions, figures -----------------------------------------------------
+# --- features, heads, figures -----------------------------------------------------
 
 
 # Keys of FeatureSettings that scores alone depend on.
@@ -177,73 +179,6 @@ class HeadSettings:
 
     probe: ProbeSettings = setting("Classification.", ProbeSettings())
     segmentation: SegmentationHeadSettings = setting("Segmentation.", SegmentationHeadSettings())
-
-
-@dataclass(frozen=True, kw_only=True)
-class InterventionSettings:
-    """What is edited, how strongly, and how it is judged."""
-
-    scales: list[float] = setting(
-        "Values that the latent is set to, as multiples of its largest on the selection split; 0 suppresses.",
-        [-2.0, 0.0],
-    )
-    insert_scale: float = setting("Multiple of the largest value at which a latent is inserted.", 1.0)
-    arms: list[
-        Literal[
-            "reconstruction",
-            "random_vector",
-            "random_latent",
-            "frequency_matched",
-            "neuron",
-            "class_difference",
-            "head_weight",
-            "latent_by_auc",
-            "latent_by_gradient",
-        ]
-    ] = setting(
-        "What the class's latents are compared with, each at its natural size and with the length of their change on "
-        "each patch: the SAE's reconstruction, a vector and a latent drawn at random, a latent drawn among those about "
-        "as often active, the raw neuron that tells the class best, the difference between the class's mean patch "
-        "and all others', the direction in which the head reads the class, and the latents that another way of "
-        "choosing takes. No edit, and the study's `manual` latents, are always compared.",
-        [
-            "reconstruction",
-            "random_vector",
-            "random_latent",
-            "frequency_matched",
-            "neuron",
-            "class_difference",
-            "head_weight",
-            "latent_by_auc",
-            "latent_by_gradient",
-        ],
-    )
-    choose_by: Literal["f1", "auc", "gradient"] = setting(
-        "How a class's latents are chosen on split train: by the F1 or the area under the ROC curve with which they "
-        "find its patches, or by their activation times the gradient of the class's log odds there.",
-        "f1",
-    )
-    latents_per_class: int = setting(
-        "Latents of a class that are edited at once, the best first.", 1, minimum=1, maximum=5
-    )
-    random_draws: int = setting(
-        "Random vectors, random latents and frequency-matched latents drawn per class; their mean is shown.",
-        2,
-        minimum=1,
-    )
-    images: int | None = setting(
-        "Pictures of each class on which segmentation is edited, at most; more are drawn from. Without a number, all.",
-        None,
-        minimum=1,
-    )
-    bootstrap: int = setting(
-        "Resamples of pictures behind each confidence interval, and sign flips behind each paired test.",
-        1000,
-        minimum=10,
-    )
-    batch_size: int = setting("Pictures edited at once.", 32, minimum=1)
-    insert_images: int = setting("Pictures of other classes into which each class's latent is inserted.", 32, minimum=1)
-    seed: int = setting("Seed of the random arms and of the bootstrap.", 0, minimum=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -153,6 +153,8 @@ class Outcome:
         Scales that the outcome stands for.
     draws
         How many draws the arm has; shares are means over them.
+    change
+        (n, d_model) what was added to the edited patches.
     after
         What `read` gives, (b, ...).
     """
@@ -162,6 +164,7 @@ class Outcome:
     scales: tuple[float, ...]
     draw: int
     draws: int
+    change: Tensor
     after: Tensor
 
 
@@ -175,6 +178,7 @@ def outcomes(
     before: Tensor,
     read: Callable[[Tensor], Tensor],
     batch_size: int = 32,
+    sizes: Sequence[str] = SIZES,
 ) -> Iterator[Outcome]:
     """Edit a batch by every arm, size, scale and draw, and read the results.
 
@@ -190,16 +194,20 @@ def outcomes(
         What `read(tokens)` gave.
     read
         Resumes the network from tokens and reads a head.
+    sizes
+        Of the controls; the automatic arm is run at its natural one.
     """
     # Run in full, and in the batch in which `before` was read, as proof that resuming gives the same again.
-    yield Outcome("none", NATURAL, scales, 0, 1, read(with_rows(tokens, patches, here.rows)))
-    plan = list(_plan(draws, scales))
+    nothing = torch.zeros_like(here.rows)
+    yield Outcome("none", NATURAL, scales, 0, 1, nothing, read(with_rows(tokens, patches, here.rows)))
+    plan = list(_plan(draws, scales, sizes))
+    changes: list[Tensor] = []
     touched: list[Tensor] = []
 
     def edited() -> Iterator[Tensor]:
         for arm, size, group, draw in plan:
-            change = _change(here, draws, arm, size, group[0], draw)
-            changed = with_rows(tokens, patches, moved(here.rows, change))
+            changes.append(_change(here, draws, arm, size, group[0], draw))
+            changed = with_rows(tokens, patches, moved(here.rows, changes[-1]))
             touched.append((tokens != changed).flatten(1).any(dim=1))
             yield changed[touched[-1]]
 
@@ -208,13 +216,17 @@ def outcomes(
         after = before.clone()
         if len(result):
             after[touched[number]] = result
-        yield Outcome(arm, size, group, draw, len(draws[arm]), after)
+        yield Outcome(arm, size, group, draw, len(draws[arm]), changes[number], after)
+        # Those of later edits are still to come; this one is not kept.
+        changes[number] = nothing
 
 
-def _plan(draws: Draws, scales: tuple[float, ...]) -> Iterator[tuple[str, str, tuple[float, ...], int]]:
+def _plan(
+    draws: Draws, scales: tuple[float, ...], sizes: Sequence[str]
+) -> Iterator[tuple[str, str, tuple[float, ...], int]]:
     """Arm, size, scales and draw of each edit; the automatic arm matches itself."""
     for arm, changes in draws.items():
-        for size in SIZES if arm != AUTOMATIC else (NATURAL,):
+        for size in sizes if arm != AUTOMATIC else (NATURAL,):
             groups = [scales] if arm in WITHOUT_SCALE and size == NATURAL else [(scale,) for scale in scales]
             for group in groups:
                 for draw in range(len(changes)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,10 +81,12 @@ def neurons(sae: SparseAutoencoder, k: int) -> SparseAutoencoder:
     return _dictionary(sae, torch.cat([unit, -unit]), Neurons(min(k, 2 * sae.d_model)))
 
 
-def untrained(sae: SparseAutoencoder, k: int, seed: int) -> SparseAutoencoder:
-    """As many directions as an SAE has, drawn evenly from the sphere: what the variant `random` is."""
-    generator = torch.Generator().manual_seed(seed)
-    return _dictionary(sae, normalize(torch.randn(sae.width, sae.d_model, generator=generator)), Random(k))
+def untrained_dictionaries(sae: SparseAutoencoder, k: int, n: int, seed: int) -> Iterator[SparseAutoencoder]:
+    """Dictionaries as wide as an SAE with directions drawn evenly from the sphere: what the variant `random` is."""
+    for number in range(n):
+        own_seed = int(np.random.SeedSequence([seed, number, 7]).generate_state(1)[0])
+        generator = torch.Generator().manual_seed(own_seed)
+        yield _dictionary(sae, normalize(torch.randn(sae.width, sae.d_model, generator=generator)), Random(k))
 
 
 def _dictionary(sae: SparseAutoencoder, rows: Tensor, rule: Baseline) -> SparseAutoencoder:

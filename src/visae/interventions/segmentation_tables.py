@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from visae.features.resampling import benjamini_hochberg
 from visae.heads.bootstrap import resampling_weights
-from visae.interventions.arms import ARMS, AUTOMATIC, NATURAL
+from visae.interventions.arms import ARMS, AUTOMATIC, MATCHED, NATURAL
 from visae.interventions.counts import (
     MEASURES,
     ClassCounts,
@@ -25,6 +26,12 @@ from visae.interventions.counts import (
 )
 
 MEAN, POOLED = "mean", "pooled"
+ALPHA = 0.05
+"""False discovery rate at which a class is called significant."""
+
+CHANCE = ("random_vector", "random_latent", "frequency_matched")
+"""Arms that stand for chance: they know nothing of the class."""
+
 _ARMS_SCHEMA: dict[str, Any] = {
     "arm": pl.String,
     "size": pl.String,
@@ -100,6 +107,40 @@ def becomes_table(classes: list[ClassCounts], channel_names: list[str]) -> pl.Da
                 rows += [(*who, channel_names[k], float(turned[k])) for k in np.flatnonzero(turned)]
     schema = {name: _ARMS_SCHEMA[name] for name in ("arm", "size", "class_name", "class_id", "scale")}
     return pl.DataFrame(rows, schema=schema | {"class_name_after": pl.String, "share": pl.Float64}, orient="row")
+
+
+def untrained_table(ranked: Mapping[int, NDArray[np.float64]], classes: Mapping[int, str]) -> pl.DataFrame:
+    """One row a class and dictionary, 0 the tested one: the selectivity of its latents; null where it found none."""
+    rows = [
+        (classes[class_id], class_id, number, float(value) if np.isfinite(value) else None)
+        for class_id, values in ranked.items()
+        for number, value in enumerate(values)
+    ]
+    schema = {"class_name": pl.String, "class_id": pl.Int32, "dictionary": pl.Int32, "selectivity": pl.Float64}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def significance(
+    table: pl.DataFrame, rank_tests: Mapping[int, dict[str, float]], scale: float
+) -> dict[int, dict[str, Any]]:
+    """Say of each ranked class whether its latents are more selective than chance, by class id.
+
+    They are where, at false discovery rates of at most ALPHA, they do more than the latents of untrained dictionaries
+    and more than each arm of CHANCE that was run, as long on each patch.
+
+    Parameters
+    ----------
+    table
+        What `arms_table` gives.
+    scale
+        Of the paired tests.
+    """
+    controls = table.filter(pl.col("arm").is_in(CHANCE), pl.col("class_id").is_not_null(), size=MATCHED, scale=scale)
+    worst = dict(controls.group_by("class_id").agg(pl.col("q").max()).iter_rows())
+    return {
+        class_id: {**test, "significant": max(test["q_untrained"], worst.get(class_id, 0)) <= ALPHA}
+        for class_id, test in rank_tests.items()
+    }
 
 
 def over_classes(table: pl.DataFrame) -> list[dict[str, Any]]:
