@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CORES ?= all
 CONFIG ?= config/config.yaml
 
-.PHONY: demo test test-fast lint format docs bench bench-trainer bench-features bench-quality clean help
+.PHONY: demo test test-fast lint format docs bench bench-trainer bench-features bench-interventions bench-quality clean help
 
 help:
 	@echo "make demo       run the embedded study: pictures to causal figures, 6 to 7 minutes on 2 cores"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench      compare with peers from PyPI; the tables in docs are its output"
 	@echo "make bench-trainer  training speed beside other packages"
 	@echo "make bench-features  describing latents beside saev and DuckDB"
+	@echo "make bench-interventions  arms of edits beside a full forward pass an arm"
 	@echo "make bench-quality  reconstruction beside other packages at equal sparsity; goes on where it was stopped"
 
 $(VENV)/.ready: requirements.txt pyproject.toml
@@ -64,6 +65,9 @@ bench-trainer: $(VENV)/.ready-dev
 
 bench-features: $(VENV)/.ready-dev
 	$(BIN)/python bench/features.py
+
+bench-interventions: $(VENV)/.ready-dev
+	$(BIN)/python bench/interventions.py
 
 bench-quality: $(VENV)/.ready-dev
 	$(BIN)/python bench/quality.py

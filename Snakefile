@@ -107,6 +107,11 @@ PICTURES = (
         if has_masks(path.split("/")[-2])
     ]
     + over_studies(f"{MEASURED}/segmentation_arms.png", dataset="segmentation")
+    + (
+        over_studies(f"{MEASURED}/dose_response.png", dataset="segmentation")
+        if SETTINGS.interventions.doses
+        else []
+    )
     + over_studies(f"{MEASURED}/segmentation_maps.png", dataset="segmentation")
     + over_studies(f"{MEASURED}/classification_edits.png", dataset="classification")
 )

@@ -11,6 +11,7 @@ localrules:
     class_latents_figure,
     score_nulls_figure,
     segmentation_arms_figure,
+    dose_response_figure,
     segmentation_maps_figure,
     classification_edits_figure,
     report,
@@ -235,6 +236,30 @@ rule segmentation_arms_figure:
         "Drawing what edits of {wildcards.sae} do to segmentation"
     script:
         "../scripts/figures/segmentation_arms.py"
+
+
+rule dose_response_figure:
+    input:
+        doses=f"{INTERVENTIONS}/segmentation/doses.parquet",
+    output:
+        **drawn(
+            f"{MEASURED}/dose_response",
+            "dose_response",
+            "Interventions",
+            "dose and response",
+        ),
+    log:
+        f"logs/{MEASURED}/dose_response.log",
+    benchmark:
+        f"benchmarks/{MEASURED}/dose_response.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec(SETTINGS.figures.style(), "visae.figures.dose_response"),
+    message:
+        "Drawing dose and response of edits of {wildcards.sae}"
+    script:
+        "../scripts/figures/dose_response.py"
 
 
 rule segmentation_maps_figure:

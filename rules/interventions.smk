@@ -15,6 +15,8 @@ rule segmentation_arms:
         arms=f"{INTERVENTIONS}/segmentation/arms.parquet",
         becomes=f"{INTERVENTIONS}/segmentation/becomes.parquet",
         maps=f"{INTERVENTIONS}/segmentation/maps.parquet",
+        doses=f"{INTERVENTIONS}/segmentation/doses.parquet",
+        untrained=f"{INTERVENTIONS}/segmentation/untrained.parquet",
         summary=f"{INTERVENTIONS}/segmentation/summary.json",
     log:
         f"logs/{INTERVENTIONS}/segmentation/summary.json.log",
@@ -32,6 +34,8 @@ rule segmentation_arms:
             SETTINGS.interventions,
             "visae.interventions.segmentation",
             layer=edited_layer(wildcards),
+            min_purity=SETTINGS.features.min_purity,
+            manual=STUDIES[wildcards.study].manual.get(wildcards.sae, {}),
         ),
     message:
         "Editing latents of {wildcards.sae} and measuring segmentation, study {wildcards.study}"

@@ -19,6 +19,8 @@ with running_job(globals()) as job:
         index_path=Path(job.input.index),
         patch_labels=Path(job.input.labels),
         output=Path(job.output.summary).parent,
+        min_purity=job.spec["min_purity"],
+        manual=job.spec["manual"],
         device=job.device,
         seed=job.seed,
     )

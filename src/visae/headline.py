@@ -78,14 +78,14 @@ def _interventions(folder: Path, sae: str) -> list[str]:
     arms = folder / "segmentation" / "arms.parquet"
     if not arms.is_file():
         return []
-    mean = pl.read_parquet(arms).filter(pl.col("class_name") == "mean")
+    mean = pl.read_parquet(arms).filter(pl.col("class_name") == "mean", pl.col("class_id").is_null())
     lines = [
         "",
         f"  Editing one latent of {sae} on a class's patches: share whose prediction changes, class mean [95 %]:",
     ]
-    for row in mean.sort("scale", "arm").iter_rows(named=True):
+    for row in mean.sort("scale", "size", "arm").iter_rows(named=True):
         measured = f"target {_share(row, 'target_change')}, other {_share(row, 'other_change')}"
-        lines.append(f"    {row['arm']:16} at {row['scale']:+.1f} x max: {measured}")
+        lines.append(f"    {row['arm']:18} {row['size']} at {row['scale']:+.1f} x max: {measured}")
     return lines
 
 

@@ -14,7 +14,11 @@ from visae.activations.store import ActivationStore
 from visae.config.settings import ModelSettings, ScenesSettings
 from visae.data.images import pixels
 from visae.data.index import build_index, read_index
-from visae.errors import ModelError
+from visae.errors import DataError, ModelError
+from visae.interventions.edits import Edit, PredictedAs, Site, edited
+from visae.interventions.passes import edited_passes
+from visae.sae import SparseAutoencoder
+from visae.sae.topk import TopK
 from visae.vision.model import HookPoint, VisionModel, card_of, load_model, prepare_model
 from visae.vision.torchvision_guard import allow_cpu_torch
 from visae.vision.weights import created
@@ -195,6 +199,88 @@ def test_the_class_token_is_the_row_that_it_should_be(transformer: tuple[VisionM
     model.module.cls_token.data.copy_(kept)
     moved = (after - before).norm(dim=2)
     assert (moved.argmax(dim=1) == model.card.tokens(0).index(-1)).all()
+
+
+def small_sae(d_model: int) -> SparseAutoencoder:
+    """SAE with weights at random, active on most of what it reads."""
+    sae = SparseAutoencoder(d_model, 3 * d_model, TopK(8))
+    generator = torch.Generator().manual_seed(5)
+    for name in ("encoder_weight", "decoder_weight"):
+        weight = torch.randn(3 * d_model, d_model, generator=generator)
+        getattr(sae, name).data.copy_(torch.nn.functional.normalize(weight))
+    return sae.requires_grad_(False)
+
+
+def by_hooks(model: VisionModel, images: torch.Tensor, run: list[Edit], sites: dict[int, Site], layout: str):
+    """Final tokens of timm's own forward pass, with hooks that edit the outputs of layers."""
+    seen = (torch.arange(len(images)) % 2 == 0)[:, None].long()
+
+    def hook(layer: int):
+        def changed(_module, _inputs, output):
+            tokens = output
+            if layout == "stages":
+                d_model = model.card.layers[layer].d_model
+                last = output.shape[-1] == d_model and output.shape[1] != d_model
+                tokens = output.flatten(1, 2) if last else output.flatten(2).transpose(1, 2)
+            for edit in (edit for edit in run if edit.layer == layer):
+                n_patches = tokens.shape[1] - model.card.n_prefix
+                tokens = edited(tokens, edit, sites[layer], model.card.n_prefix, seen.expand(-1, n_patches))
+            if layout == "blocks":
+                return tokens
+            return (tokens if last else tokens.transpose(1, 2)).reshape(output.shape)
+
+        return changed
+
+    names = {layer: f"blocks.{layer}" for layer in sites}
+    if layout == "stages":
+        names = {layer: model.module.feature_info[layer]["module"] for layer in sites}
+    handles = [model.module.get_submodule(names[layer]).register_forward_hook(hook(layer)) for layer in sites]
+    with torch.inference_mode():
+        final = model(images)
+    for handle in handles:
+        handle.remove()
+    return final
+
+
+def check_edits(model: VisionModel) -> None:
+    """Runs of edits at one and at several layers are what hooks on the whole pass do."""
+    images, depth = pictures(model), model.card.depth
+    layers = [depth - 3, depth - 2, depth - 1]
+    sites = {layer: Site(layer, small_sae(model.card.layers[layer].d_model)) for layer in layers}
+    tokens = {point.layer: t for point, t in model.read(images, [HookPoint(layer) for layer in layers]).items()}
+    first, middle, last = layers
+    busy = {layer: int(sites[layer].sae.encode(tokens[layer].flatten(0, 1)).sum(0).argmax()) for layer in layers}
+    # Large next to the tokens, so that an edit that is lost or done twice shows.
+    size = {layer: 5 * float(tokens[layer].norm(dim=2).mean()) for layer in layers}
+    early = Edit(first, (busy[first], 0), amount=(size[first], -size[first]))
+    inside = Edit(middle, (busy[middle],), "add", size[middle], where="active")
+    late = Edit(last, (busy[last],), "scale", 9.0, where=(0,))
+    # In the one picture whose patches are all of channel 1 there is something to do, in the others nothing.
+    some = Edit(middle, (0,), amount=size[middle], where=PredictedAs(1))
+    runs = [[early], [inside, some], [some], [early, inside], [late, early, inside], [early, some, late], []]
+    predicted = (torch.arange(len(images)) % 2 == 0).long()[:, None].expand(-1, model.card.layers[middle].n_patches)
+    for batch_size in (2, 100):
+        found = list(edited_passes(model, sites.values(), tokens, runs, predicted=predicted, batch_size=batch_size))
+        assert len(found) == len(runs)
+        for run, final in zip(runs, found, strict=True):
+            wanted = by_hooks(model, images, run, sites, model.card.family)
+            assert (final - wanted).abs().max() < 10 * SAME_SUMS * max(1.0, float(wanted.abs().max())), run
+    plain = model(images)
+    assert (found[-1] - plain).abs().max() < SAME_SUMS * max(1.0, float(plain.abs().max()))
+    assert (found[0] - plain).abs().amax(dim=(1, 2)).min() > 1e-3
+    assert torch.equal((found[2] - plain).abs().amax(dim=(1, 2)) > 1e-3, torch.tensor([True, False, True]))
+    with pytest.raises(DataError, match="an SAE is given for layers"):
+        next(edited_passes(model, sites.values(), tokens, [[Edit(depth, (0,))]]))
+    with pytest.raises(DataError, match="tokens are given of"):
+        next(edited_passes(model, sites.values(), {last: tokens[last]}, [[early, late]]))
+
+
+def test_edits_at_several_layers_are_hooks_on_the_whole_pass(transformer: tuple[VisionModel, Family]) -> None:
+    check_edits(transformer[0])
+
+
+def test_edits_of_stages_are_hooks_on_the_whole_pass(convolutional: tuple[VisionModel, Family]) -> None:
+    check_edits(convolutional[0])
 
 
 def test_a_convolutional_networks_cells_are_its_tokens(convolutional: tuple[VisionModel, Family]) -> None:

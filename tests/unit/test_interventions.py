@@ -1,7 +1,7 @@
 """Whole experiments on a model whose truth is planted, and on a ViT with random weights."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,19 +13,28 @@ from sklearn.metrics import roc_auc_score
 
 from visae.activations.given import write_store
 from visae.config.settings import InterventionSettings, ModelSettings
-from visae.errors import DataError
+from visae.errors import DataError, ModelError
 from visae.features.codes import encode_store
 from visae.interventions.arms import ARMS
 from visae.interventions.classification import central_quarter, classification_edits
 from visae.interventions.segmentation import segmentation_arms
-from visae.interventions.targets import Target, image_aucs, largest_values, with_controls
+from visae.interventions.targets import Activity, Target, drawn_controls, image_aucs, latent_activity
 from visae.sae import SparseAutoencoder, save_sae
 from visae.sae.relu import Relu
 from visae.vision.model import ModelCard, prepare_model
 
 N_CLASSES, N_FIT, N_MEASURE, PATCHES, WIDTH = 3, 12, 9, 16, 24
 LAST, MIDDLE = 5, 4
-SETTINGS = InterventionSettings(scales=[-2.0, 0.0], bootstrap=50, batch_size=8, random_draws=2)
+SETTINGS = InterventionSettings(
+    scales=[-2.0, 0.0],
+    bootstrap=50,
+    batch_size=8,
+    random_draws=2,
+    doses=[-2.0, -0.5, 0.0, 1.0],
+    dose_quantiles=[0.5],
+    untrained=39,
+    sample=4,
+)
 
 
 @pytest.fixture(scope="module")
@@ -134,11 +143,11 @@ def shared(planted, layer):
     }
 
 
-def run_segmentation(planted, output, layer=LAST, seed=0):
+def run_segmentation(planted, output, layer=LAST, seed=0, settings=SETTINGS, **more):
     f = planted.folder
     own = {"scores": f / "scores.parquet", "patch_labels": f / "patch_labels.parquet"}
     own |= {"head_metrics": f / "head/metrics.json", "output": output, "seed": seed}
-    return segmentation_arms(SETTINGS, **shared(planted, layer), **own)
+    return segmentation_arms(settings, **{**shared(planted, layer), **own, **more})
 
 
 def run_classification(planted, output, layer=LAST):
@@ -164,21 +173,189 @@ def test_the_planted_latent_takes_its_class_away_and_nothing_else(arms):
     _, table, _ = arms
     automatic = table.filter(pl.col("arm") == "automatic", pl.col("class_name") != "class 1")
     strong = automatic.filter(pl.col("scale") == -2.0)
-    assert strong["target_change"].to_list() == [1.0] * 3  # the two classes, and the mean over all three
-    assert strong["other_change"].to_list() == [0.0] * 3
+    assert strong["target_change"].to_list() == [1.0] * 4  # the two classes, and the mean and pool of all three
+    assert strong["other_change"].to_list() == [0.0] * 4
     off = automatic.filter(pl.col("scale") == 0.0, pl.col("class_id").is_not_null())
     assert off["target_change"].to_list() == [1.0, 1.0]
     assert off["selectivity_low"].to_list() == [1.0, 1.0]
-    assert automatic["latent"].drop_nulls().unique().sort().to_list() == [11, 12]
+    assert automatic["latents"].drop_nulls().unique().sort().to_list() == [[11], [12]]
 
 
 def test_controls_do_next_to_nothing_where_the_truth_is_planted(arms):
     _, table, _ = arms
     planted_classes = table.filter(pl.col("class_id") > 1)  # class 1 is also what a patch without any cause gives
-    for arm in ("none", "reconstruction", "random_latent"):
-        assert planted_classes.filter(arm=arm)["target_change"].to_list() == [0.0] * 4
-    assert planted_classes.filter(arm="random_vector", scale=0.0)["target_change"].to_list() == [0.0] * 2
-    assert table.filter(pl.col("arm") != "automatic")["latent"].null_count() == len(ARMS) * 8 - 8
+    for arm in ("none", "reconstruction", "random_latent", "frequency_matched"):
+        rows = planted_classes.filter(arm=arm, size="natural")
+        assert rows["target_change"].to_list() == [0.0] * 4
+    rows = planted_classes.filter(arm="random_vector", scale=0.0)
+    assert rows["target_change"].to_list() == [0.0] * 4
+
+
+def test_every_arm_is_run_at_every_size_and_scale_on_the_same_patches(arms):
+    _, table, summary = arms
+    sizes = {arm: ["natural"] if arm in ("none", "automatic") else ["matched", "natural"] for arm in ARMS}
+    del sizes["manual"]
+    assert {key[0]: sorted(rows["size"].unique()) for key, rows in table.group_by("arm")} == sizes
+    for _, rows in table.group_by("class_name", "scale"):
+        assert len(rows) == sum(len(found) for found in sizes.values())
+        assert rows.select("n_target", "n_other", "n_images").n_unique() == 1
+    assert all(c["arms_not_measurable"] == [] for c in summary["classes"])
+
+
+def test_other_ways_of_choosing_find_the_planted_latents(arms):
+    _, table, _ = arms
+    for arm in ("latent_by_auc", "latent_by_gradient"):
+        chosen = table.filter(arm=arm, size="natural", scale=0.0).drop_nulls("class_id").sort("class_id")
+        assert chosen["latents"].to_list() == [[10], [11], [12]]
+    # What the head reads of these classes are the planted directions, and so are the differences of their means.
+    supervised = table.filter(pl.col("class_id") > 1, arm="head_weight", size="matched", scale=-2.0)
+    assert supervised["target_change"].to_list() == [1.0, 1.0]
+    assert table.filter(pl.col("class_id") > 1, arm="class_difference", size="matched")["target_change"].min() > 0.9
+
+
+def test_paired_tests_tell_the_planted_latent_from_the_controls(arms):
+    _, table, _ = arms
+    classes = table.filter(pl.col("class_id") > 1, pl.col("scale") == -2.0)
+    for arm in ("none", "random_vector", "random_latent", "frequency_matched"):
+        found = classes.filter(arm=arm, size="natural")
+        assert (found["p"] <= 0.05).all()
+        assert (found["q"] >= found["p"]).all()
+    # An arm that edits the very same is not beaten.
+    same = classes.filter(arm="latent_by_auc")
+    assert same["p"].to_list() == [1.0] * len(same)
+    assert classes.filter(arm="automatic")["p"].null_count() == 2
+
+
+def test_miou_falls_with_the_class(planted, arms):
+    _, table, _ = arms
+    rows = table.filter(class_name="class 2", scale=-2.0)
+    assert rows.filter(arm="none")["miou_change"].to_list() == [0.0]
+    row = rows.filter(arm="automatic").row(0, named=True)
+    measured = planted.classes[N_FIT:]
+    pictures = measured[(measured == 1).any(axis=1)]
+    before, after = pictures.copy(), np.where(pictures == 1, 0, pictures)  # suppressed patches become class 1
+    ious = [
+        np.nanmean(
+            [
+                ((seen == c) & (pictures == c)).sum() / union
+                if (union := (((seen == c) | (pictures == c)) & (pictures >= 0)).sum())
+                else np.nan
+                for c in range(N_CLASSES)
+            ]
+        )
+        for seen in (before, after)
+    ]
+    assert row["miou_change"] == pytest.approx(ious[1] - ious[0])
+    assert row["miou_change_low"] <= row["miou_change"] <= row["miou_change_high"] < 0
+
+
+def test_doses_tell_when_the_planted_class_goes(planted, arms):
+    output, _, summary = arms
+    doses = pl.read_parquet(output / "doses.parquet")
+    own = doses.filter(arm="automatic", class_name="class 2", unit="largest").sort("dose")
+    assert own["dose"].to_list() == SETTINGS.doses
+    assert own["target_change"].to_list() == [1.0, 1.0, 1.0, 0.0]
+    assert own["n_images"].to_list() == [SETTINGS.sample] * 4
+    median = doses.filter(arm="automatic", class_name="class 2", unit="quantile").row(0, named=True)
+    codes = pl.concat([pl.read_parquet(p) for p in sorted((planted.folder / "codes").glob("*.parquet"))])
+    values = codes.filter(pl.col("image_id") < N_FIT, latent=11)["value"]
+    assert (median["dose"], median["scale"]) == (0.5, pytest.approx(values.median() / values.max(), rel=1e-5))
+    assert median["target_change"] == 0.0  # the middle of what it naturally is
+    # Patches without their class are shorter than most natural ones; those at twice minus its largest are longer.
+    assert own["natural_norm_share"].to_list()[0] == 0.0
+    assert own["natural_norm_share"].to_list()[2] == 1.0
+    below = next(
+        found
+        for found in summary["responses"]
+        if (found["arm"], found["class_name"], found["side"]) == ("automatic", "class 2", "below")
+    )
+    assert below["half_dose"] == 0.0
+    assert below["monotonicity"] is None  # at 0 it is gone already
+    mean = doses.filter(arm="automatic", class_name="mean", unit="largest").sort("dose")
+    each = doses.filter(pl.col("class_id").is_not_null(), arm="automatic", dose=-2.0)
+    assert mean["target_change"][0] == pytest.approx(each["target_change"].mean())
+
+
+def test_planted_latents_do_more_than_those_of_untrained_dictionaries(arms):
+    output, _, summary = arms
+    table = pl.read_parquet(output / "untrained.parquet")
+    assert table.group_by("class_id").len()["len"].to_list() == [1 + SETTINGS.untrained] * 3
+    for found in summary["classes"][1:]:
+        values = table.filter(class_id=found["id"]).sort("dictionary")["selectivity"]
+        p = (1 + (values[1:] >= values[0]).sum()) / (1 + SETTINGS.untrained)
+        assert found["p_untrained"] == pytest.approx(p)
+        assert found["q_untrained"] >= found["p_untrained"]
+    called = [found["significant"] for found in summary["classes"]]
+    assert summary["significant_share"] == pytest.approx(np.mean(called))
+
+
+def test_a_class_that_no_picture_has_is_not_measurable(planted, tmp_path):
+    labels = pl.read_parquet(planted.folder / "patch_labels.parquet")
+    of_measured = (pl.col("image_id") >= N_FIT) & (pl.col("label") == 2)
+    labels.with_columns(pl.when(of_measured).then(0).otherwise("label").cast(pl.Int16).alias("label")).write_parquet(
+        tmp_path / "labels.parquet"
+    )
+    summary = run_segmentation(planted, tmp_path, patch_labels=tmp_path / "labels.parquet")
+    missing = {found["name"]: found["reason"] for found in summary["not_measurable"]}
+    assert missing["class 2"] == "no patch of the measured split is labelled with it"
+    for name in ("arms", "becomes", "doses", "untrained"):
+        assert 2 not in pl.read_parquet(tmp_path / f"{name}.parquet")["class_id"].to_list()
+
+
+def test_a_chosen_latent_that_never_fires_is_not_measurable(planted, tmp_path):
+    scores = pl.read_parquet(planted.folder / "scores.parquet")
+    silent = pl.when(pl.col("class_id") == 3).then(20).otherwise("latent").cast(pl.Int32).alias("latent")
+    scores.with_columns(silent).write_parquet(tmp_path / "scores.parquet")
+    summary = run_segmentation(planted, tmp_path, scores=tmp_path / "scores.parquet")
+    missing = {found["name"]: found["reason"] for found in summary["not_measurable"]}
+    assert missing["class 3"] == "no latent that is active on the selection split was chosen for it there"
+    assert 3 not in pl.read_parquet(tmp_path / "arms.parquet")["class_id"].to_list()
+
+
+@pytest.mark.parametrize(
+    ("manual", "message"),
+    [
+        ({"class 1": [20]}, "latent 20 is never active"),
+        ({"class 1": [WIDTH]}, f"latents 0 to {WIDTH - 1}"),
+        ({"class 1": []}, f"latents 0 to {WIDTH - 1}"),
+        ({"sky": [1]}, "'sky' is no class of the head"),
+    ],
+)
+def test_latents_named_by_hand_have_to_be_there(planted, tmp_path, manual, message):
+    with pytest.raises(DataError, match=message):
+        run_segmentation(planted, tmp_path, manual=manual)
+
+
+def test_latents_named_by_hand_are_an_arm_of_their_own(planted, tmp_path):
+    settings = replace(SETTINGS, arms=["random_latent"], doses=[], untrained=0)
+    summary = run_segmentation(planted, tmp_path, settings=settings, manual={"class 2": [11, 3]})
+    table = pl.read_parquet(tmp_path / "arms.parquet")
+    assert set(table["arm"]) == {"none", "random_latent", "manual", "automatic"}
+    named = table.filter(arm="manual", size="natural", scale=-2.0, class_id=2).row(0, named=True)
+    assert (named["latents"], named["target_change"]) == ([11, 3], 1.0)
+    assert table.filter(arm="manual", class_id=1).is_empty()
+    assert pl.read_parquet(tmp_path / "doses.parquet").is_empty()
+    assert summary["significant_share"] is None
+
+
+def test_a_head_of_another_model_is_refused(planted, tmp_path):
+    (tmp_path / "metrics.json").write_bytes((planted.folder / "head/metrics.json").read_bytes())
+    save_file({"weight": torch.zeros(4, 7), "bias": torch.zeros(4)}, tmp_path / "weights.safetensors")
+    with pytest.raises(ModelError, match=r"reads 7 values .* it is the head of another model"):
+        run_segmentation(planted, tmp_path, head_metrics=tmp_path / "metrics.json")
+
+
+def test_several_latents_of_a_class_are_edited_together_and_pictures_can_be_few(planted, tmp_path):
+    scores = pl.read_parquet(planted.folder / "scores.parquet")
+    second = scores.with_columns(
+        pl.lit(1, dtype=pl.Int16).alias("rank"), (pl.col("latent") - 10).cast(pl.Int32).alias("latent")
+    )
+    pl.concat([scores, second]).write_parquet(tmp_path / "scores.parquet")
+    settings = replace(SETTINGS, latents_per_class=2, images=3, doses=[], untrained=0)
+    run_segmentation(planted, tmp_path, settings=settings, scores=tmp_path / "scores.parquet")
+    table = pl.read_parquet(tmp_path / "arms.parquet").filter(class_id=2, scale=-2.0)
+    own = table.filter(arm="automatic").row(0, named=True)
+    assert (own["latents"], own["target_change"], own["n_images"]) == ([11, 1], 1.0, 3)
 
 
 def test_what_is_counted_is_what_was_planted(planted, arms):
@@ -191,7 +368,7 @@ def test_what_is_counted_is_what_was_planted(planted, arms):
         assert row["n_other"] == images.sum() * PATCHES - row["n_target"]
         assert row["n_images"] == images.sum()
     assert summary["not_measurable"] == [
-        {"id": 9, "name": "never", "reason": "no latent was chosen for it on the fit split"}
+        {"id": 9, "name": "never", "reason": "no latent that is active on the selection split was chosen for it there"}
     ]
     assert json.loads((output / "summary.json").read_text()) == summary
     assert summary["provenance"]["settings"] == asdict(SETTINGS)
@@ -199,9 +376,11 @@ def test_what_is_counted_is_what_was_planted(planted, arms):
 
 def test_the_mean_row_is_the_mean_over_classes(arms):
     _, table, _ = arms
-    for (arm, scale), rows in table.group_by("arm", "scale"):
-        mean = rows.filter(class_name="mean").row(0, named=True)
-        classes = rows.filter(pl.col("class_name") != "mean")
+    for (arm, _size, scale), rows in table.group_by("arm", "size", "scale"):
+        mean, pooled = (rows.filter(class_name=name).row(0, named=True) for name in ("mean", "pooled"))
+        classes = rows.drop_nulls("class_id")
+        weighted = (classes["target_change"] * classes["n_target"]).sum() / classes["n_target"].sum()
+        assert pooled["target_change"] == pytest.approx(weighted)
         for share in ("target_change", "other_change", "selectivity"):
             assert mean[share] == pytest.approx(classes[share].mean()), (arm, scale)
             assert mean[f"{share}_low"] <= mean[share] <= mean[f"{share}_high"]
@@ -210,7 +389,7 @@ def test_the_mean_row_is_the_mean_over_classes(arms):
 def test_suppressed_patches_become_what_is_left(arms):
     output, _, _ = arms
     becomes = pl.read_parquet(output / "becomes.parquet")
-    totals = becomes.group_by("arm", "class_name", "scale").agg(pl.col("share").sum())
+    totals = becomes.group_by("arm", "size", "class_name", "scale").agg(pl.col("share").sum())
     np.testing.assert_allclose(totals["share"], 1)
     gone = becomes.filter(arm="automatic", class_name="class 2", scale=0.0)
     assert gone.select("class_name_after", "share").rows() == [("class 1", 1.0)]
@@ -260,7 +439,8 @@ def test_suppressing_the_planted_latent_takes_the_class_from_the_probe(edits):
         assert (row["accuracy_before"], row["accuracy_after"], row["flip_share"]) == (1.0, 0.0, 1.0)
         assert row["n_images"] == 3
         assert row["probability_change"] == pytest.approx(row["probability_after"] - row["probability_before"])
-        random = table.filter(edit="suppress", arm="random_latent", class_id=class_id, scale=0.0).row(0, named=True)
+        random = table.filter(edit="suppress", arm="random_latent", size="natural", class_id=class_id, scale=0.0)
+        random = random.row(0, named=True)
         assert abs(random["probability_change"]) < 0.05
 
 
@@ -268,7 +448,7 @@ def test_inserting_the_planted_latent_raises_its_class(edits):
     _, table, _ = edits
     for class_id in (1, 2, 3):
         inserted = table.filter(edit="insert", arm="automatic", class_id=class_id).row(0, named=True)
-        control = table.filter(edit="insert", arm="random_latent", class_id=class_id).row(0, named=True)
+        control = table.filter(edit="insert", arm="random_latent", size="natural", class_id=class_id).row(0, named=True)
         assert inserted["probability_change_low"] > control["probability_change_high"]
         assert inserted["n_images"] == 6
         assert inserted["scale"] == SETTINGS.insert_scale
@@ -296,23 +476,29 @@ def test_auc_is_scikit_learns(planted):
     for class_id, latent, auc in found.iter_rows():
         expected = roc_auc_score(planted.labels[:N_FIT] == class_id, peaks[:, latent])
         assert auc == pytest.approx(expected), (class_id, latent)
-    largest = largest_values(planted.folder / "codes/manifest.json", range(N_FIT))
-    np.testing.assert_allclose([largest.get(k, 0) for k in range(WIDTH)], peaks.max(axis=0), rtol=1e-6)
+    activity = latent_activity(planted.folder / "codes/manifest.json", range(N_FIT))
+    np.testing.assert_allclose([activity.largest.get(k, 0) for k in range(WIDTH)], peaks.max(axis=0), rtol=1e-6)
+    assert sum(activity.count.values()) == len(codes)
 
 
-def test_controls_are_no_classs_latent_and_do_not_depend_on_other_classes():
-    largest = {k: 1.0 + k for k in range(20)}
-    targets = [Target(1, "a", 3, 0.5), Target(2, "b", 4, 0.5)]
-    drawn = with_controls(targets, largest, d_model=8, draws=5, seed=0, device=torch.device("cpu"))
+def test_controls_are_no_classs_latents_and_do_not_depend_on_other_classes():
+    counts = {k: 2**k for k in range(40)}
+    activity = Activity(counts, {k: 1.0 + k for k in range(40)})
+    targets = [Target(1, "a", (3, 30), 0.5), Target(2, "b", (4,), 0.5)]
+    drawn = drawn_controls(targets, activity, draws=5, seed=0)
     for target in targets:
-        latents = drawn[target.class_id].latents
-        assert latents[0] == target.latent
-        assert len(set(latents)) == 6
-        assert not {3, 4} & set(latents[1:])
-        assert drawn[target.class_id].largest.tolist() == [1.0 + k for k in latents]
-        torch.testing.assert_close(drawn[target.class_id].vectors.norm(dim=1), torch.ones(5))
+        controls = drawn[target.class_id]
+        for draws in (controls.random, controls.frequency_matched):
+            assert [len(latents) for latents in draws] == [len(target.latents)] * 5
+            used = [latent for latents in draws for latent in latents]
+            assert len(set(used)) == len(used)
+            assert not {3, 4, 30} & set(used)
+    # Frequencies are powers of two, so the nearest in log frequency are the neighbours in number.
+    assert all(latents[0] < 13 and abs(latents[1] - 30) < 7 for latents in drawn[1].frequency_matched)
+    alone = drawn_controls([targets[0], Target(9, "c", (4,), 0.5)], activity, draws=5, seed=0)
+    assert alone[1] == drawn[1]
     with pytest.raises(DataError, match="random_draws"):
-        with_controls(targets, {3: 1.0, 4: 1.0, 5: 1.0}, d_model=8, draws=2, seed=0, device=torch.device("cpu"))
+        drawn_controls(targets, Activity({3: 1, 4: 1, 5: 1, 30: 1}, {}), draws=2, seed=0)
 
 
 @pytest.mark.parametrize(("grid", "size"), [((16, 16), 64), ((4, 4), 4), ((1, 2), 1), ((7, 7), 9)])

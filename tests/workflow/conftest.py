@@ -28,7 +28,14 @@ SMALL: dict[str, Any] = {
     },
     "features": {"permutations": 20},
     "heads": {"segmentation": {"epochs": 2}, "probe": {"c_values": [0.1]}},
-    "interventions": {"scales": [-2.0], "bootstrap": 20, "random_draws": 1},
+    "interventions": {
+        "scales": [-2.0],
+        "bootstrap": 20,
+        "random_draws": 1,
+        "doses": [-2.0, 0.0, 2.0],
+        "untrained": 2,
+        "sample": 2,
+    },
     "studies": {
         "small": {
             "model": "tiny",

@@ -130,7 +130,9 @@ def expected() -> dict[str, int]:
         **dict.fromkeys(("exemplar_figure", "exemplar_range_figure", "feature_map_figure"), sheets),
         **dict.fromkeys(("class_latents_figure", "score_nulls_figure"), len(masked)),
         "segmentation_arms": len(segmented),
-        **dict.fromkeys(("segmentation_arms_figure", "segmentation_maps_figure"), len(segmented)),
+        **dict.fromkeys(
+            ("segmentation_arms_figure", "dose_response_figure", "segmentation_maps_figure"), len(segmented)
+        ),
         "report": 1,
     }
 

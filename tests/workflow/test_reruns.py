@@ -34,6 +34,7 @@ PER_SAE = {
     **FEATURE_FIGURES,
     "segmentation_arms_figure": 1,
     "segmentation_maps_figure": 1,
+    "dose_response_figure": 1,
     "classification_edits_figure": 1,
 }
 SHARED_FIGURES = {"training_figure": 1, "ground_truth_figure": 1, "report": 1}

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
-# The sections of data sets, SAEs and sweeps have modules of their own, and are imported from here like all others.
+# The sections of data sets, SAEs, sweeps and interventions have modules of their own, and are imported from here like
+# all others.
 from visae.config.datasets import (  # noqa: F401
     ActivationsSettings,
     AnyDataset,
@@ -24,6 +25,7 @@ from visae.config.datasets import (  # noqa: F401
     WebDatasetSettings,
 )
 from visae.config.fields import setting
+from visae.config.interventions import InterventionSettings
 from visae.config.saes import (  # noqa: F401
     AnySae,
     ArchetypalSettings,
@@ -104,7 +106,7 @@ class ModelSettings(ModelIdentity):
         return ModelSettings(**kept, dtype=self.dtype)
 
 
-# --- features, heads, interventions, figures -----------------------------------------------------
+# --- features, heads, figures -----------------------------------------------------
 
 
 # Keys of FeatureSettings that scores alone depend on.
@@ -180,22 +182,6 @@ class HeadSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InterventionSettings:
-    """What is edited, how strongly, and how it is judged."""
-
-    scales: list[float] = setting(
-        "Values that the latent is set to, as multiples of its largest on the selection split; 0 suppresses.",
-        [-2.0, 0.0],
-    )
-    insert_scale: float = setting("Multiple of the largest value at which a latent is inserted.", 1.0)
-    random_draws: int = setting("Random vectors and random latents drawn per class; their mean is shown.", 2, minimum=1)
-    bootstrap: int = setting("Resamples of pictures behind each confidence interval.", 1000, minimum=10)
-    batch_size: int = setting("Pictures edited at once.", 32, minimum=1)
-    insert_images: int = setting("Pictures of other classes into which each class's latent is inserted.", 32, minimum=1)
-    seed: int = setting("Seed of the random arms and of the bootstrap.", 0, minimum=0)
-
-
-@dataclass(frozen=True, kw_only=True)
 class FigureSettings:
     """How figures look. Changing this redraws figures and nothing else."""
 
@@ -256,6 +242,11 @@ class StudySettings:
     )
     segmentation: str | None = setting(
         "Data set with masks: a head learns on its split train, edits are judged on its split val.", None
+    )
+    manual: dict[str, dict[str, list[int]]] = setting(
+        "Latents that you name yourself, by SAE or sweep and by class: `topk: {sky: [12, 40]}`. They are edited "
+        "together, beside those that are chosen for the class.",
+        {},
     )
 
     @property

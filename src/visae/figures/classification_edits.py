@@ -24,8 +24,9 @@ _EDITS = {"suppress": "Pictures of the class", "insert": "Pictures of other clas
 def data(edits: pl.DataFrame) -> pl.DataFrame:
     """Return one row an edit, arm, class and scale: the class's probability before and after, with intervals.
 
-    class_id is null for the mean over classes.
+    class_id is null for the mean over classes. Arms are at their own size.
     """
+    edits = edits.filter(pl.col("size") == "natural")
     ends = ("", "_low", "_high")
     probabilities = [f"probability_{when}{end}" for when in ("before", "after") for end in ends]
     return edits.select("edit", "arm", "scale", "class_name", "class_id", "latent", *probabilities, "n_images")
@@ -34,15 +35,16 @@ def data(edits: pl.DataFrame) -> pl.DataFrame:
 def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
     """Draw the table of `data`: a panel an edit and scale, a pair of bars an arm, a dot a class."""
     palette = arm_colours(settings)
+    arms = {arm: label for arm, label in ARM_LABELS.items() if arm in set(table["arm"])}
     panels = table.select("edit", "scale").unique(maintain_order=True).rows()
     line = settings.font_size / 72
     with style(settings):
-        figure = Figure(figsize=(PAGE_WIDTH, (len(ARM_LABELS) * 2.6 + 9.5) * line), layout="constrained")
+        figure = Figure(figsize=(PAGE_WIDTH, (len(arms) * 2.6 + 9.5) * line), layout="constrained")
         for axes, (edit, scale) in zip(
             figure.subplots(1, max(len(panels), 1), sharey=True, squeeze=False)[0], panels, strict=False
         ):
             rows = table.filter(edit=edit, scale=scale)
-            _draw_panel(axes, rows, palette)
+            _draw_panel(axes, rows, list(arms), palette)
             mean = rows.filter(pl.col("class_id").is_null())
             n_classes = rows["class_id"].n_unique() - 1
             n = f"{n_classes} classes, {mean['n_images'][0]} pictures"
@@ -50,8 +52,8 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
             axes.set_title(title, loc="left")
             axes.set_xlabel("Probability of the class")
             axes.set_xlim(0, 1)
-        figure.axes[0].set_yticks(range(len(ARM_LABELS)), [*ARM_LABELS.values()])
-        figure.axes[0].set_ylim(len(ARM_LABELS) - 0.5, -0.5)
+        figure.axes[0].set_yticks(range(len(arms)), [*arms.values()])
+        figure.axes[0].set_ylim(len(arms) - 0.5, -0.5)
         handles: list[Artist] = [
             Patch(color=_BEFORE, label="before the edit"),
             Patch(color=palette["automatic"], label="after it"),
@@ -79,8 +81,8 @@ def draw_classification_edits(edits: Path, output: Path | Sequence[Path], *, set
     save_figure(draw(table, settings), table, output)
 
 
-def _draw_panel(axes: Axes, rows: pl.DataFrame, palette: dict[str, str]) -> None:
-    for place, arm in enumerate(ARM_LABELS):
+def _draw_panel(axes: Axes, rows: pl.DataFrame, arms: list[str], palette: dict[str, str]) -> None:
+    for place, arm in enumerate(arms):
         of_arm = rows.filter(arm=arm)
         mean, single = of_arm.filter(pl.col("class_id").is_null()), of_arm.filter(pl.col("class_id").is_not_null())
         for when, shift, colour in (("before", -0.2, _BEFORE), ("after", 0.2, palette[arm])):

@@ -18,8 +18,15 @@ from visae.figures.style import PAGE_WIDTH, colours, save_figure, style
 ARM_LABELS = {
     "none": "No edit",
     "reconstruction": "SAE's reconstruction",
-    "random_vector": "Random vector of same length",
+    "random_vector": "Random vector",
     "random_latent": "Random latent",
+    "frequency_matched": "Random latent of same frequency",
+    "neuron": "Raw neuron",
+    "class_difference": "Difference of class means",
+    "head_weight": "What the head reads",
+    "latent_by_auc": "Latent chosen by AUC",
+    "latent_by_gradient": "Latent chosen by gradient",
+    "manual": "Latent named by hand",
     "automatic": "The class's latent",
 }
 """Arms in the order in which they are drawn, in words."""
@@ -27,30 +34,39 @@ ARM_LABELS = {
 MOST_CLASSES = 20
 """Classes that get a line of their own: those with the most edited patches."""
 
-_OF_CLASS = ("random_vector", "random_latent", "automatic")
+_OF_CLASS = ("random_vector", "random_latent", "frequency_matched", "neuron", "automatic")
+"""Arms that are drawn for single classes."""
+
 _MEASURES = {"target_change": "edited patches", "other_change": "all other patches"}
+_SIZES = {"natural": "each at its own size", "matched": "as long as the class's latent's change"}
+# These have one size, which stands for both.
+_OF_ONE_SIZE = ("none", "automatic")
 
 
 def data(arms: pl.DataFrame) -> pl.DataFrame:
-    """Return one row an arm, class, scale and measure: with share, low, high, n_target, n_images.
+    """Return one row an arm, size, class, scale and measure: with share, low, high, n_target, n_images.
 
     class_id is null for the mean over classes.
     """
-    about = ["arm", "class_name", "class_id", "scale", "latent", "n_target", "n_images"]
+    about = ["arm", "size", "class_name", "class_id", "scale", "n_target", "n_images"]
     return pl.concat(
-        arms.select(
+        arms.filter(pl.col("class_name") != "pooled").select(
             *about,
             pl.lit(measure).alias("measure"),
             pl.col(measure).alias("share"),
             pl.col(f"{measure}_low").alias("low"),
             pl.col(f"{measure}_high").alias("high"),
         )
-        for measure in _MEASURES
+        for measure in (*_MEASURES, "selectivity")
     )
 
 
 def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
-    """Draw the table of `data`: a row of panels a scale, means over classes left, single classes right."""
+    """Draw the table of `data`.
+
+    For each scale two rows of panels: means over classes by arm, and the selectivity of some arms by class; on the
+    left arms at their own size, on the right with the length of the automatic arm's change.
+    """
     scales = table["scale"].unique(maintain_order=True).to_list()
     classes = (
         table.filter(pl.col("class_id").is_not_null())
@@ -59,31 +75,38 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
         .select("class_id", "class_name", "n_target", "n_images")
     )
     shown = classes.head(MOST_CLASSES)
+    arms = [arm for arm in ARM_LABELS if arm in set(table["arm"])]
     line = settings.font_size / 72
-    height = len(scales) * (max(len(shown), 6) * 1.7 * line + 6 * line) + 4 * line
+    heights = [(len(arms) * 1.7 + 5) * line, (len(shown) * 1.9 + 4) * line] * len(scales)
     palette = arm_colours(settings)
     with style(settings):
-        figure = Figure(figsize=(PAGE_WIDTH, height), layout="constrained")
-        panels = figure.subplots(len(scales), 2, squeeze=False, sharex=True)
-        for (means, single), scale in zip(panels, scales, strict=True):
-            of_scale = table.filter(pl.col("scale") == scale)
-            _draw_means(means, of_scale.filter(pl.col("class_id").is_null()), palette)
-            means.set_title(f"{edit_in_words(scale).capitalize()}\nMean over {len(classes)} classes", loc="left")
-            _draw_classes(single, of_scale, shown, palette)
-            which = "Each class" if len(shown) == len(classes) else f"The {len(shown)} classes with the most patches"
-            single.set_title(which, loc="left")
-        for axes in panels[-1]:
-            axes.set_xlabel("Share of predictions changed")
-            axes.set_xlim(-0.02, 1.02)
+        figure = Figure(figsize=(PAGE_WIDTH, sum(heights) + 4 * line), layout="constrained")
+        panels = figure.subplots(
+            2 * len(scales), 2, squeeze=False, sharey="row", sharex="row", height_ratios=[max(h, 0.1) for h in heights]
+        )
+        for number, scale in enumerate(scales):
+            for column, (size, words) in enumerate(_SIZES.items()):
+                rows = table.filter(
+                    (pl.col("scale") == scale) & ((pl.col("size") == size) | pl.col("arm").is_in(_OF_ONE_SIZE))
+                )
+                above, below = panels[2 * number, column], panels[2 * number + 1, column]
+                _draw_means(above, rows.filter(pl.col("class_id").is_null()), arms, palette)
+                edit = f"{edit_in_words(scale).capitalize()};\n" if column == 0 else "\n"
+                above.set_title(f"{edit}{words}; mean over {len(classes)} classes", loc="left")
+                above.set_xlabel("Share of predictions changed")
+                above.set_xlim(-0.02, 1.02)
+                _draw_classes(below, rows, shown, palette)
+                below.set_xlabel("Selectivity: share of edited patches minus that of others")
         handles = [
-            Line2D([], [], color=palette[arm], marker="o", markersize=4, linestyle="", label=ARM_LABELS[arm])
-            for arm in _OF_CLASS
-        ]
-        handles += [
             Line2D([], [], color="#606060", linestyle="", label=label, **_marker(measure))
             for measure, label in _MEASURES.items()
         ]
-        figure.legend(handles=handles, loc="outside upper left", ncols=3)
+        handles += [
+            Line2D([], [], color=palette[arm], marker="o", markersize=4, linestyle="", label=ARM_LABELS[arm])
+            for arm in _OF_CLASS
+            if arm in arms
+        ]
+        figure.legend(handles=handles, loc="outside upper left", ncols=4)
     return figure
 
 
@@ -104,12 +127,24 @@ def draw_segmentation_arms(arms: Path, output: Path | Sequence[Path], *, setting
 
 
 def arm_colours(settings: FigureSettings) -> dict[str, str]:
-    """Colour of each arm: controls first, so that the class's latent stands out."""
+    """Colour of each arm: controls pale, so that the class's latent stands out."""
     palette = colours(settings)
-    chosen = ("#8C8C8C", "#595959", palette[5], palette[4], palette[0])
     if settings.palette == "grey":
-        chosen = ("#B3B3B3", "#8C8C8C", "#737373", "#595959", "#000000")
-    return dict(zip(ARM_LABELS, chosen, strict=True))
+        chosen = [palette[3]] * (len(ARM_LABELS) - 1)
+        return dict(zip(ARM_LABELS, [*chosen, palette[0]], strict=True))
+    own = {
+        "random_vector": palette[5],
+        "random_latent": palette[4],
+        "frequency_matched": palette[1],
+        "neuron": palette[3],
+        "class_difference": palette[2],
+        "head_weight": palette[2],
+        "latent_by_auc": palette[0],
+        "latent_by_gradient": palette[0],
+        "manual": palette[0],
+        "automatic": palette[0],
+    }
+    return {arm: own.get(arm, "#737373") for arm in ARM_LABELS}
 
 
 def edit_in_words(scale: float, breaks: bool = False) -> str:
@@ -126,12 +161,13 @@ def errors(rows: pl.DataFrame, value: str, low: str, high: str) -> np.ndarray:
 
 
 def _marker(measure: str) -> dict[str, Any]:
-    if measure == "target_change":
-        return {"marker": "o", "markersize": 4}
-    return {"marker": "s", "markersize": 4, "markerfacecolor": "white"}
+    if measure == "other_change":
+        return {"marker": "s", "markersize": 4, "markerfacecolor": "white"}
+    return {"marker": "o", "markersize": 4}
 
 
 def _point(axes: Axes, rows: pl.DataFrame, place: float, colour: str, measure: str) -> None:
+    rows = rows.filter(measure=measure)
     axes.errorbar(
         rows["share"].to_numpy(),
         [place] * len(rows),
@@ -143,29 +179,30 @@ def _point(axes: Axes, rows: pl.DataFrame, place: float, colour: str, measure: s
     )
 
 
-def _draw_means(axes: Axes, rows: pl.DataFrame, palette: dict[str, str]) -> None:
+def _draw_means(axes: Axes, rows: pl.DataFrame, arms: list[str], palette: dict[str, str]) -> None:
     """One line an arm, edited patches above others."""
-    for place, arm in enumerate(ARM_LABELS):
+    for place, arm in enumerate(arms):
         for measure, shift in zip(_MEASURES, (-0.14, 0.14), strict=True):
-            _point(axes, rows.filter(arm=arm, measure=measure), place + shift, palette[arm], measure)
-    axes.set_yticks(range(len(ARM_LABELS)), [*ARM_LABELS.values()])
-    axes.set_ylim(len(ARM_LABELS) - 0.5, -0.5)
+            _point(axes, rows.filter(arm=arm), place + shift, palette[arm], measure)
+    _lines(axes, [ARM_LABELS[arm] for arm in arms])
 
 
 def _draw_classes(axes: Axes, rows: pl.DataFrame, classes: pl.DataFrame, palette: dict[str, str]) -> None:
-    """One line a class: edited patches by arm, and the others for the class's latent."""
+    """One line a class: selectivity of some arms."""
     labels = []
+    arms = [arm for arm in _OF_CLASS if arm in set(rows["arm"])]
     for place, (class_id, name, n_target, n_images) in enumerate(classes.iter_rows()):
-        of_class = rows.filter(class_id=class_id)
-        for arm, shift in zip(_OF_CLASS, (0.2, 0.0, -0.2), strict=True):
-            _point(
-                axes, of_class.filter(arm=arm, measure="target_change"), place + shift, palette[arm], "target_change"
-            )
-        own = of_class.filter(arm="automatic", measure="other_change")
-        _point(axes, own, place + 0.2, palette["automatic"], "other_change")
+        for arm, shift in zip(arms, np.linspace(0.32, -0.32, len(arms)), strict=True):
+            _point(axes, rows.filter(class_id=class_id, arm=arm), place + shift, palette[arm], "selectivity")
         labels.append(f"{name} ({n_target:,}; {n_images})".replace("$", r"\$"))
+    _lines(axes, labels)
+    axes.axvline(0, linewidth=0.5, color="#BBBBBB")
+    if axes.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+        axes.set_ylabel("Class (edited patches; pictures)")
+
+
+def _lines(axes: Axes, labels: list[str]) -> None:
     axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylabel("Class (edited patches; pictures)")
-    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.set_ylim(max(len(labels), 1) - 0.5, -0.5)
     axes.grid(axis="y", linewidth=0.3, color="#DDDDDD")
     axes.set_axisbelow(True)

@@ -1,105 +1,144 @@
 """The arms of an experiment: one edit that is claimed to matter, and the controls that it has to beat.
 
-All arms edit the same patches. To add one, write a function of `Situation` and scale, and list it in ARMS.
+All arms edit the same patches. An arm has one or several draws, each a `Change`: what is added to a patch at a scale.
+It is run at its natural size, and with the length of the automatic arm's change on each patch (`matched`). To add an
+arm, name it in ARMS and make its draws where those of the experiment are made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from visae.interventions.edits import moved, value_change, with_rows
+from visae.interventions.passes import in_shared_batches
 from visae.sae import SparseAutoencoder
 
+NATURAL, MATCHED = "natural", "matched"
+SIZES = (NATURAL, MATCHED)
+AUTOMATIC = "automatic"
+ARMS = (
+    "none",
+    "reconstruction",
+    "random_vector",
+    "random_latent",
+    "frequency_matched",
+    "neuron",
+    "class_difference",
+    "head_weight",
+    "latent_by_auc",
+    "latent_by_gradient",
+    "manual",
+    AUTOMATIC,
+)
+"""Every arm there is, in the order of tables: from no edit over controls to the latents that are claimed to matter."""
+
+# Their edit is the same at every scale, so at natural size it is run once and reported at each.
+WITHOUT_SCALE = ("none", "reconstruction")
 _CHUNK = 2048
 
 
 @dataclass(frozen=True)
 class Situation:
-    """Patches to edit, and what the arms edit them with.
+    """Patches to edit.
 
     Attributes
     ----------
     rows
-        (n, d_model) raw activations of the patches.
+        (n, d_model) their raw activations.
     values
-        (n, 1 + draws) codes there of the automatic latent and of the random ones.
-    largest
-        (1 + draws,) the largest value of each of them on the selection split.
-    directions
-        (1 + draws, d_model) change of the activation per unit of each.
-    vectors
-        (draws, d_model) random unit vectors.
+        (n, m) their codes of all latents that some arm edits.
+    columns
+        Latent to its column of `values`.
     """
 
     sae: SparseAutoencoder
     rows: Tensor
     values: Tensor
-    largest: Tensor
-    directions: Tensor
-    vectors: Tensor
+    columns: Mapping[int, int]
 
-    def latent_change(self, which: int, scale: float) -> Tensor:
-        """Change (n, d_model) when a latent is set to `scale` times its largest value."""
-        old = self.values[:, which : which + 1]
-        new = (scale * self.largest[which]).expand_as(old)
-        return value_change(old, new, self.directions[which : which + 1])
+
+class Change(Protocol):
+    """What an edit adds to each patch."""
+
+    def __call__(self, situation: Situation, scale: float) -> Tensor:
+        """Change (n, d_model) at a scale."""
 
 
 @dataclass(frozen=True)
-class Latents:
-    """The automatic latent of a class, and the controls drawn for it; tensors as in `Situation`."""
-
-    latents: list[int]
-    largest: Tensor
-    vectors: Tensor
-
-    def situation(self, sae: SparseAutoencoder, rows: Tensor) -> Situation:
-        """Codes of these latents on rows (n, d_model)."""
-        values, directions = sae.latent_values(rows, self.latents), sae.directions()[self.latents]
-        return Situation(sae, rows, values, self.largest, directions, self.vectors)
-
-
-def none(situation: Situation, scale: float) -> list[Tensor]:
-    """No edit: what resuming the network by itself changes, which has to be nothing."""
-    return [situation.rows]
-
-
-def reconstruction(situation: Situation, scale: float) -> list[Tensor]:
+class Reconstruction:
     """The patches as the sparse autoencoder reconstructs them: what its error alone would do."""
-    sae = situation.sae
-    return [torch.cat([sae.decode(sae.sparse_codes(part)) for part in situation.rows.split(_CHUNK)])]
+
+    def __call__(self, situation: Situation, scale: float) -> Tensor:
+        """Minus the error."""
+        sae = situation.sae
+        return torch.cat([sae.decode(sae.sparse_codes(part)) - part for part in situation.rows.split(_CHUNK)])
 
 
-def random_vector(situation: Situation, scale: float) -> list[Tensor]:
-    """Random directions, on each patch as long as the automatic latent's change there."""
-    length = situation.latent_change(0, scale).norm(dim=1, keepdim=True)
-    return [moved(situation.rows, length * vector) for vector in situation.vectors]
+@dataclass(frozen=True)
+class SetLatents:
+    """Latents set to `scale` times their largest values, (m,), on the selection split."""
+
+    latents: tuple[int, ...]
+    largest: tuple[float, ...]
+
+    def __call__(self, situation: Situation, scale: float) -> Tensor:
+        """New minus old value, along the latents' directions."""
+        old = situation.values[:, [situation.columns[latent] for latent in self.latents]]
+        new = scale * torch.tensor(self.largest, device=old.device).expand_as(old)
+        return value_change(old, new, situation.sae.directions()[list(self.latents)])
 
 
-def random_latent(situation: Situation, scale: float) -> list[Tensor]:
-    """Other latents, set to the same multiple of their own largest value."""
-    draws = range(1, len(situation.largest))
-    return [moved(situation.rows, situation.latent_change(which, scale)) for which in draws]
+@dataclass(frozen=True, eq=False)
+class SetCoordinate:
+    """A direction treated as if it were a latent.
+
+    A patch's coordinate is how far it is along the unit vector (d_model,) from the mean of the selection split. It is
+    set to `scale` times the largest coordinate there.
+
+    Attributes
+    ----------
+    mean, largest
+        Of `rows @ vector` on the selection split: its mean, and its largest value above the mean.
+    """
+
+    vector: Tensor
+    mean: float
+    largest: float
+
+    def __call__(self, situation: Situation, scale: float) -> Tensor:
+        """New minus old coordinate, along the vector."""
+        old = situation.rows @ self.vector - self.mean
+        return (scale * self.largest - old)[:, None] * self.vector
 
 
-def automatic(situation: Situation, scale: float) -> list[Tensor]:
-    """The latent that was chosen for the class."""
-    return [moved(situation.rows, situation.latent_change(0, scale))]
+Draws = Mapping[str, Sequence[Change]]
+"""The draws of each arm of one class, by the arm's name; AUTOMATIC is one of them, `none` needs no draw."""
 
 
-ARMS: dict[str, Callable[[Situation, float], list[Tensor]]] = {
-    "none": none,
-    "reconstruction": reconstruction,
-    "random_vector": random_vector,
-    "random_latent": random_latent,
-    "automatic": automatic,
-}
-# Their edit is the same at every scale, so it is run once and reported at each.
-WITHOUT_SCALE = ("none", "reconstruction")
+def situation(sae: SparseAutoencoder, rows: Tensor, draws: Draws) -> Situation:
+    """Describe rows (n, d_model) to the draws of all arms."""
+    edits = [change for changes in draws.values() for change in changes if isinstance(change, SetLatents)]
+    latents = sorted({latent for edit in edits for latent in edit.latents})
+    columns = {latent: column for column, latent in enumerate(latents)}
+    return Situation(sae, rows, sae.latent_values(rows, latents), columns)
+
+
+def of_length(change: Tensor, lengths: Tensor, instead: Tensor) -> Tensor:
+    """Give each row of a change (n, d_model) a length (n, 1).
+
+    Parameters
+    ----------
+    instead
+        (n, d_model) gives the direction of rows whose change is zero; where it is zero too, they stay zero.
+    """
+    direction = torch.where((change == 0).all(dim=1, keepdim=True), instead, change)
+    norm = direction.norm(dim=1, keepdim=True)
+    return torch.where(norm > 0, direction * (lengths / norm.clamp(min=1e-30)), direction)
 
 
 @dataclass(frozen=True)
@@ -108,60 +147,96 @@ class Outcome:
 
     Attributes
     ----------
+    size
+        One of SIZES. The automatic arm and `none` have a natural size only, to which the matched one is equal.
     scales
         Scales that the outcome stands for.
     draws
         How many draws the arm has; shares are means over them.
+    change
+        (n, d_model) what was added to the edited patches.
     after
         What `read` gives, (b, ...).
     """
 
     arm: str
+    size: str
     scales: tuple[float, ...]
     draw: int
     draws: int
+    change: Tensor
     after: Tensor
 
 
 def outcomes(
     tokens: Tensor,
     patches: Tensor,
-    situation: Situation,
+    here: Situation,
+    draws: Draws,
     scales: tuple[float, ...],
     *,
     before: Tensor,
     read: Callable[[Tensor], Tensor],
+    batch_size: int = 32,
+    sizes: Sequence[str] = SIZES,
 ) -> Iterator[Outcome]:
-    """Edit a batch by every arm, scale and draw, and read the result.
+    """Edit a batch by every arm, size, scale and draw, and read the results.
+
+    Pictures that an edit leaves as they are are not run again, and edits of few pictures share a batch.
 
     Parameters
     ----------
     tokens
         (b, n_tokens, d_model) unedited.
     patches
-        bool (b, n_patches), the edited ones.
+        bool (b, n_patches), the edited ones; `here` describes their rows.
     before
         What `read(tokens)` gave.
     read
         Resumes the network from tokens and reads a head.
+    sizes
+        Of the controls; the automatic arm is run at its natural one.
     """
-    for arm, edit in ARMS.items():
-        groups = [scales] if arm in WITHOUT_SCALE else [(scale,) for scale in scales]
-        for group in groups:
-            rows = edit(situation, group[0])
-            for draw, changed in enumerate(rows):
-                edited_tokens = with_rows(tokens, patches, changed)
-                # `none` is run in full, as proof that resuming gives the same again.
-                after = read(edited_tokens) if arm == "none" else _read_changed(tokens, edited_tokens, before, read)
-                yield Outcome(arm, group, draw, len(rows), after)
+    # Run in full, and in the batch in which `before` was read, as proof that resuming gives the same again.
+    nothing = torch.zeros_like(here.rows)
+    yield Outcome("none", NATURAL, scales, 0, 1, nothing, read(with_rows(tokens, patches, here.rows)))
+    plan = list(_plan(draws, scales, sizes))
+    changes: list[Tensor] = []
+    touched: list[Tensor] = []
+
+    def edited() -> Iterator[Tensor]:
+        for arm, size, group, draw in plan:
+            changes.append(_change(here, draws, arm, size, group[0], draw))
+            changed = with_rows(tokens, patches, moved(here.rows, changes[-1]))
+            touched.append((tokens != changed).flatten(1).any(dim=1))
+            yield changed[touched[-1]]
+
+    results = in_shared_batches(edited(), lambda batch, _: read(batch), batch_size)
+    for number, ((arm, size, group, draw), result) in enumerate(zip(plan, results, strict=True)):
+        after = before.clone()
+        if len(result):
+            after[touched[number]] = result
+        yield Outcome(arm, size, group, draw, len(draws[arm]), changes[number], after)
+        # Those of later edits are still to come; this one is not kept.
+        changes[number] = nothing
 
 
-def _read_changed(tokens: Tensor, edited_tokens: Tensor, before: Tensor, read: Callable[[Tensor], Tensor]) -> Tensor:
-    """Read the pictures that an edit changed; the others give what they gave before."""
-    touched = (tokens != edited_tokens).flatten(1).any(dim=1)
-    if touched.all():
-        return read(edited_tokens)
-    after = before.clone()
-    if touched.any():
-        after[touched] = read(edited_tokens[touched])
-    return after
+def _plan(
+    draws: Draws, scales: tuple[float, ...], sizes: Sequence[str]
+) -> Iterator[tuple[str, str, tuple[float, ...], int]]:
+    """Arm, size, scales and draw of each edit; the automatic arm matches itself."""
+    for arm, changes in draws.items():
+        for size in sizes if arm != AUTOMATIC else (NATURAL,):
+            groups = [scales] if arm in WITHOUT_SCALE and size == NATURAL else [(scale,) for scale in scales]
+            for group in groups:
+                for draw in range(len(changes)):
+                    yield arm, size, group, draw
+
+
+def _change(here: Situation, draws: Draws, arm: str, size: str, scale: float, draw: int) -> Tensor:
+    change = draws[arm][draw]
+    if size == NATURAL:
+        return change(here, scale)
+    lengths = draws[AUTOMATIC][0](here, scale).norm(dim=1, keepdim=True)
+    # A latent that is silent and set to 0 changes nothing; a lower value is where it would go.
+    return of_length(change(here, scale), lengths, change(here, min(scale, -1.0)))

@@ -19,10 +19,17 @@ from visae.errors import DataError
 from visae.files import atomic_path, write_json
 from visae.heads.probe import Probe, image_labels, load_probe
 from visae.heads.tokens import open_store
-from visae.interventions.arms import Latents, outcomes
+from visae.interventions.arms import NATURAL, Draws, Reconstruction, outcomes, situation
+from visae.interventions.directions import coordinates, random_vectors
 from visae.interventions.edits import patch_rows, refuse_transcoder
 from visae.interventions.tables import EditKey, edits_table
-from visae.interventions.targets import Target, largest_values, targets_by_auc, with_controls
+from visae.interventions.targets import (
+    Target,
+    drawn_controls,
+    latent_activity,
+    latent_draws,
+    targets_by_auc,
+)
 from visae.progress import progress_bar
 from visae.provenance import Provenance
 from visae.sae import SparseAutoencoder, load_sae
@@ -98,15 +105,19 @@ def classification_edits(
     targets = targets_by_auc(codes_manifest, fit, classes)
     if not targets:
         raise DataError(f"{codes_manifest}: no latent is active on split {fit_split!r}; train the SAE for longer")
-    largest = largest_values(codes_manifest, store.image_ids(fit_split))
-    latents = with_controls(
-        targets, largest, d_model=sae.d_model, draws=settings.random_draws, seed=seed, device=chosen
-    )
+    activity = latent_activity(codes_manifest, store.image_ids(fit_split))
+    controls = drawn_controls(targets, activity, settings.random_draws, seed)
     measured = {i: labels[i] for i in store.image_ids(measure_split) if i in labels}
     experiment = _Experiment(settings, model, layer, sae, probe, store, measured, seed)
     with progress_bar(len(targets), "classification edits", "classes") as bar:
         for target in targets:
-            experiment.run(target, latents[target.class_id])
+            vectors = random_vectors(settings.random_draws, sae.d_model, seed, target.class_id)
+            draws: Draws = {
+                "reconstruction": [Reconstruction()],
+                "random_vector": coordinates(store, fit_split, vectors, chosen),
+                **latent_draws(target, controls[target.class_id], activity),
+            }
+            experiment.run(target, draws)
             bar.update()
 
     table = edits_table(experiment.results, settings, seed)
@@ -122,9 +133,9 @@ def classification_edits(
             {
                 "id": t.class_id,
                 "name": t.class_name,
-                "latent": t.latent,
+                "latent": t.latents[0],
                 "auc_fit": t.score,
-                "largest": largest[t.latent],
+                "largest": activity.largest[t.latents[0]],
             }
             for t in targets
         ],
@@ -157,7 +168,7 @@ class _Experiment:
     store: ActivationStore
     measured: dict[int, int]
     seed: int
-    # (edit, arm, scale, target) to measures (n_images, len(MEASURES)), means over draws.
+    # (edit, arm, size, scale, target) to measures (n_images, len(MEASURES)), means over draws.
     results: dict[EditKey, np.ndarray] = field(default_factory=dict)
     examples: list[dict[str, Any]] = field(default_factory=list)
 
@@ -166,32 +177,30 @@ class _Experiment:
         """Class probabilities (b, n_classes)."""
         return self.probe(self.model.resume(tokens, self.layer)).softmax(dim=1)
 
-    def run(self, target: Target, latents: Latents) -> None:
+    def run(self, target: Target, draws: Draws) -> None:
         """Suppress in the class's own pictures, insert into others."""
         own = [i for i, label in self.measured.items() if label == target.class_id]
         others = np.array([i for i, label in self.measured.items() if label != target.class_id])
         drawn = np.random.default_rng([self.seed, target.class_id]).permutation(len(others))[
             : self.settings.insert_images
         ]
-        self._edit("suppress", own, target, latents, tuple(self.settings.scales))
-        self._edit("insert", sorted(others[drawn].tolist()), target, latents, (self.settings.insert_scale,))
+        self._edit("suppress", own, target, draws, tuple(self.settings.scales))
+        self._edit("insert", sorted(others[drawn].tolist()), target, draws, (self.settings.insert_scale,))
 
     @torch.inference_mode()
-    def _edit(
-        self, edit: str, image_ids: list[int], target: Target, latents: Latents, scales: tuple[float, ...]
-    ) -> None:
+    def _edit(self, edit: str, image_ids: list[int], target: Target, draws: Draws, scales: tuple[float, ...]) -> None:
         found: dict[EditKey, list[np.ndarray]] = {}
         for batch, tokens in self._batches(image_ids):
-            patches = self._patches(edit, tokens, latents)
-            situation = latents.situation(self.sae, patch_rows(tokens, patches))
+            patches = self._patches(edit, tokens, target)
+            here = situation(self.sae, patch_rows(tokens, patches), draws)
             before = self.read(tokens)
             parts: dict[EditKey, np.ndarray] = {}
-            for outcome in outcomes(tokens, patches, situation, scales, before=before, read=self.read):
+            for outcome in outcomes(tokens, patches, here, draws, scales, before=before, read=self.read):
                 measures = self._measures(batch, target, before.cpu(), outcome.after.cpu()) / outcome.draws
                 for scale in outcome.scales:
-                    key = (edit, outcome.arm, scale, target)
+                    key = (edit, outcome.arm, outcome.size, scale, target)
                     parts[key] = parts[key] + measures if key in parts else measures
-                    if outcome.draw == 0 and batch[0] == image_ids[0]:
+                    if outcome.draw == 0 and outcome.size == NATURAL and batch[0] == image_ids[0]:
                         after = outcome.after[:EXAMPLES_PER_CLASS].cpu()
                         self.examples += self._shown(key, batch, before.cpu(), after)
             for key, measures in parts.items():
@@ -204,12 +213,12 @@ class _Experiment:
             tokens = torch.cat([self.store.read(range(i, i + 1), "all") for i in batch])
             yield batch, tokens.to(self.probe.weight.device)
 
-    def _patches(self, edit: str, tokens: Tensor, latents: Latents) -> Tensor:
+    def _patches(self, edit: str, tokens: Tensor, target: Target) -> Tensor:
         """Patches to edit, bool (b, n_patches)."""
         rows = tokens[:, self.model.card.n_prefix :]
         if edit == "insert":
             return central_quarter(self.model.card.grid).to(tokens.device).expand(len(tokens), -1)
-        values = self.sae.latent_values(rows.flatten(0, 1), latents.latents[:1])
+        values = self.sae.latent_values(rows.flatten(0, 1), list(target.latents[:1]))
         return (values > 0).view(rows.shape[:2])
 
     def _measures(self, batch: list[int], target: Target, before: Tensor, after: Tensor) -> np.ndarray:
@@ -234,7 +243,7 @@ class _Experiment:
 
     def _shown(self, key: EditKey, batch: list[int], before: Tensor, after: Tensor) -> Iterator[dict[str, Any]]:
         """Probabilities of the classes that are likeliest before or after, for a few pictures."""
-        edit, arm, scale, target = key
+        edit, arm, _, scale, target = key
         names = {c["id"]: c["name"] for c in self.probe.classes}
         for i, (old, new) in enumerate(zip(before, after, strict=False)):
             for column in torch.maximum(old, new).topk(min(TOP_CLASSES, len(old))).indices.tolist():

@@ -1,42 +1,38 @@
-"""Edit one class's latent where a segmentation head sees the class, and count which patches change."""
+"""Edit one class's latents where a segmentation head sees the class, and count which patches change."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
-import torch
-from torch import Tensor
 
 from visae.config.settings import InterventionSettings
 from visae.device import chosen_device, described
+from visae.features.scores import patch_classes
 from visae.files import atomic_path, write_json
-from visae.heads.segmentation import SegmentationHead, load_segmentation_head, patch_channels
+from visae.heads.segmentation import load_segmentation_head, patch_channels
 from visae.heads.tokens import open_store
-from visae.interventions.arms import ARMS, Latents, outcomes
-from visae.interventions.edits import patch_rows, refuse_transcoder
-from visae.interventions.tables import SegmentationCounts, arms_table, becomes_table, mean_rows
-from visae.interventions.targets import Target, largest_values, targets_by_f1, with_controls
+from visae.interventions.arms import SetLatents
+from visae.interventions.dictionaries import labelled_patches
+from visae.interventions.doses import responses
+from visae.interventions.edits import refuse_transcoder
+from visae.interventions.experiment import MAPS_SCHEMA, SegmentationExperiment
+from visae.interventions.participants import Manual, Selection, participants
+from visae.interventions.segmentation_tables import (
+    arms_table,
+    becomes_table,
+    over_classes,
+    significance,
+    untrained_table,
+)
+from visae.interventions.segmenting import Segmenter
+from visae.interventions.targets import latent_activity
+from visae.interventions.untrained import rank_tests
 from visae.progress import progress_bar
 from visae.provenance import Provenance
-from visae.sae import SparseAutoencoder, load_sae
-from visae.vision.model import VisionModel, load_model
-
-MAPS_PER_CLASS = 3
-MAPPED_ARMS = ("random_latent", "automatic")
-_MAPS_SCHEMA: dict[str, Any] = {
-    "image_id": pl.Int32,
-    "class_name": pl.String,
-    "class_id": pl.Int32,
-    "arm": pl.String,
-    "scale": pl.Float64,
-    "before": pl.List(pl.Int16),
-    "after": pl.List(pl.Int16),
-    "edited": pl.List(pl.Int16),
-}
+from visae.sae import load_sae
+from visae.vision.model import load_model
 
 
 def segmentation_arms(
@@ -52,17 +48,24 @@ def segmentation_arms(
     index_path: str | Path,
     patch_labels: str | Path,
     output: str | Path,
+    min_purity: float = 0.9,
+    manual: Manual | None = None,
     fit_split: str = "train",
     measure_split: str = "val",
     device: str = "auto",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Run all arms for each class; write arms, becomes and maps .parquet and summary.json into `output`.
+    """Run arms, doses and untrained dictionaries; write their tables and summary.json into `output`.
 
     One class at a time: in each picture of `measure_split` whose mask has it on some patch, the patches that the
     head predicts as the class are edited at `layer`, and the network is resumed from there. `target_change` is the
     share of those patches whose prediction changes, `other_change` the share of the same pictures' other
-    patches, `selectivity` the difference of the two. Intervals (95 %) come from resampling pictures.
+    patches, `selectivity` the difference of the two; `miou_change` is what becomes of the mIoU of the patches of
+    these pictures. Intervals (95 %) come from resampling pictures.
+
+    arms.parquet has one row an arm, size, scale and class, becomes.parquet what edited patches turn into, maps.parquet
+    some pictures, doses.parquet one row an arm, class and dose, untrained.parquet the selectivity of the class's
+    latents and of those of every untrained dictionary.
 
     Parameters
     ----------
@@ -71,11 +74,15 @@ def segmentation_arms(
     sae_config, codes_manifest
         The SAE, and its codes of this data set: a latent's largest value is taken from `fit_split` there.
     scores
-        scores.parquet of the same codes: the automatic latent of a class is its best on `fit_split`.
+        scores.parquet of the same codes: the best latents of a class by F1 on `fit_split`.
     head_metrics
         metrics.json of the segmentation head.
+    patch_labels, min_purity
+        Classes of patches, and how much of a patch its class has to fill where latents and directions are chosen.
     output
         Folder.
+    manual
+        Latents named by hand for some classes: an arm of their own.
     seed
         Global seed, added to the settings' own.
 
@@ -92,147 +99,68 @@ def segmentation_arms(
     model.card.check_editable(layer)
     head = load_segmentation_head(head_metrics, chosen)
     store = open_store(manifest, model.card)
-    largest = largest_values(codes_manifest, store.image_ids(fit_split))
-    targets = [t for t in targets_by_f1(scores) if t.latent in largest]
-    latents = with_controls(
-        targets, largest, d_model=sae.d_model, draws=settings.random_draws, seed=seed, device=chosen
-    )
-    labels = patch_channels(patch_labels, [c["id"] for c in head.classes])
-    images = store.image_ids(measure_split)
-    experiment = _Experiment(model, layer, sae, head, targets, latents, labels, images, tuple(settings.scales))
-    with progress_bar(len(images), "segmentation arms", "pictures") as bar:
-        for image_ids, tokens in store.iterate(measure_split, settings.batch_size, kinds="all"):
-            experiment.run(image_ids, tokens.to(chosen))
-            bar.update(len(image_ids))
-
-    counts = experiment.counts
-    rows = arms_table(counts, targets, settings.scales, settings.bootstrap, seed)
+    classes = {c["id"]: c["name"] for c in head.classes}
+    segmenter = Segmenter(model, layer, head, store, patch_channels(patch_labels, list(classes)), settings.batch_size)
+    fit_images, images = store.image_ids(fit_split), store.image_ids(measure_split)
+    labels = patch_classes(Path(patch_labels), list(classes), min_purity, fit_images)
+    patches = labelled_patches(store, labels, classes, seed)
+    activity = latent_activity(codes_manifest, fit_images)
+    selection = Selection(settings, segmenter, sae, codes_manifest, scores, patches, activity, fit_split, seed)
+    targets = selection.targets(settings.choose_by)
+    draws = participants(selection, targets, manual or {})
+    experiment = SegmentationExperiment(settings, segmenter, sae, images, seed)
+    with progress_bar(len(targets), "segmentation arms", "classes") as bar:
+        for target in targets:
+            experiment.run(target, draws[target.class_id])
+            bar.update()
+    measured = [counts for counts in experiment.counts if len(counts.images)]
+    latents = {
+        (arm, class_id): changes[0].latents
+        for class_id, of_class in draws.items()
+        for arm, changes in of_class.items()
+        if len(changes) == 1 and isinstance(changes[0], SetLatents)
+    }
+    rows = arms_table(measured, latents, len(images), settings.bootstrap, seed)
+    doses = experiment.doses(measured, draws, codes_manifest, fit_split)
+    ranked = experiment.against_untrained(measured, selection)
+    tests = significance(rows, rank_tests(ranked), max(settings.scales, key=abs))
     tables = {
         "arms": rows,
-        "becomes": becomes_table(counts, targets, settings.scales, [c["name"] for c in head.classes]),
-        "maps": pl.DataFrame(experiment.maps, schema=_MAPS_SCHEMA),
+        "becomes": becomes_table(measured, list(classes.values())),
+        "maps": pl.DataFrame(experiment.maps, schema=MAPS_SCHEMA),
+        "doses": doses,
+        "untrained": untrained_table(ranked, classes),
     }
     for name, table in tables.items():
         with atomic_path(Path(output) / f"{name}.parquet") as temporary:
             table.write_parquet(temporary)
-    measured = set(rows["class_id"].drop_nulls())
     summary = {
-        "mean": mean_rows(rows),
+        "over_classes": over_classes(rows),
         "classes": [
             {
                 "id": target.class_id,
                 "name": target.class_name,
-                "latent": target.latent,
-                "f1_fit": target.score,
-                "largest": largest[target.latent],
-                "pictures_without_prediction": int(counts.skipped[number]),
+                "latents": list(target.latents),
+                "chosen_by": settings.choose_by,
+                "score": target.score,
+                "largest": [activity.largest[latent] for latent in target.latents],
+                "pictures": len(counts.images),
+                "pictures_without_prediction": skipped,
+                "arms_not_measurable": [arm for arm in settings.arms if arm not in draws[target.class_id]],
+                **tests.get(target.class_id, {}),
             }
-            for number, target in enumerate(targets)
+            for target, counts, skipped in zip(targets, experiment.counts, experiment.skipped, strict=True)
         ],
         "not_measurable": [
-            {"id": c["id"], "name": c["name"], "reason": experiment.why_not(c["id"])}
-            for c in head.classes
-            if c["id"] not in measured
+            {"id": class_id, "name": name, "reason": experiment.why_not(class_id)}
+            for class_id, name in classes.items()
+            if class_id not in {counts.target.class_id for counts in measured}
         ],
+        "significant_share": sum(test["significant"] for test in tests.values()) / len(tests) if tests else None,
+        "responses": responses(doses),
         "n_images": len(images),
         "layer": layer,
         "provenance": provenance.record(),
     }
     write_json(Path(output) / "summary.json", summary)
     return summary
-
-
-@dataclass
-class _Experiment:
-    """Everything that the loop over batches needs, and what it counts.
-
-    `labels` are channels of the head by picture; `images` the measured split.
-    """
-
-    model: VisionModel
-    layer: int
-    sae: SparseAutoencoder
-    head: SegmentationHead
-    targets: list[Target]
-    latents: dict[int, Latents]
-    labels: dict[int, Tensor]
-    images: range
-    scales: tuple[float, ...]
-    maps: list[dict[str, Any]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.ids = [c["id"] for c in self.head.classes]
-        self.counts = SegmentationCounts.zeros(len(self.scales), len(self.targets), len(self.images), len(self.ids))
-        # Patches of each class in each picture's mask.
-        self.occurrences = np.zeros((len(self.images), len(self.ids)), dtype=np.int64)
-        for row, image_id in enumerate(self.images):
-            if image_id in self.labels:
-                found = self.labels[image_id].numpy()
-                self.occurrences[row] = np.bincount(found[found >= 0], minlength=len(self.ids))
-
-    @torch.inference_mode()
-    def read(self, tokens: Tensor) -> Tensor:
-        """Predicted channel of each patch (b, n_patches)."""
-        parts = self.head(self.model.resume(tokens, self.layer))
-        return parts.argmax(dim=1).flatten(1)
-
-    @torch.inference_mode()
-    def run(self, image_ids: np.ndarray, tokens: Tensor) -> None:
-        """Run every class on a batch (b, n_tokens, d_model)."""
-        seen = self.read(tokens)
-        for number, target in enumerate(self.targets):
-            channel = self.ids.index(target.class_id)
-            rows = image_ids - self.images.start
-            occurs = self.occurrences[rows, channel] > 0
-            predicted = (seen == channel).any(dim=1).cpu().numpy()
-            self.counts.skipped[number] += int((occurs & ~predicted).sum())
-            keep = np.flatnonzero(occurs & predicted)
-            if len(keep):
-                # Read again in the batch that arms are read in: then `none` compares like with like to the bit.
-                self._class(number, rows[keep], tokens[keep], self.read(tokens[keep]))
-
-    def _class(self, number: int, rows: np.ndarray, tokens: Tensor, before: Tensor) -> None:
-        """Run every arm of one class on the pictures (b, n_tokens, d_model) in which it is seen."""
-        target = self.targets[number]
-        patches = before == self.ids.index(target.class_id)
-        self.counts.n_target[number, rows] = patches.sum(dim=1).cpu().numpy()
-        self.counts.n_other[number, rows] = (~patches).sum(dim=1).cpu().numpy()
-        situation = self.latents[target.class_id].situation(self.sae, patch_rows(tokens, patches))
-        mapped = self._mapped(self.ids.index(target.class_id), rows)
-        for outcome in outcomes(tokens, patches, situation, self.scales, before=before, read=self.read):
-            changed = outcome.after != before
-            inside = (changed & patches).sum(dim=1).cpu().numpy() / outcome.draws
-            outside = (changed & ~patches).sum(dim=1).cpu().numpy() / outcome.draws
-            turned = torch.bincount(outcome.after[patches], minlength=len(self.ids)).cpu().numpy() / outcome.draws
-            arm = list(ARMS).index(outcome.arm)
-            for scale in (self.scales.index(s) for s in outcome.scales):
-                self.counts.target[arm, scale, number, rows] += inside
-                self.counts.other[arm, scale, number, rows] += outside
-                self.counts.becomes[arm, scale, number] += turned
-            if outcome.arm in MAPPED_ARMS and outcome.draw == 0:
-                for i in mapped:
-                    grids = before[i], outcome.after[i], patches[i]
-                    about = {"image_id": int(self.images[int(rows[i])]), "class_name": target.class_name}
-                    about |= {"class_id": target.class_id, "arm": outcome.arm}
-                    self.maps += [about | {"scale": scale} | self._map(*grids) for scale in outcome.scales]
-
-    def _mapped(self, channel: int, rows: np.ndarray) -> list[int]:
-        """Positions in the batch of the pictures that have the class on the most patches of the whole split."""
-        most = np.argsort(-self.occurrences[:, channel], kind="stable")[:MAPS_PER_CLASS]
-        return np.flatnonzero(np.isin(rows, most)).tolist()
-
-    def _map(self, before: Tensor, after: Tensor, patches: Tensor) -> dict[str, list[int]]:
-        """Class ids before and after, and the edited patches."""
-        ids = np.array(self.ids)
-        shown = {
-            name: ids[channels.cpu().numpy()].tolist() for name, channels in (("before", before), ("after", after))
-        }
-        return shown | {"edited": patches.nonzero()[:, 0].tolist()}
-
-    def why_not(self, class_id: int) -> str:
-        """Say why a class has no row."""
-        if class_id not in {t.class_id for t in self.targets}:
-            return "no latent was chosen for it on the fit split"
-        if not self.occurrences[:, self.ids.index(class_id)].any():
-            return "no patch of the measured split is labelled with it"
-        return "the head predicts it in none of the measured pictures that have it"

@@ -1,34 +1,102 @@
-"""Which latent stands for which class, and which random ones it is compared with."""
+"""Which latents stand for which class, and which other ones they are compared with."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-import torch
 
 from visae.errors import DataError
 from visae.features.auc import latent_aucs
 from visae.features.codes import scan_codes
-from visae.interventions.arms import Latents
+from visae.features.concepts import Labels, choose
+from visae.interventions.arms import SetLatents
+
+# A frequency-matched latent is drawn among this many whose frequency is nearest.
+NEAREST = 10
 
 
 @dataclass(frozen=True)
 class Target:
-    """A class and the latent chosen for it; `score` is what it was chosen by, on the selection split."""
+    """A class and the latents chosen for it, the best first; `score` is the best one's on the selection split."""
 
     class_id: int
     class_name: str
-    latent: int
+    latents: tuple[int, ...]
     score: float
 
 
-def targets_by_f1(scores_path: str | Path) -> list[Target]:
-    """Best latent of each class in scores.parquet, chosen by F1 on the fit split; classes without one are left out."""
-    rows = pl.read_parquet(scores_path).filter((pl.col("rank") == 0) & pl.col("latent").is_not_null()).sort("class_id")
-    return [Target(*row) for row in rows.select("class_id", "class_name", "latent", "f1_fit").iter_rows()]
+@dataclass(frozen=True)
+class Activity:
+    """How many patches of the selection split each latent is active on, and its largest value there."""
+
+    count: Mapping[int, int]
+    largest: Mapping[int, float]
+
+    def edit(self, latents: tuple[int, ...]) -> SetLatents:
+        """Edit of latents in multiples of their largest values; DataError where one is never active."""
+        for latent in latents:
+            if latent not in self.largest:
+                raise DataError(
+                    f"latent {latent} is never active on the selection split, so it cannot be set to multiples of its "
+                    "largest value there; name another in studies: …: manual"
+                )
+        return SetLatents(latents, tuple(self.largest[latent] for latent in latents))
+
+
+def latent_activity(codes_manifest: str | Path, image_ids: range) -> Activity:
+    """Activity of every latent that is active on these pictures, patches only."""
+    found = (
+        scan_codes(codes_manifest)
+        .filter(pl.col("image_id").is_between(image_ids.start, image_ids.stop, closed="left") & (pl.col("value") > 0))
+        .group_by("latent")
+        .agg(pl.len(), pl.col("value").max())
+        .collect(engine="streaming")
+        .sort("latent")
+    )
+    latents = found["latent"].to_list()
+    return Activity(dict(zip(latents, found["len"], strict=True)), dict(zip(latents, found["value"], strict=True)))
+
+
+def targets_by_f1(scores_path: str | Path, n_latents: int) -> list[Target]:
+    """Best latents of each class in scores.parquet, chosen by F1 on the fit split; classes without one are left out."""
+    rows = pl.read_parquet(scores_path).filter((pl.col("rank") < n_latents) & pl.col("latent").is_not_null())
+    grouped = rows.sort("class_id", "rank").group_by("class_id", "class_name", maintain_order=True)
+    return [
+        Target(class_id, class_name, tuple(latents), score)
+        for class_id, class_name, latents, score in grouped.agg("latent", pl.col("f1_fit").first()).iter_rows()
+    ]
+
+
+def targets_by_patches(
+    blocks: Callable[[], Iterator[tuple[range, pl.LazyFrame]]],
+    labels: Labels,
+    classes: Mapping[int, str],
+    by: str,
+    n_latents: int,
+) -> list[Target]:
+    """Best latents of each class on labelled patches, by `f1` or `auc`; see `visae.features.concepts.choose`.
+
+    Parameters
+    ----------
+    blocks
+        Gives codes, a range of latents at a time.
+    labels
+        Of the selection split; class numbers are positions in `classes`.
+    """
+    place = ("f1", "average_precision", "auc").index(by)
+    chosen: dict[int, list[tuple[int, float]]] = {}
+    for choice in choose(blocks, labels, by).choices:
+        if choice.rank < n_latents:
+            chosen.setdefault(choice.class_number, []).append((choice.latent, choice.fit[place]))
+    names = list(classes.items())
+    return [
+        Target(*names[number], tuple(latent for latent, _ in found), found[0][1])
+        for number, found in sorted(chosen.items())
+    ]
 
 
 def targets_by_auc(codes_manifest: str | Path, labels: dict[int, int], classes: dict[int, str]) -> list[Target]:
@@ -49,7 +117,9 @@ def targets_by_auc(codes_manifest: str | Path, labels: dict[int, int], classes: 
         .sort("class_id")
     )
     rows = best.select("class_id", "latent", "auc").iter_rows()
-    return [Target(class_id, classes[class_id], latent, auc) for class_id, latent, auc in rows if class_id in classes]
+    return [
+        Target(class_id, classes[class_id], (latent,), auc) for class_id, latent, auc in rows if class_id in classes
+    ]
 
 
 def image_aucs(codes_manifest: str | Path, labels: dict[int, int]) -> pl.DataFrame:
@@ -77,52 +147,58 @@ def image_aucs(codes_manifest: str | Path, labels: dict[int, int]) -> pl.DataFra
     return latent_aucs(peaks, sizes)
 
 
-def largest_values(codes_manifest: str | Path, image_ids: range) -> dict[int, float]:
-    """Largest value of every latent that is active on these pictures."""
-    found = (
-        scan_codes(codes_manifest)
-        .filter(pl.col("image_id").is_between(image_ids.start, image_ids.stop, closed="left"))
-        .group_by("latent")
-        .agg(pl.col("value").max())
-        .collect(engine="streaming")
-        .sort("latent")
-    )
-    return dict(zip(found["latent"].to_list(), found["value"].to_list(), strict=True))
+@dataclass(frozen=True)
+class Controls:
+    """Latents drawn to compare a class's own with, as many of them in each draw."""
+
+    random: list[tuple[int, ...]]
+    frequency_matched: list[tuple[int, ...]]
 
 
-def with_controls(
-    targets: list[Target],
-    largest: dict[int, float],
-    *,
-    d_model: int,
-    draws: int,
-    seed: int,
-    device: torch.device,
-) -> dict[int, Latents]:
-    """Draw random latents and vectors for each class, by class id.
+def drawn_controls(targets: list[Target], activity: Activity, draws: int, seed: int) -> dict[int, Controls]:
+    """Draw other latents for each class, by class id.
 
-    Random latents are drawn without replacement among those active on the selection split, leaving out every
-    class's own latent. Draws depend on the class id, not on which other classes there are.
+    They are drawn without replacement among latents that are active on the selection split and no class's own:
+    random ones among all, frequency-matched ones, for each of the class's latents, among the NEAREST whose log
+    frequency is closest. Draws depend on the class id, not on which other classes there are.
 
     Raises
     ------
     DataError
         If too few latents are active.
     """
-    pool = sorted(set(largest) - {target.latent for target in targets})
-    if targets and len(pool) < draws:
+    pool = sorted(set(activity.count) - {latent for target in targets for latent in target.latents})
+    most = max((len(target.latents) for target in targets), default=0)
+    if targets and len(pool) < draws * most:
         raise DataError(
-            f"interventions: random_draws: {draws} random latents wanted, but only {len(pool)} others are active on "
-            "the selection split; lower random_draws or train a larger sparse autoencoder"
+            f"interventions: random_draws: {draws * most} random latents wanted, but only {len(pool)} others are "
+            "active on the selection split; lower random_draws or latents_per_class, or train a larger sparse "
+            "autoencoder"
         )
+    frequency = np.log([activity.count[latent] for latent in pool])
     drawn = {}
     for target in targets:
         generator = np.random.default_rng([seed, target.class_id])
-        latents = [target.latent, *generator.choice(pool, size=draws, replace=False).tolist()]
-        vectors = torch.from_numpy(generator.standard_normal((draws, d_model))).float()
-        drawn[target.class_id] = Latents(
-            latents,
-            torch.tensor([largest[latent] for latent in latents], device=device),
-            torch.nn.functional.normalize(vectors).to(device),
-        )
+        random = generator.choice(pool, size=(draws, len(target.latents)), replace=False).tolist()
+        left = np.ones(len(pool), dtype=bool)
+        matched: list[list[int]] = []
+        for latent in target.latents:
+            distance = np.abs(frequency - np.log(activity.count[latent]))
+            nearest = np.argsort(np.where(left, distance, np.inf), kind="stable")[
+                : min(max(NEAREST, draws), left.sum())
+            ]
+            chosen = generator.choice(nearest, size=draws, replace=False)
+            left[chosen] = False
+            matched.append([pool[place] for place in chosen])
+        by_draw = [tuple(latents) for latents in zip(*matched, strict=True)]
+        drawn[target.class_id] = Controls([tuple(latents) for latents in random], by_draw)
     return drawn
+
+
+def latent_draws(target: Target, controls: Controls, activity: Activity) -> dict[str, list[SetLatents]]:
+    """Draws of the arms that every experiment has, whatever its head: latents drawn at random, and the class's own."""
+    return {
+        "random_latent": [activity.edit(latents) for latents in controls.random],
+        "frequency_matched": [activity.edit(latents) for latents in controls.frequency_matched],
+        "automatic": [activity.edit(target.latents)],
+    }

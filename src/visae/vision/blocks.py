@@ -8,7 +8,7 @@ copy of the model, with some blocks replaced, runs timm's own forward_features.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from visae.errors import ModelError
 from visae.vision.card import LayerShape
-from visae.vision.hook_points import HookPoint
+from visae.vision.hook_points import NO_CHANGES, Changes, HookPoint
 
 # What of a block's parts ends in the residual stream: timm's blocks add the outputs of these two modules.
 _ADDED_BY = {"attention": "drop_path1", "mlp": "drop_path2"}
@@ -74,13 +74,16 @@ class Blocks:
             _with_parts(self.module, blocks=self._row(blocks), norm=nn.Identity()).forward_features(images)
         return {point: self.module.norm(found[point]) if point.hook == "norm" else found[point] for point in points}
 
-    def resume(self, tokens: Tensor, after: int) -> Tensor:
+    def resume(self, tokens: Tensor, after: int, changes: Changes = NO_CHANGES) -> Tensor:
         """Run what comes after block `after`, final norm included; differentiable in `tokens`."""
         later = list(self.module.blocks)[after + 1 :]
         # The blocks before are not run; one blank picture takes their place until the tokens come in.
         blank = torch.zeros(1, 3, *self.image_size, device=tokens.device)
         row = self._row([*(_Pass() for _ in range(after)), _Give(tokens), *later])
-        return _with_parts(self.module, blocks=row).forward_features(blank)
+        with ExitStack() as stack:
+            for layer, change in changes.items():
+                stack.enter_context(_output_changed(self.module.blocks[layer], change))
+            return _with_parts(self.module, blocks=row).forward_features(blank)
 
     def final(self, images: Tensor) -> Tensor:
         """Final tokens of the uninterrupted forward pass."""
@@ -129,6 +132,15 @@ def _with_parts(module: Any, **parts: nn.Module) -> Any:
     twin = copy.copy(module)
     twin._modules = {**module._modules, **parts}
     return twin
+
+
+@contextmanager
+def _output_changed(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    handle = module.register_forward_hook(lambda _module, _inputs, output: change(output))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from torch import Tensor
+
 from visae.errors import ConfigError
+
+# By layer: what becomes of its tokens (b, n_tokens, d_model) before a forward pass goes on.
+Changes = Mapping[int, Callable[[Tensor], Tensor]]
+NO_CHANGES: Changes = {}
 
 Hook = Literal["residual", "attention", "mlp", "norm"]
 

@@ -17,7 +17,7 @@ from visae.errors import ModelError
 from visae.files import atomic_path, file_sha256, write_json
 from visae.vision.blocks import Blocks
 from visae.vision.card import LayerShape, ModelCard
-from visae.vision.hook_points import HookPoint
+from visae.vision.hook_points import NO_CHANGES, Changes, HookPoint
 from visae.vision.stages import Stages
 from visae.vision.torchvision_guard import allow_cpu_torch
 from visae.vision.weights import created, fetched
@@ -67,12 +67,17 @@ class VisionModel(nn.Module):
         with self._autocast(pixels.device):
             return self._layers.read(self.normalized(pixels), points)
 
-    def resume(self, tokens: torch.Tensor, after: int) -> torch.Tensor:
+    def resume(self, tokens: torch.Tensor, after: int, changes: Changes = NO_CHANGES) -> torch.Tensor:
         """Run what comes after layer `after`, final norm included: what timm's forward_features would return.
 
         Differentiable in `tokens`; the weights stay frozen.
+
+        Parameters
+        ----------
+        changes
+            What becomes of the tokens of later layers before the pass goes on from there.
         """
-        return self._layers.resume(tokens, after)
+        return self._layers.resume(tokens, after, changes)
 
     def final_norm(self, tokens: torch.Tensor) -> torch.Tensor:
         """Final tokens of the last layer's."""

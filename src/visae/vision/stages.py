@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from visae.errors import ModelError
 from visae.vision.card import LayerShape
-from visae.vision.hook_points import HookPoint
+from visae.vision.hook_points import NO_CHANGES, Changes, HookPoint
 
 
 class Stages:
@@ -53,18 +54,22 @@ class Stages:
             for point, grid in zip(points, self._grids(images, points), strict=True)
         }
 
-    def resume(self, tokens: Tensor, after: int) -> Tensor:
+    def resume(self, tokens: Tensor, after: int, changes: Changes = NO_CHANGES) -> Tensor:
         """Run what comes after stage `after`; differentiable in `tokens`."""
 
-        def given(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
-            return self._like(tokens, output)
+        def replaced(layer: int, change: Callable[[Tensor], Tensor]) -> RemovableHandle:
+            def hook(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
+                return self._like(change(self._tokens(layer, output)), output)
 
-        handle = self.module.get_submodule(self._names[after]).register_forward_hook(given)
+            return self.module.get_submodule(self._names[layer]).register_forward_hook(hook)
+
+        # One blank picture runs up to the stage, whose output is then replaced.
+        handles = [replaced(layer, change) for layer, change in {after: lambda _: tokens, **changes}.items()]
         try:
-            # One blank picture runs up to the stage, whose output is then replaced.
             return self.final(self._blank(tokens.device))
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
 
     def final(self, images: Tensor) -> Tensor:
         """Final tokens of the uninterrupted forward pass."""
@@ -94,10 +99,15 @@ class Stages:
         by_layer = dict(zip(wanted, found, strict=True))
         return [by_layer[point.layer] for point in points]
 
+    def _tokens(self, layer: int, grid: Tensor) -> Tensor:
+        """A stage's output (b, n, d), row-major over its grid."""
+        if grid.ndim != 4:
+            raise ModelError(f"{type(self.module).__name__} cannot be resumed: its stages are no grids")
+        channels = self.module.feature_info[layer]["num_chs"]
+        return grid.flatten(1, 2) if self._is_channels_last(grid, channels) else grid.flatten(2).transpose(1, 2)
+
     def _like(self, tokens: Tensor, native: Tensor) -> Tensor:
         """Tokens (b, n, d) as a grid in the layout of a tensor of that stage."""
-        if native.ndim != 4:
-            raise ModelError(f"{type(self.module).__name__} cannot be resumed: its stages are no grids")
         if self._is_channels_last(native, tokens.shape[2]):
             return tokens.unflatten(1, native.shape[1:3])
         return tokens.transpose(1, 2).unflatten(2, native.shape[2:4])
