@@ -90,7 +90,7 @@ _SUMMARIES = {
     "causes": "score latents against the known causes of scenes",
     "ground-truth": "print how well dictionaries tell the known causes",
     "probe": "train a linear classification probe",
-    "segmentation-head": "train a linear segmentation head",
+    "segmentation-head": "train a segmentation head",
     "segmentation-arms": "edit latents and measure segmentation, beside controls",
     "classification-edits": "edit latents and measure classification, beside controls",
     "plan": "print the bytes, memory and hours that a configuration will need",
