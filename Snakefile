@@ -81,6 +81,13 @@ EXPERIMENTS = over_studies(
 ) + over_studies(
     f"{INTERVENTIONS}/classification/summary.json", dataset="classification"
 )
+FAITHFULNESS = sorted(
+    {
+        path
+        for task in TASK_OF_HEAD.values()
+        for path in over_studies(f"{INTERVENTIONS}/faithfulness.json", dataset=task)
+    }
+)
 PICTURES = (
     over_studies(f"{FIGURES}/training.png")
     + [
@@ -109,6 +116,19 @@ PICTURES = (
     + over_studies(f"{MEASURED}/segmentation_arms.png", dataset="segmentation")
     + over_studies(f"{MEASURED}/segmentation_maps.png", dataset="segmentation")
     + over_studies(f"{MEASURED}/classification_edits.png", dataset="classification")
+    + [
+        path
+        for head, task in TASK_OF_HEAD.items()
+        for path in over_studies(f"{FIGURES}/{head}_confusion.png", dataset=task)
+    ]
+    + over_studies(f"{FIGURES}/probe_calibration.png", dataset="classification")
+    + sorted(
+        {
+            path
+            for task in TASK_OF_HEAD.values()
+            for path in over_studies(f"{MEASURED}/faithfulness.png", dataset=task)
+        }
+    )
 )
 REPORT = f"{RESULTS}/report.html"
 
@@ -120,6 +140,7 @@ rule all:
         FEATURE_TABLES,
         TASK_HEADS,
         EXPERIMENTS,
+        FAITHFULNESS,
         PICTURES,
         REPORT,
 
@@ -157,6 +178,7 @@ rule heads:
 rule interventions:
     input:
         EXPERIMENTS,
+        FAITHFULNESS,
 
 
 rule figures:

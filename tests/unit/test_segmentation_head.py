@@ -111,6 +111,7 @@ def train(folder, settings, index, output):
 
 
 def trained(task, output, **options):
+    options = {"learning_rates": [0.03], "weight_decays": [0.001], **options}
     settings = SegmentationHeadSettings(batch_size=4, **options)
     return train(task[0], settings, task[0] / "index.parquet", output)
 

@@ -45,11 +45,11 @@ class SegmentationHeadSettings:
     learning_rates: list[float] = setting(
         "AdamW's learning rates to try. With more than one combination, all learn from one reading of four fifths of "
         "the training pictures, the best on the rest (mean IoU) is chosen, and learns again from all.",
-        [0.03],
+        [0.003, 0.01, 0.03],
         not_empty=True,
     )
     weight_decays: list[float] = setting(
-        "AdamW's weight decays to try, with each learning rate.", [1e-3], not_empty=True
+        "AdamW's weight decays to try, with each learning rate.", [0.001, 0.1], not_empty=True
     )
     batch_size: int = setting("Pictures in a step.", 16, minimum=1)
     memory_gb: float = setting(
