@@ -81,6 +81,13 @@ EXPERIMENTS = over_studies(
 ) + over_studies(
     f"{INTERVENTIONS}/classification/summary.json", dataset="classification"
 )
+FAITHFULNESS = sorted(
+    {
+        path
+        for task in TASK_OF_HEAD.values()
+        for path in over_studies(f"{INTERVENTIONS}/faithfulness.json", dataset=task)
+    }
+)
 PICTURES = (
     over_studies(f"{FIGURES}/training.png")
     + [
@@ -114,6 +121,19 @@ PICTURES = (
     )
     + over_studies(f"{MEASURED}/segmentation_maps.png", dataset="segmentation")
     + over_studies(f"{MEASURED}/classification_edits.png", dataset="classification")
+    + [
+        path
+        for head, task in TASK_OF_HEAD.items()
+        for path in over_studies(f"{FIGURES}/{head}_confusion.png", dataset=task)
+    ]
+    + over_studies(f"{FIGURES}/probe_calibration.png", dataset="classification")
+    + sorted(
+        {
+            path
+            for task in TASK_OF_HEAD.values()
+            for path in over_studies(f"{MEASURED}/faithfulness.png", dataset=task)
+        }
+    )
 )
 REPORT = f"{RESULTS}/report.html"
 
@@ -125,6 +145,7 @@ rule all:
         FEATURE_TABLES,
         TASK_HEADS,
         EXPERIMENTS,
+        FAITHFULNESS,
         PICTURES,
         REPORT,
 
@@ -162,6 +183,7 @@ rule heads:
 rule interventions:
     input:
         EXPERIMENTS,
+        FAITHFULNESS,
 
 
 rule figures:

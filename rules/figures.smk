@@ -14,6 +14,9 @@ localrules:
     dose_response_figure,
     segmentation_maps_figure,
     classification_edits_figure,
+    confusion_figure,
+    calibration_figure,
+    faithfulness_figure,
     report,
 
 
@@ -310,6 +313,72 @@ rule classification_edits_figure:
         "Drawing what edits of {wildcards.sae} do to classification"
     script:
         "../scripts/figures/classification_edits.py"
+
+
+rule confusion_figure:
+    input:
+        confusion=confusion_of_head,
+    output:
+        **drawn(
+            f"{FIGURES}/{{head}}_confusion", "confusion", "Heads", "confusion matrix"
+        ),
+    log:
+        f"logs/{FIGURES}/{{head}}_confusion.log",
+    benchmark:
+        f"benchmarks/{FIGURES}/{{head}}_confusion.tsv"
+    wildcard_constraints:
+        head=names(TASK_OF_HEAD),
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec(SETTINGS.figures.style(), "visae.figures.confusion"),
+    message:
+        "Drawing what the {wildcards.head} head of study {wildcards.study} takes each class for"
+    script:
+        "../scripts/figures/confusion.py"
+
+
+rule calibration_figure:
+    input:
+        reliability=of_study(
+            f"{HEADS}/probe/reliability.parquet", dataset="classification"
+        ),
+        metrics=of_study(f"{HEADS}/probe/metrics.json", dataset="classification"),
+    output:
+        **drawn(f"{FIGURES}/probe_calibration", "calibration", "Heads", "calibration"),
+    log:
+        f"logs/{FIGURES}/probe_calibration.log",
+    benchmark:
+        f"benchmarks/{FIGURES}/probe_calibration.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec(SETTINGS.figures.style(), "visae.figures.calibration"),
+    message:
+        "Drawing whether the probe of study {wildcards.study} is right as often as it says"
+    script:
+        "../scripts/figures/calibration.py"
+
+
+rule faithfulness_figure:
+    input:
+        table=f"{INTERVENTIONS}/faithfulness.parquet",
+    output:
+        **drawn(
+            f"{MEASURED}/faithfulness", "faithfulness", "Interventions", "faithfulness"
+        ),
+    log:
+        f"logs/{MEASURED}/faithfulness.log",
+    benchmark:
+        f"benchmarks/{MEASURED}/faithfulness.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec(SETTINGS.figures.style(), "visae.figures.faithfulness"),
+    message:
+        "Drawing what the reconstruction of {wildcards.sae} keeps"
+    script:
+        "../scripts/figures/faithfulness.py"
 
 
 rule report:

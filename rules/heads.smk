@@ -9,6 +9,9 @@ rule probe:
     output:
         metrics=f"{HEADS}/probe/metrics.json",
         weights=f"{HEADS}/probe/weights.safetensors",
+        classes=f"{HEADS}/probe/classes.parquet",
+        confusion=f"{HEADS}/probe/confusion.parquet",
+        reliability=f"{HEADS}/probe/reliability.parquet",
     log:
         f"logs/{HEADS}/probe/metrics.json.log",
     benchmark:
@@ -37,6 +40,8 @@ rule segmentation_head:
     output:
         metrics=f"{HEADS}/segmentation/metrics.json",
         weights=f"{HEADS}/segmentation/weights.safetensors",
+        classes=f"{HEADS}/segmentation/classes.parquet",
+        confusion=f"{HEADS}/segmentation/confusion.parquet",
     log:
         f"logs/{HEADS}/segmentation/metrics.json.log",
     benchmark:

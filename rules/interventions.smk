@@ -76,3 +76,40 @@ rule classification_edits:
         "Editing latents of {wildcards.sae} and measuring classification, study {wildcards.study}"
     script:
         "../scripts/classification_edits.py"
+
+
+rule faithfulness:
+    input:
+        sae=of_study(f"{SAE}/config.json"),
+        card=of_study(CARD),
+        classification_manifest=of_task(STORE, "classification"),
+        classification_index=of_task(INDEX, "classification"),
+        probe_metrics=of_task(f"{HEADS}/probe/metrics.json", "classification"),
+        segmentation_manifest=of_task(STORE, "segmentation"),
+        segmentation_index=of_task(INDEX, "segmentation"),
+        patch_labels=of_task(PATCH_LABELS, "segmentation"),
+        head_metrics=of_task(f"{HEADS}/segmentation/metrics.json", "segmentation"),
+    output:
+        table=f"{INTERVENTIONS}/faithfulness.parquet",
+        summary=f"{INTERVENTIONS}/faithfulness.json",
+    log:
+        f"logs/{INTERVENTIONS}/faithfulness.json.log",
+    benchmark:
+        f"benchmarks/{INTERVENTIONS}/faithfulness.json.tsv"
+    conda:
+        ENVIRONMENT
+    threads: SHARED_CORES
+    resources:
+        mem_mb=grown(8000),
+        runtime=grown(120),
+        gpu=GPUS,
+    params:
+        spec=lambda wildcards: spec(
+            SETTINGS.faithfulness,
+            "visae.interventions.faithfulness",
+            layer=edited_layer(wildcards),
+        ),
+    message:
+        "Measuring what the reconstruction of {wildcards.sae} keeps, study {wildcards.study}"
+    script:
+        "../scripts/faithfulness.py"

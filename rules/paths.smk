@@ -16,6 +16,7 @@ FEATURES = (
 )
 HEADS = f"{RESULTS}/heads/{{dataset}}/{{model}}"
 INTERVENTIONS = f"{RESULTS}/interventions/{{study}}/{{sae}}"
+TASK_OF_HEAD = {"probe": "classification", "segmentation": "segmentation"}
 FIGURES = f"{RESULTS}/figures/{{study}}"
 DESCRIBED = f"{FIGURES}/{{sae}}/{{dataset}}"
 MEASURED = f"{FIGURES}/{{sae}}"
@@ -34,6 +35,26 @@ def of_study(pattern, **fixed):
         return pattern.format(**known)
 
     return filled
+
+
+def of_task(pattern, task):
+    """Input function as `of_study`, for the data set of a task; nothing where the study has no such task."""
+
+    def filled(wildcards):
+        study = STUDIES[wildcards.study]
+        return (
+            []
+            if getattr(study, task) is None
+            else of_study(pattern, dataset=task)(wildcards)
+        )
+
+    return filled
+
+
+def confusion_of_head(wildcards):
+    """Confusion matrix of a head of the study."""
+    task = TASK_OF_HEAD[wildcards.head]
+    return of_study(f"{HEADS}/{{head}}/confusion.parquet", dataset=task)(wildcards)
 
 
 def stored_spec(wildcards):

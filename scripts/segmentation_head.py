@@ -1,4 +1,4 @@
-"""Train a linear segmentation head."""
+"""Train a segmentation head."""
 
 from pathlib import Path
 

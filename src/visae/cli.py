@@ -50,6 +50,7 @@ STAGES = {
     "segmentation-head": ("visae.heads.segmentation", "train_segmentation_head"),
     "segmentation-arms": ("visae.interventions.segmentation", "segmentation_arms"),
     "classification-edits": ("visae.interventions.classification", "classification_edits"),
+    "faithfulness": ("visae.interventions.faithfulness", "measure_faithfulness"),
     "plan": ("visae.planning.plan", "plan"),
     "headline": ("visae.headline", "print_headline"),
 }
@@ -90,9 +91,10 @@ _SUMMARIES = {
     "causes": "score latents against the known causes of scenes",
     "ground-truth": "print how well dictionaries tell the known causes",
     "probe": "train a linear classification probe",
-    "segmentation-head": "train a linear segmentation head",
+    "segmentation-head": "train a segmentation head",
     "segmentation-arms": "edit latents and measure segmentation, beside controls",
     "classification-edits": "edit latents and measure classification, beside controls",
+    "faithfulness": "measure the heads with patches replaced by their reconstruction, their mean and zero",
     "plan": "print the bytes, memory and hours that a configuration will need",
     "headline": "print a finished workflow's main numbers",
 }

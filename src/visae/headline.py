@@ -41,6 +41,7 @@ def study_headline(settings: Settings, name: str, study: StudySettings) -> list[
         lines += _scores(folder / (study.segmentation or "") / "scores.parquet")
     lines += _heads(results, study)
     for sae in study.saes:
+        lines += _faithfulness(results / "interventions" / name / sae / "faithfulness.json", sae)
         lines += _interventions(results / "interventions" / name / sae, sae)
     lines += ["", "  Look at:"]
     figures = sorted((results / "figures" / name).rglob("*.png"))
@@ -72,6 +73,20 @@ def _scores(path: Path) -> list[str]:
     columns = best.select("class_name", "f1", "f1_low", "f1_high").iter_rows()
     found = [f"{name} {f1:.2f} [{low:.2f}, {high:.2f}]" for name, f1, low, high in columns]
     return [f"    F1 of one latent on val: {', '.join(found)}"]
+
+
+def _faithfulness(path: Path, sae: str) -> list[str]:
+    """Shares of what replacing the patches by zero costs that the reconstruction recovers."""
+    if not path.is_file():
+        return []
+    found = []
+    for measure, quantities in read_json(path)["measures"].items():
+        recovered = {key: quantities["recovered_from_zero"][key] for key in ("value", "low", "high")}
+        if recovered["value"] is not None:
+            value, low, high = (f"{bound:.1%}" for bound in recovered.values())
+            found.append(f"{measure} {value} [{low}, {high}]")
+    said = ", ".join(found) or "nothing that can be measured"
+    return ["", f"  Of what zeroing all patches costs, the reconstruction of {sae} recovers: {said}"]
 
 
 def _interventions(folder: Path, sae: str) -> list[str]:

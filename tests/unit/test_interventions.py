@@ -91,7 +91,7 @@ def planted(tmp_path_factory):
     probe.mkdir()
     both = torch.from_numpy(np.concatenate([np.zeros_like(read[:3]), 3 * read[:3]], axis=1)).float().contiguous()
     save_file({"weight": both, "bias": torch.zeros(3)}, probe / "weights.safetensors")
-    (probe / "metrics.json").write_text(json.dumps({"classes": names[:3], "n_prefix": 1, "has_class_token": True}))
+    (probe / "metrics.json").write_text(json.dumps({"classes": names[:3], "n_prefix": 1, "pooling": "both"}))
 
     pl.DataFrame(
         {

@@ -1,20 +1,26 @@
 """The segmentation head: metrics against scikit-learn, and a task that it has to learn."""
 
 import json
+from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
 from PIL import Image
-from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
+from sklearn.metrics import confusion_matrix, jaccard_score
 
 from visae.activations.given import write_store
+from visae.activations.store import ActivationStore
 from visae.config.settings import ModelSettings, SegmentationHeadSettings
 from visae.data.patch_labels import write_patch_labels
 from visae.errors import DataError
 from visae.heads import metrics
-from visae.heads.segmentation import SegmentationHead, channels, load_segmentation_head, train_segmentation_head
+from visae.heads.masks import Masks, channels
+from visae.heads.segmentation import SegmentationHead, load_segmentation_head, new_head, train_segmentation_head
+from visae.heads.segmentation_metrics import SegmentationTally
+from visae.heads.training_tokens import TrainingTokens
 from visae.vision.model import load_model, prepare_model
 
 NAMES = {1: "sky", 2: "road", 3: "car", 9: "boat"}  # no picture has a boat
@@ -32,7 +38,6 @@ def test_confusion_matrix_and_iou_are_scikit_learns():
     np.testing.assert_allclose(iou[present].numpy(), expected)
     assert iou[[2, 5]].isnan().all()
     assert metrics.mean_iou(found) == pytest.approx(expected.mean())
-    assert metrics.accuracy(found) == pytest.approx(accuracy_score(labels, predictions))
 
 
 def test_unlabelled_elements_do_not_count():
@@ -106,7 +111,8 @@ def train(folder, settings, index, output):
 
 
 def trained(task, output, **options):
-    settings = SegmentationHeadSettings(learning_rate=0.03, batch_size=4, **options)
+    options = {"learning_rates": [0.03], "weight_decays": [0.001], **options}
+    settings = SegmentationHeadSettings(batch_size=4, **options)
     return train(task[0], settings, task[0] / "index.parquet", output)
 
 
@@ -121,8 +127,6 @@ def test_a_learnable_task_is_learned_and_measured_without_the_unlabelled(task, t
 
     # The file on disk, read again, gives the published numbers by another implementation.
     head, model = load_segmentation_head(tmp_path / "metrics.json"), load_model(folder / "model.json")
-    from visae.activations.store import ActivationStore
-
     tokens = ActivationStore.open(manifest).read(range(16, 24), kinds="all")
     logits = head(model.final_norm(tokens))
     class_ids = np.array([c["id"] for c in head.classes])
@@ -137,6 +141,106 @@ def test_a_learnable_task_is_learned_and_measured_without_the_unlabelled(task, t
     iou = jaccard_score(pixel_truth[known], pixels[known], labels=[1, 2, 3], average=None)
     assert [found["class_iou"][NAMES[i]] for i in (1, 2, 3)] == pytest.approx(iou.tolist())
     assert found["pixel_miou"] == pytest.approx(iou.mean())
+
+
+@pytest.mark.parametrize("kind", ["mlp", "conv"])
+def test_heads_with_a_hidden_layer_learn_and_are_read_back(task, tmp_path, kind):
+    folder, manifest, ids = task
+    found = trained(task, tmp_path, kind=kind, hidden=32, learning_rates=[0.01])
+    assert found["kind"] == kind
+    assert found["patch_miou"] > 0.9
+    head, model = load_segmentation_head(tmp_path / "metrics.json"), load_model(folder / "model.json")
+    tokens = ActivationStore.open(manifest).read(range(16, 24), kinds="all")
+    patches = np.array([c["id"] for c in head.classes])[head(model.final_norm(tokens)).argmax(dim=1).numpy()]
+    known = ids[16:] != 0
+    assert found["patch_accuracy"] == pytest.approx((patches == ids[16:])[known].mean())
+
+
+def test_a_conv_head_sees_the_neighbours_of_a_patch():
+    settings = SegmentationHeadSettings(kind="conv", hidden=4)
+    card = SimpleNamespace(d_final=3, n_prefix=1, grid=(5, 6))
+    head = new_head(settings, card, 2, seed=0)
+    torch.nn.init.ones_(head.weight)
+    tokens = torch.zeros(1, 31, 3)
+    before = head(tokens)
+    tokens[0, 1 + 2 * 6 + 3] = 1.0  # row 2, column 3
+    changed = (head(tokens) != before)[0, 0]
+    expected = torch.zeros(5, 6, dtype=torch.bool)
+    expected[1:4, 2:5] = True
+    assert torch.equal(changed, expected)
+
+
+def test_a_sweep_takes_the_best_on_held_out_pictures_and_gives_what_that_member_alone_gives(task, tmp_path):
+    rates, decays = [30.0, 0.03], [1e-3, 20.0]
+    swept = trained(task, tmp_path / "swept", learning_rates=rates, weight_decays=decays, epochs=4)
+    miou = {(entry["learning_rate"], entry["weight_decay"]): entry["miou"] for entry in swept["held_out"]}
+    assert set(miou) == set(product(rates, decays))
+    assert len(set(miou.values())) > 1
+    assert miou[swept["learning_rate"], swept["weight_decay"]] == max(miou.values())
+    best = {"learning_rates": [swept["learning_rate"]], "weight_decays": [swept["weight_decay"]]}
+    trained(task, tmp_path / "alone", epochs=4, **best)
+    weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("swept", "alone")]
+    assert weights[0] == weights[1]
+
+
+def test_members_of_a_sweep_do_not_depend_on_one_another(task, tmp_path):
+    """Held-out scores of a member are the same in whatever sweep it is."""
+    found = [
+        trained(task, tmp_path / str(n), learning_rates=rates, epochs=2)["held_out"]
+        for n, rates in enumerate(([0.003, 0.01], [0.01, 0.03]))
+    ]
+    assert found[0][1] == found[1][0]
+
+
+def test_tokens_that_do_not_fit_memory_are_read_in_every_epoch(task, tmp_path):
+    folder, manifest, _ = task
+    model = load_model(folder / "model.json")
+    store = ActivationStore.open(manifest)
+    masks = Masks(folder / "index.parquet", model.card, list(NAMES))
+    images = [*range(1, 16)]
+    held = TrainingTokens(store, masks, images, (16, 16), 1e9)
+    read = TrainingTokens(store, masks, images, (16, 16), 4 * 17 * model.card.d_final * 4)
+    rows = torch.arange(2, 15)
+    for data in (held, read):
+        batches = list(data.epoch(rows, 4, torch.Generator().manual_seed(0)))
+        assert [len(tokens) for tokens, _ in batches] == [4, 4, 4, 1]
+        seen = torch.cat([tokens for tokens, _ in batches])
+        expected = store.read(range(3, 16), kinds="all")
+        order = [int((expected == tokens).flatten(1).all(dim=1).nonzero()) for tokens in seen]
+        assert sorted(order) == [*range(13)]
+        assert order != sorted(order)
+        assert torch.equal(torch.cat([labels for _, labels in batches]), data.labels[2:][order])
+    found = trained(task, tmp_path, memory_gb=1e-6)
+    assert found["patch_miou"] > 0.95
+
+
+def test_a_mask_of_another_size_is_refused(task, tmp_path):
+    folder, _, _ = task
+    index = pl.read_parquet(folder / "index.parquet")
+    Image.new("L", (32, 64), 1).save(tmp_path / "wrong.png")
+    wrong = pl.when(pl.col("image_id") == 3).then(pl.lit(str(tmp_path / "wrong.png"))).otherwise("mask_path")
+    index.with_columns(mask_path=wrong).write_parquet(tmp_path / "index.parquet")
+    (tmp_path / "summary.json").write_text((folder / "summary.json").read_text())
+    with pytest.raises(DataError, match=r"wrong.png: the mask has 32 x 64 pixels, its picture 64 x 64"):
+        train(folder, SegmentationHeadSettings(), tmp_path / "index.parquet", tmp_path / "head")
+
+
+def test_patch_labels_of_another_grid_are_refused(task):
+    tally = SegmentationTally([{"id": 1, "name": "sky"}])
+    with pytest.raises(DataError, match="patch labels: 9 a picture, but the head reads 16 patches"):
+        tally.add(torch.zeros(2, 1, 4, 4), torch.zeros(2, 9), torch.zeros(2, 8, 8))
+
+
+def test_one_picture_cannot_be_swept(task, tmp_path):
+    folder, _, _ = task
+    index = pl.read_parquet(folder / "index.parquet")
+    alone = pl.when(pl.col("image_id") == 0).then("mask_path")
+    index.with_columns(mask_path=alone).write_parquet(tmp_path / "index.parquet")
+    (tmp_path / "summary.json").write_text((folder / "summary.json").read_text())
+    with pytest.raises(DataError, match="give one value of each"):
+        train(
+            folder, SegmentationHeadSettings(learning_rates=[0.1, 0.2]), tmp_path / "index.parquet", tmp_path / "head"
+        )
 
 
 def test_training_repeats_to_the_bit(task, tmp_path):

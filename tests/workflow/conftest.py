@@ -27,7 +27,7 @@ SMALL: dict[str, Any] = {
         "relu": {"variant": "relu", "expansion": 2, "steps": 30, "batch_size": 64},
     },
     "features": {"permutations": 20},
-    "heads": {"segmentation": {"epochs": 2}, "probe": {"c_values": [0.1]}},
+    "heads": {"segmentation": {"epochs": 2, "learning_rates": [0.03]}, "probe": {"c_values": [0.1]}},
     "interventions": {
         "scales": [-2.0],
         "bootstrap": 20,

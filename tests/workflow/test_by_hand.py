@@ -37,6 +37,7 @@ def test_the_headline_has_all_parts(finished: Workflow) -> None:
         "SAE topk: normalized MSE",
         "Linear probe: accuracy",
         "patch mIoU",
+        "the reconstruction of topk recovers: ",
         "automatic",
         "results/report.html",
     ):

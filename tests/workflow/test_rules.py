@@ -58,7 +58,9 @@ def test_an_empty_tree_needs_every_rule_once_for_each_of_its_kind(fresh: Workflo
         "segmentation_arms_figure",
     ]
     twice += ["segmentation_maps_figure", "dose_response_figure", "classification_edits_figure"]
+    twice += ["confusion_figure", "faithfulness", "faithfulness_figure"]
     once = ["index", "model", "probe", "segmentation_head", "training_figure", "ground_truth_figure", "report"]
+    once += ["calibration_figure"]
     assert fresh.jobs("all") == {**dict.fromkeys(twice, 2), **dict.fromkeys(once, 1), "extract": 4}
 
 

@@ -24,6 +24,7 @@ def unresolved(settings: Settings) -> Iterator[str]:
         limits = getattr(settings.figures, key)
         if limits and (len(limits) != 2 or limits[0] > limits[1]):
             yield f"figures: {key}: {limits}: write the lowest and the highest, or an empty list"
+    yield from _of_heads(settings)
     yield from _of_names(settings)
     judge = settings.features.similarity
     if judge not in (None, "own") and judge not in settings.models:
@@ -85,6 +86,17 @@ def _of_study(settings: Settings, at: str, study: StudySettings) -> Iterator[str
         yield (
             f"{at}: classification: {study.classification!r} is of kind {classified.kind}{unless}, which has no labels"
         )
+
+
+def _of_heads(settings: Settings) -> Iterator[str]:
+    """Values that no head can learn with; a schema cannot bound the members of a list of settings."""
+    probe, segmentation = settings.heads.probe, settings.heads.segmentation
+    positive = {"probe: c_values": probe.c_values, "segmentation: learning_rates": segmentation.learning_rates}
+    for key, values in positive.items():
+        if min(values) <= 0:
+            yield f"heads: {key}: {values}: each must be above 0"
+    if min(segmentation.weight_decays) < 0:
+        yield f"heads: segmentation: weight_decays: {segmentation.weight_decays}: each must be 0 or more"
 
 
 def _of_names(settings: Settings) -> Iterator[str]:

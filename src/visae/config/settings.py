@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
-# The sections of data sets, SAEs, sweeps and interventions have modules of their own, and are imported from here like
-# all others.
+# Data sets, heads, interventions, SAEs and sweeps have modules of their own, whose sections are imported from here
+# like all others.
 from visae.config.datasets import (  # noqa: F401
     ActivationsSettings,
     AnyDataset,
@@ -25,6 +25,12 @@ from visae.config.datasets import (  # noqa: F401
     WebDatasetSettings,
 )
 from visae.config.fields import setting
+from visae.config.heads import (  # noqa: F401
+    FaithfulnessSettings,
+    HeadSettings,
+    ProbeSettings,
+    SegmentationHeadSettings,
+)
 from visae.config.interventions import InterventionSettings
 from visae.config.saes import (  # noqa: F401
     AnySae,
@@ -106,7 +112,7 @@ class ModelSettings(ModelIdentity):
         return ModelSettings(**kept, dtype=self.dtype)
 
 
-# --- features, heads, figures -----------------------------------------------------
+# --- features, figures ---------------------------------------------------------------------------
 
 
 # Keys of FeatureSettings that scores alone depend on.
@@ -149,36 +155,6 @@ class FeatureSettings:
         return FeatureSettings(
             **{spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name not in _SCORED}
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeSettings:
-    """Linear probe on the class token and the mean patch of the last block."""
-
-    c_values: list[float] = setting(
-        "Inverse regularization strengths to try; chosen on a held-out part of train.", [0.01, 0.1, 1.0, 10.0]
-    )
-    max_iterations: int = setting("Iterations of the solver.", 1000, minimum=1)
-    seed: int = setting("Seed of the held-out part.", 0, minimum=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentationHeadSettings:
-    """Linear head on the last block's normed patch tokens."""
-
-    epochs: int = setting("Passes over the training pictures.", 15, minimum=1)
-    learning_rate: float = setting("AdamW's learning rate.", 0.03, above=0)
-    weight_decay: float = setting("AdamW's weight decay.", 1e-3, minimum=0)
-    batch_size: int = setting("Pictures in a step.", 16, minimum=1)
-    seed: int = setting("Seed of the initial weights and of the order of the data.", 0, minimum=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadSettings:
-    """The task heads that interventions are measured with."""
-
-    probe: ProbeSettings = setting("Classification.", ProbeSettings())
-    segmentation: SegmentationHeadSettings = setting("Segmentation.", SegmentationHeadSettings())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,6 +264,7 @@ class Settings:
     features: FeatureSettings = setting("How latents are described.", FeatureSettings())
     heads: HeadSettings = setting("Task heads.", HeadSettings())
     interventions: InterventionSettings = setting("Edits and their measurement.", InterventionSettings())
+    faithfulness: FaithfulnessSettings = setting("What replacing activations costs.", FaithfulnessSettings())
     figures: FigureSettings = setting("How figures look.", FigureSettings())
     cluster: Literal["auto", "slurm", "local", "debug"] = setting(
         "Where SAEs are trained: in jobs of their own on `slurm`, or `local`, in Snakemake's job; `auto` takes Slurm "

@@ -1,1 +1,1 @@
-"""Task heads on frozen final tokens: a linear probe and a linear segmentation head."""
+"""Task heads on frozen final tokens: a linear probe and a segmentation head."""

@@ -1,8 +1,10 @@
-"""Linear probe: what a picture shows, read from its final class token and mean patch token."""
+"""Linear probe: what a picture shows, read from its final class token, its mean patch token, or both."""
 
 from __future__ import annotations
 
-import warnings
+import logging
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +12,26 @@ import numpy as np
 import polars as pl
 import torch
 from safetensors.torch import load_file, save_file
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
 from torch import nn
 
 from visae.activations.store import ActivationStore
 from visae.config.settings import ProbeSettings
 from visae.data.index import read_classes, read_index
 from visae.device import chosen_device, described
-from visae.errors import DataError
+from visae.errors import DataError, ModelError
 from visae.files import atomic_path, read_json, write_json
-from visae.heads.bootstrap import class_mean, interval, ratios, resampling_weights
+from visae.heads.bootstrap import COVERAGE, RESAMPLES, estimates
+from visae.heads.calibration import BINS, Judged
+from visae.heads.metrics import confusion_table
+from visae.heads.solvers import SOLVERS, choose_c, chosen_solver
 from visae.heads.tokens import final_tokens, open_store
 from visae.provenance import Provenance
-from visae.vision.model import VisionModel, load_model
+from visae.vision.model import ModelCard, VisionModel, load_model
 
-HELD_OUT_SHARE = 0.2
-_RESAMPLES = 1000
+logger = logging.getLogger(__name__)
+
+# Features above this size lie in a file without a name beside the output, which the system deletes with the job.
+MOST_BYTES = 1 << 30
 
 
 class Probe(nn.Module):
@@ -39,29 +43,31 @@ class Probe(nn.Module):
         (n_classes, n_features) and (n_classes,).
     n_prefix
         Tokens before the patches.
-    has_class_token
-        Whether the first of them is [CLS], which is then read too.
+    pooling
+        What is read: `class_token`, `mean` or `both`.
     """
 
     weight: torch.Tensor
     bias: torch.Tensor
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, n_prefix: int, has_class_token: bool) -> None:
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, n_prefix: int, pooling: str) -> None:
         super().__init__()
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
-        self.n_prefix, self.has_class_token = n_prefix, has_class_token
+        self.n_prefix, self.pooling = n_prefix, pooling
         self.classes: list[dict[str, Any]] = []
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Logits (b, n_classes) of final-normed tokens (b, n_tokens, d_model); differentiable."""
-        return pooled(tokens, self.n_prefix, self.has_class_token) @ self.weight.T + self.bias
+        return pooled(tokens, self.n_prefix, self.pooling) @ self.weight.T + self.bias
 
 
-def pooled(tokens: torch.Tensor, n_prefix: int, has_class_token: bool) -> torch.Tensor:
-    """[CLS] (where there is one) beside the mean patch token: (b, d_model or 2 d_model)."""
+def pooled(tokens: torch.Tensor, n_prefix: int, pooling: str) -> torch.Tensor:
+    """[CLS], the mean patch token, or `both` side by side: (b, d_model or 2 d_model)."""
+    if pooling == "class_token":
+        return tokens[:, 0]
     mean_patch = tokens[:, n_prefix:].mean(dim=1)
-    return torch.cat([tokens[:, 0], mean_patch], dim=1) if has_class_token else mean_patch
+    return torch.cat([tokens[:, 0], mean_patch], dim=1) if pooling == "both" else mean_patch
 
 
 def load_probe(metrics_path: str | Path, device: str | torch.device = "cpu") -> Probe:
@@ -71,7 +77,7 @@ def load_probe(metrics_path: str | Path, device: str | torch.device = "cpu") -> 
     """
     metrics = read_json(metrics_path)
     tensors = load_file(Path(metrics_path).with_name("weights.safetensors"))
-    probe = Probe(tensors["weight"], tensors["bias"], metrics["n_prefix"], metrics["has_class_token"])
+    probe = Probe(tensors["weight"], tensors["bias"], metrics["n_prefix"], metrics.get("pooling", "both"))
     probe.classes = metrics["classes"]
     return probe.to(device)
 
@@ -88,7 +94,11 @@ def train_probe(
     device: str = "auto",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Train and measure a probe; write weights.safetensors and metrics.json into `output`.
+    """Train and measure a probe; write its weights, metrics.json and tables into `output`.
+
+    Tables are classes.parquet (recall of each class with its interval, and precision), confusion.parquet and
+    reliability.parquet. Pictures of a class that no picture of `fit_split` has are left out of all measures, and
+    `not_learned` names them.
 
     Parameters
     ----------
@@ -107,32 +117,53 @@ def train_probe(
     chosen, seed = chosen_device(device), seed + settings.seed
     provenance = Provenance(settings, [manifest, index_path, card_path], seed, described(chosen))
     model = load_model(card_path, chosen)
+    pooling = _pooling(settings.pooling, model.card)
     store = open_store(manifest, model.card)
     labels = image_labels(index_path)
-    fit_features, fit_labels = _features(store, model, fit_split, labels, chosen)
-    measure_features, measure_labels = _features(store, model, measure_split, labels, chosen)
-    if len(np.unique(fit_labels)) < 2:
-        raise DataError(f"{index_path}: split {fit_split!r} needs labelled pictures of two classes at least")
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=output) as file:
+        features, fit_labels = _features(store, model, fit_split, labels, pooling, file)
+        class_ids, classes = np.unique(fit_labels, return_inverse=True)
+        if len(class_ids) < 2:
+            raise DataError(f"{index_path}: split {fit_split!r} needs labelled pictures of two classes at least")
+        solver = chosen_solver(settings.solver, features.size)
+        c, held_out = choose_c(features, classes, settings, seed, SOLVERS[solver], chosen)
+        everything = np.arange(len(classes))
+        weight, bias = SOLVERS[solver](features, everything, classes, c, settings.max_iterations, chosen)
+    tensors = {"weight": torch.from_numpy(weight).float().contiguous(), "bias": torch.from_numpy(bias).float()}
+    with atomic_path(output / "weights.safetensors") as temporary:
+        save_file(tensors, temporary)
 
-    c, held_out = choose_c(fit_features, fit_labels, settings, seed)
-    weight, bias, class_ids = fitted_weights(fit_features, fit_labels, c, settings.max_iterations)
-    predictions = class_ids[(measure_features @ weight.T + bias).argmax(axis=1)]
     names = read_classes(index_path)
+    probe = Probe(torch.from_numpy(weight), torch.from_numpy(bias), model.card.n_prefix, pooling)
+    probe.classes = [{"id": int(i), "name": names[int(i)]} for i in class_ids]
+    known, not_learned = learned_labels(probe, store.image_ids(measure_split), labels, names)
+    if not known:
+        raise DataError(
+            f"{index_path}: no picture of split {measure_split!r} has a label that split {fit_split!r} has too; "
+            "a probe needs both splits labelled with the same classes"
+        )
+    judged = Judged(_judged_batches(probe, store, model, measure_split, known), len(class_ids))
+    _write_tables(judged, probe.classes, np.bincount(classes), output, seed)
+    measured = estimates(judged.measures, len(judged.truth), seed)
     metrics = {
-        **measured_accuracy(measure_labels, predictions, seed),
+        **{key: value for name, found in measured.items() for key, value in found.named(name).items()},
+        "calibration_bins": BINS,
+        "coverage": COVERAGE,
+        "resamples": RESAMPLES,
         "c": c,
         "held_out_log_loss": {f"{value:g}": loss for value, loss in held_out.items()},
-        "classes": [{"id": int(i), "name": names[int(i)]} for i in class_ids],
-        "n_fit": len(fit_labels),
-        "n_measure": len(measure_labels),
+        "solver": solver,
+        "pooling": pooling,
+        "classes": probe.classes,
+        "not_learned": not_learned,
+        "n_fit": len(classes),
+        "n_measure": len(judged.truth),
         "n_prefix": model.card.n_prefix,
-        "has_class_token": model.card.has_class_token,
+        "provenance": provenance.record(),
     }
-    tensors = {"weight": torch.from_numpy(weight).float().contiguous(), "bias": torch.from_numpy(bias).float()}
-    with atomic_path(Path(output) / "weights.safetensors") as temporary:
-        save_file(tensors, temporary)
-    metrics["provenance"] = provenance.record()
-    write_json(Path(output) / "metrics.json", metrics)
+    write_json(output / "metrics.json", metrics)
     return metrics
 
 
@@ -142,85 +173,92 @@ def image_labels(index_path: str | Path) -> dict[int, int]:
     return dict(zip(labelled["image_id"].to_list(), labelled["label"].to_list(), strict=True))
 
 
-def choose_c(
-    features: np.ndarray, labels: np.ndarray, settings: ProbeSettings, seed: int
-) -> tuple[float, dict[float, float]]:
-    """Pick the inverse regularization strength with the lowest log loss on a held-out part of the fit split.
-
-    Log loss and not accuracy, because interventions are judged by probabilities: an overconfident probe
-    would hide what an edit does to them.
-    """
-    _, counts = np.unique(labels, return_counts=True)
-    n_held_out = round(len(labels) * HELD_OUT_SHARE)
-    stratified = counts.min() >= 2 and n_held_out >= len(counts)
-    fit, held_out = train_test_split(
-        np.arange(len(labels)), test_size=HELD_OUT_SHARE, random_state=seed, stratify=labels if stratified else None
-    )
-    if len(np.unique(labels[fit])) < 2:  # too few pictures to hold any out
-        return settings.c_values[0], {}
-    losses = {}
-    for c in settings.c_values:
-        weight, bias, class_ids = fitted_weights(features[fit], labels[fit], c, settings.max_iterations)
-        losses[c] = _log_loss(features[held_out] @ weight.T + bias, labels[held_out], class_ids)
-    return min(losses, key=lambda c: losses[c]), losses
-
-
-def fitted_weights(
-    features: np.ndarray, labels: np.ndarray, c: float, max_iterations: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fit a softmax regression on standardized features.
+def learned_labels(
+    probe: Probe, images: range, labels: dict[int, int], names: dict[int, str]
+) -> tuple[dict[int, int], list[dict[str, Any]]]:
+    """Labels of pictures as positions in `probe.classes`, and the classes of other pictures, which cannot be judged.
 
     Returns
     -------
-    weight, bias
-        (n_classes, n_features) and (n_classes,), for features that are not standardized.
-    class_ids
-        (n_classes,) sorted.
+    known
+        Position by picture, where the probe has learned its class.
+    not_learned
+        {"id", "name", "n_images"} of each class that it has not.
     """
-    mean, scale = features.mean(axis=0), features.std(axis=0)
-    scale = np.where(scale > 0, scale, 1.0)
-    regression = LogisticRegression(C=c, max_iter=max_iterations)
-    with warnings.catch_warnings():
-        # A weak penalty on separable classes never quite converges; the held-out loss judges the result.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        regression.fit((features - mean) / scale, labels)
-    weight, bias = regression.coef_, regression.intercept_
-    if len(weight) == 1:  # two classes: scikit-learn keeps the second's logit, and the first's is 0
-        weight, bias = np.vstack([np.zeros_like(weight), weight]), np.concatenate([np.zeros_like(bias), bias])
-    weight = weight / scale
-    return weight, bias - weight @ mean, regression.classes_
+    places = {c["id"]: place for place, c in enumerate(probe.classes)}
+    labelled = {i: labels[i] for i in images if i in labels}
+    known = {i: places[label] for i, label in labelled.items() if label in places}
+    others = [label for label in labelled.values() if label not in places]
+    found = [{"id": i, "name": names[i], "n_images": others.count(i)} for i in sorted(set(others))]
+    for entry in found:
+        logger.warning("class %s has no picture to learn from: %d pictures are not judged", *list(entry.values())[1:])
+    return known, found
 
 
-def measured_accuracy(labels: np.ndarray, predictions: np.ndarray, seed: int) -> dict[str, float]:
-    """Accuracy and balanced accuracy (mean recall), with intervals over resampled pictures."""
-    of_class = (labels[:, None] == np.unique(labels)).astype(float)
-    right = (labels == predictions).astype(float)
-    weights = resampling_weights(len(labels), _RESAMPLES, seed)
-    found: dict[str, float] = {}
-    for name, counts in (("accuracy", np.ones((len(labels), 1))), ("balanced_accuracy", of_class)):
-        hits = counts * right[:, None]
-        low, high = interval(class_mean(ratios(hits, counts, weights)))
-        found |= {name: float(class_mean(ratios(hits, counts))), f"{name}_low": low, f"{name}_high": high}
-    return found
+def _pooling(wanted: str, card: ModelCard) -> str:
+    """What can be read of a model's tokens."""
+    if wanted == "class_token" and not card.has_class_token:
+        raise ModelError(
+            f"heads: probe: pooling: class_token: {card.architecture} has no [CLS] token; set pooling: mean"
+        )
+    return wanted if card.has_class_token else "mean"
 
 
 def _features(
-    store: ActivationStore, model: VisionModel, split: str, labels: dict[int, int], device: torch.device
+    store: ActivationStore, model: VisionModel, split: str, labels: dict[int, int], pooling: str, file: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    card = model.card
-    features, found = [], []
-    for image_ids, tokens in final_tokens(store, model, split, device):
-        labelled = [i for i, image_id in enumerate(image_ids) if int(image_id) in labels]
-        features.append(pooled(tokens, card.n_prefix, card.has_class_token)[labelled].cpu().numpy())
-        found += [labels[int(image_ids[i])] for i in labelled]
-    if not found:
+    """Pooled tokens float32 (n, n_features) and labels (n,) of a split's labelled pictures; many lie in `file`."""
+    image_ids = [i for i in store.image_ids(split) if i in labels]
+    if not image_ids:
         raise DataError(f"{store.folder}: no picture of split {split!r} has a label; classification needs labels")
-    return np.concatenate(features).astype(np.float64), np.array(found)
+    shape = len(image_ids), model.card.d_final * (2 if pooling == "both" else 1)
+    large = shape[0] * shape[1] * 4 > MOST_BYTES
+    features: np.ndarray = np.memmap(file, np.float32, "w+", shape=shape) if large else np.empty(shape, np.float32)
+    place = 0
+    device = next(model.parameters()).device
+    for ids, tokens in final_tokens(store, model, split, device):
+        labelled = [i for i, image_id in enumerate(ids) if int(image_id) in labels]
+        rows = pooled(tokens[labelled], model.card.n_prefix, pooling)
+        features[place : place + len(rows)] = rows.cpu().numpy()
+        place += len(rows)
+    return features, np.array([labels[i] for i in image_ids])
 
 
-def _log_loss(logits: np.ndarray, labels: np.ndarray, class_ids: np.ndarray) -> float:
-    """Mean negative log probability of the true class, of pictures whose class was fitted."""
-    known = np.isin(labels, class_ids)
-    scores = torch.from_numpy(logits[known]).log_softmax(dim=1).numpy()
-    columns = np.searchsorted(class_ids, labels[known])
-    return float(-scores[np.arange(len(columns)), columns].mean())
+def _judged_batches(
+    probe: Probe, store: ActivationStore, model: VisionModel, split: str, known: dict[int, int]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Logits and true positions of the pictures whose position is known."""
+    device = next(model.parameters()).device
+    for ids, tokens in final_tokens(store, model, split, device):
+        kept = [i for i, image_id in enumerate(ids) if int(image_id) in known]
+        if kept:
+            rows = pooled(tokens[kept], probe.n_prefix, probe.pooling).cpu().double()
+            yield rows @ probe.weight.T + probe.bias, torch.tensor([known[int(ids[i])] for i in kept])
+
+
+def _write_tables(judged: Judged, classes: list[dict[str, Any]], n_fit: np.ndarray, output: Path, seed: int) -> None:
+    """Write classes.parquet, confusion.parquet and reliability.parquet."""
+    recall = estimates(judged.recalls, len(judged.truth), seed)["recall"]
+    n = len(classes)
+    confusion = np.bincount(judged.truth * n + judged.predicted, minlength=n * n).reshape(n, n)
+    said = confusion.sum(axis=0)
+    by_class = pl.DataFrame(
+        {
+            "class_id": [c["id"] for c in classes],
+            "class_name": [c["name"] for c in classes],
+            "n_fit": n_fit,
+            "n_measure": confusion.sum(axis=1),
+            "recall": recall.value,
+            "recall_low": recall.low,
+            "recall_high": recall.high,
+            "precision": np.where(said > 0, confusion.diagonal() / np.maximum(said, 1), np.nan),
+        }
+    ).with_columns(pl.col(pl.Float64).fill_nan(None))
+    tables = {
+        "classes": by_class,
+        "confusion": confusion_table(confusion, classes),
+        "reliability": judged.reliability(seed),
+    }
+    for name, table in tables.items():
+        with atomic_path(output / f"{name}.parquet") as temporary:
+            table.write_parquet(temporary)

@@ -1,13 +1,11 @@
-"""Linear segmentation head on final patch tokens."""
+"""Segmentation head on final patch tokens: linear, or with one hidden layer."""
 
 from __future__ import annotations
 
-import math
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import polars as pl
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -15,46 +13,77 @@ from torch.nn import functional
 
 from visae.activations.store import ActivationStore
 from visae.config.settings import SegmentationHeadSettings
-from visae.data.images import fitted_mask
-from visae.data.index import read_classes, read_ignore_ids, read_index
+from visae.data.index import read_classes
 from visae.device import chosen_device, described
 from visae.errors import DataError
 from visae.files import atomic_path, read_json, write_json
-from visae.heads.metrics import accuracy, class_iou, confusion_matrix, mean_iou
+from visae.heads.bootstrap import COVERAGE, RESAMPLES
+from visae.heads.masks import UNLABELLED, Masks, patch_channels
+from visae.heads.metrics import confusion_matrix, mean_iou
+from visae.heads.segmentation_metrics import SegmentationTally
 from visae.heads.tokens import final_tokens, open_store
+from visae.heads.training_tokens import TrainingTokens
 from visae.progress import progress_bar
 from visae.provenance import Provenance
 from visae.vision.model import ModelCard, VisionModel, load_model
 
-UNLABELLED = -1
 # The loss is taken on a grid this many times finer than the patches. Compared with one majority label a patch it
 # raised CamVid's pixel mIoU by a point or two; the full resolution gave no more and took ten times as long.
 FINER = 4
+# Share of the training pictures on which the members of a sweep are compared.
+HELD_OUT_SHARE = 0.2
 
 
 class SegmentationHead(nn.Module):
-    """One linear map from a patch token to class logits.
+    """A linear map from patches to class logits, of final tokens or of a hidden layer over them.
 
     Parameters
     ----------
     weight, bias
-        (n_classes, d_model) and (n_classes,).
+        (n_classes, d) and (n_classes,): d is d_model, or the width of the hidden layer.
     n_prefix
         Tokens before the patches.
     grid
         Patches down and across.
+    hidden
+        None in a linear head, else a Linear over each patch or a Conv2d over the grid; GELU follows.
     """
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, n_prefix: int, grid: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        n_prefix: int,
+        grid: tuple[int, int],
+        hidden: nn.Linear | nn.Conv2d | None = None,
+    ) -> None:
         super().__init__()
-        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+        self.weight, self.bias, self.hidden = nn.Parameter(weight), nn.Parameter(bias), hidden
         self.n_prefix, self.grid = n_prefix, grid
         self.classes: list[dict[str, Any]] = []
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Logits (b, n_classes, grid_height, grid_width) of final-normed tokens (b, n_tokens, d_model)."""
-        logits = functional.linear(tokens[:, self.n_prefix :], self.weight, self.bias)
-        return logits.transpose(1, 2).unflatten(2, self.grid)
+        patches = tokens[:, self.n_prefix :]
+        if isinstance(self.hidden, nn.Conv2d):
+            maps = self.hidden(patches.transpose(1, 2).unflatten(2, self.grid))
+            patches = functional.gelu(maps.flatten(2).transpose(1, 2))
+        elif self.hidden is not None:
+            patches = functional.gelu(self.hidden(patches))
+        return functional.linear(patches, self.weight, self.bias).transpose(1, 2).unflatten(2, self.grid)
+
+
+def new_head(settings: SegmentationHeadSettings, card: ModelCard, n_classes: int, seed: int) -> SegmentationHead:
+    """Head that gives every class the same logit; a hidden layer is drawn by seed."""
+    hidden: nn.Linear | nn.Conv2d | None = None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if settings.kind == "mlp":
+            hidden = nn.Linear(card.d_final, settings.hidden)
+        if settings.kind == "conv":
+            hidden = nn.Conv2d(card.d_final, settings.hidden, 3, padding=1)
+    width = card.d_final if hidden is None else settings.hidden
+    return SegmentationHead(torch.zeros(n_classes, width), torch.zeros(n_classes), card.n_prefix, card.grid, hidden)
 
 
 def load_segmentation_head(metrics_path: str | Path, device: str | torch.device = "cpu") -> SegmentationHead:
@@ -64,7 +93,14 @@ def load_segmentation_head(metrics_path: str | Path, device: str | torch.device 
     """
     metrics = read_json(metrics_path)
     tensors = load_file(Path(metrics_path).with_name("weights.safetensors"))
-    head = SegmentationHead(tensors["weight"], tensors["bias"], metrics["n_prefix"], tuple(metrics["grid"]))
+    hidden: nn.Linear | nn.Conv2d | None = None
+    if "hidden.weight" in tensors:
+        width, d_model = tensors["hidden.weight"].shape[:2]
+        is_linear = tensors["hidden.weight"].ndim == 2
+        hidden = nn.Linear(d_model, width) if is_linear else nn.Conv2d(d_model, width, 3, padding=1)
+    grid = tuple(metrics["grid"])
+    head = SegmentationHead(tensors["weight"], tensors["bias"], metrics["n_prefix"], grid, hidden)
+    head.load_state_dict(tensors)
     head.classes = metrics["classes"]
     return head.requires_grad_(False).to(device)
 
@@ -82,14 +118,16 @@ def train_segmentation_head(
     device: str = "auto",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Train and measure a head; write weights.safetensors and metrics.json into `output`.
+    """Train and measure a head; write its weights, metrics.json and tables into `output`.
+
+    Tables are classes.parquet (IoU of each class with its interval, by patches and by pixels) and confusion.parquet.
 
     Parameters
     ----------
     manifest
         Store of the model's last block.
     patch_labels
-        Parquet of patch labels: what `patch_miou` is measured against.
+        Parquet of patch labels: what measures by patches are taken against.
     output
         Folder.
     seed
@@ -105,58 +143,31 @@ def train_segmentation_head(
     model = load_model(card_path, chosen)
     store = open_store(manifest, model.card)
     names = {i: name for i, name in sorted(read_classes(index_path).items()) if i != 0}
-    classes = [{"id": i, "name": name} for i, name in names.items()]
     masks = Masks(index_path, model.card, list(names))
-    head = _trained(settings, store, model, masks=masks, split=fit_split, device=chosen, seed=seed)
-    head.classes = classes
-    tensors = {"weight": head.weight.detach().cpu().contiguous(), "bias": head.bias.detach().cpu()}
-    with atomic_path(Path(output) / "weights.safetensors") as temporary:
-        save_file(tensors, temporary)
+    head, learned = _learned(settings, store, model, masks=masks, split=fit_split, device=chosen, seed=seed)
+    head.classes = [{"id": i, "name": name} for i, name in names.items()]
+    output = Path(output)
+    with atomic_path(output / "weights.safetensors") as temporary:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in head.state_dict().items()}, temporary)
+    tally = _measured(head, store, model, masks=masks, patch_labels=patch_labels, split=measure_split, device=chosen)
+    for name, table in tally.tables(seed).items():
+        with atomic_path(output / f"{name}.parquet") as temporary:
+            table.write_parquet(temporary)
     metrics = {
-        **_measured(head, store, model, masks=masks, patch_labels=patch_labels, split=measure_split, device=chosen),
-        "classes": classes,
+        **tally.metrics(seed),
+        "coverage": COVERAGE,
+        "resamples": RESAMPLES,
+        **learned,
+        "classes": head.classes,
         "n_prefix": head.n_prefix,
         "grid": list(head.grid),
         "provenance": provenance.record(),
     }
-    write_json(Path(output) / "metrics.json", metrics)
+    write_json(output / "metrics.json", metrics)
     return metrics
 
 
-class Masks:
-    """Masks through the model's geometry, as class channels with UNLABELLED where there is no class.
-
-    Parameters
-    ----------
-    class_ids
-        Class id of each channel.
-    """
-
-    def __init__(self, index_path: str | Path, card: ModelCard, class_ids: list[int]) -> None:
-        self.index_path, self.card = index_path, card
-        columns = ["image_id", "mask_path", "width", "height"]
-        rows = read_index(index_path).filter(pl.col("mask_path").is_not_null()).select(columns).iter_rows()
-        self._rows = {image_id: (path, width, height) for image_id, path, width, height in rows}
-        self.class_ids, self.ignore_ids = class_ids, read_ignore_ids(index_path)
-
-    def __contains__(self, image_id: int) -> bool:
-        return image_id in self._rows
-
-    def read(self, image_id: int) -> torch.Tensor:
-        """Channels int16 (height, width) of a picture."""
-        path, width, height = self._rows[image_id]
-        mask = fitted_mask(path, (width, height), self.card.image_size, self.card.fit, self.ignore_ids)
-        return torch.from_numpy(channels(mask, self.class_ids))
-
-
-def channels(ids: np.ndarray, class_ids: list[int]) -> np.ndarray:
-    """Turn class ids of any shape into positions in `class_ids`, int16; UNLABELLED for 0 and unknown ids."""
-    table = np.full(max([*class_ids, int(ids.max(initial=0))]) + 1, UNLABELLED, dtype=np.int16)
-    table[class_ids] = np.arange(len(class_ids))
-    return table[ids]
-
-
-def _trained(
+def _learned(
     settings: SegmentationHeadSettings,
     store: ActivationStore,
     model: VisionModel,
@@ -165,46 +176,101 @@ def _trained(
     split: str,
     device: torch.device,
     seed: int,
-) -> SegmentationHead:
-    """Train on the labelled pictures of a split, which are held in memory as they are stored."""
-    card = model.card
+) -> tuple[SegmentationHead, dict[str, Any]]:
+    """Head that has learned from all labelled pictures of a split, and how its learning rate and decay were chosen."""
     image_ids = [i for i in store.image_ids(split) if i in masks]
     if not image_ids:
         raise DataError(f"{masks.index_path}: no picture of split {split!r} has a mask; segmentation needs masks")
-    tokens = torch.cat([t.to(getattr(torch, store.dtype)) for _, t in store.iterate(split, kinds="all")])
-    tokens = tokens[torch.tensor(image_ids) - store.image_ids(split).start]
-    height, width = card.grid[0] * FINER, card.grid[1] * FINER
-    labels = torch.stack([_coarse(masks.read(i), height, width) for i in image_ids])
-
-    generator = torch.Generator().manual_seed(seed)
-    weight = torch.zeros(len(masks.class_ids), card.d_final)
-    head = SegmentationHead(weight, torch.zeros(len(weight)), card.n_prefix, card.grid).to(device)
-    optimizer = torch.optim.AdamW(head.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
-    batches = -(-len(tokens) // settings.batch_size)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.epochs * batches)
-    with progress_bar(settings.epochs * batches, "segmentation head", "steps") as bar:
-        for _ in range(settings.epochs):
-            for batch in torch.randperm(len(tokens), generator=generator).split(settings.batch_size):
-                logits = head(model.final_norm(tokens[batch].float().to(device)))
-                fine = functional.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
-                truth = labels[batch].long().to(device)
-                loss = functional.cross_entropy(fine, truth, ignore_index=UNLABELLED, reduction="sum")
-                # A batch without any label has a loss of 0, not of 0 / 0.
-                loss = loss / (truth != UNLABELLED).sum().clamp(min=1)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                bar.update()
-    return head.requires_grad_(False)
-
-
-def _coarse(mask: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Nearest samples of a mask (h, w) at the centres of a grid (height, width)."""
-    return functional.interpolate(mask[None, None].float(), (height, width), mode="nearest-exact")[0, 0].to(mask.dtype)
+    shape = model.card.grid[0] * FINER, model.card.grid[1] * FINER
+    data = TrainingTokens(store, masks, image_ids, shape, settings.memory_gb * 1e9)
+    members = list(product(settings.learning_rates, settings.weight_decays))
+    everything = torch.arange(len(image_ids))
+    training = _Training(settings, model, data, len(masks.class_ids), device, seed)
+    held_out: list[dict[str, float]] = []
+    if len(members) > 1:
+        if len(image_ids) < 2:
+            raise DataError(
+                f"{masks.index_path}: split {split!r} has one picture with a mask, so that none can be held out to "
+                "choose between learning_rates and weight_decays; give one value of each"
+            )
+        order = torch.randperm(len(image_ids), generator=torch.Generator().manual_seed(seed))
+        n_judged = max(1, round(HELD_OUT_SHARE * len(image_ids)))
+        heads = training.heads(members, order[n_judged:].sort().values)
+        found = training.judged(heads, order[:n_judged])
+        held_out = [
+            {"learning_rate": rate, "weight_decay": decay, "miou": miou}
+            for (rate, decay), miou in zip(members, found, strict=True)
+        ]
+        members = [members[found.index(max(found))]]
+    head = training.heads(members, everything)[0]
+    return head, {
+        "kind": settings.kind,
+        "learning_rate": members[0][0],
+        "weight_decay": members[0][1],
+        "held_out": held_out,
+        "n_fit": len(image_ids),
+    }
 
 
-@torch.inference_mode()
+class _Training:
+    """Trains heads side by side on the same batches."""
+
+    def __init__(
+        self,
+        settings: SegmentationHeadSettings,
+        model: VisionModel,
+        data: TrainingTokens,
+        n_classes: int,
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        self.settings, self.model, self.data = settings, model, data
+        self.n_classes, self.device, self.seed = n_classes, device, seed
+
+    def heads(self, members: list[tuple[float, float]], rows: torch.Tensor) -> list[SegmentationHead]:
+        """Frozen heads, one for each learning rate and weight decay, that have learned from some rows of the data."""
+        settings = self.settings
+        heads = [new_head(settings, self.model.card, self.n_classes, self.seed).to(self.device) for _ in members]
+        optimizers = [
+            torch.optim.AdamW(head.parameters(), rate, weight_decay=decay)
+            for head, (rate, decay) in zip(heads, members, strict=True)
+        ]
+        steps = settings.epochs * -(-len(rows) // settings.batch_size)
+        schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) for optimizer in optimizers]
+        generator = torch.Generator().manual_seed(self.seed)
+        with progress_bar(steps, "segmentation heads", "steps") as bar:
+            for _ in range(settings.epochs):
+                for tokens, labels in self.data.epoch(rows, settings.batch_size, generator):
+                    final, truth = self.model.final_norm(tokens.to(self.device)), labels.long().to(self.device)
+                    for head, optimizer, schedule in zip(heads, optimizers, schedules, strict=True):
+                        optimizer.zero_grad()
+                        _loss(head(final), truth).backward()
+                        optimizer.step()
+                        schedule.step()
+                    bar.update()
+        return [head.requires_grad_(False) for head in heads]
+
+    @torch.inference_mode()
+    def judged(self, heads: list[SegmentationHead], rows: torch.Tensor) -> list[float]:
+        """Mean IoU of each head on some rows; -1 where they have no label at all."""
+        confusions = torch.zeros(len(heads), self.n_classes, self.n_classes, dtype=torch.int64)
+        generator = torch.Generator().manual_seed(self.seed)
+        for tokens, labels in self.data.epoch(rows, self.settings.batch_size, generator):
+            final = self.model.final_norm(tokens.to(self.device))
+            for member, head in enumerate(heads):
+                fine = functional.interpolate(head(final), labels.shape[1:], mode="bilinear", align_corners=False)
+                confusions[member] += confusion_matrix(labels, fine.argmax(dim=1).cpu(), self.n_classes)
+        return [mean_iou(confusion) if confusion.any() else -1.0 for confusion in confusions]
+
+
+def _loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of logits, scaled up to the labels' grid (b, height, width), where there are labels."""
+    fine = functional.interpolate(logits, truth.shape[1:], mode="bilinear", align_corners=False)
+    loss = functional.cross_entropy(fine, truth, ignore_index=UNLABELLED, reduction="sum")
+    # A batch without any label has a loss of 0, not of 0 / 0.
+    return loss / (truth != UNLABELLED).sum().clamp(min=1)
+
+
 def _measured(
     head: SegmentationHead,
     store: ActivationStore,
@@ -214,43 +280,16 @@ def _measured(
     patch_labels: str | Path,
     split: str,
     device: torch.device,
-) -> dict[str, Any]:
-    n_classes, size = len(head.classes), model.card.image_size
+) -> SegmentationTally:
+    """What the head says of a split's labelled pictures, counted."""
     by_image = patch_channels(patch_labels, masks.class_ids)
-    patches, pixels = torch.zeros(2, n_classes, n_classes, dtype=torch.int64)
-    n_images = 0
+    tally = SegmentationTally(head.classes)
     for image_ids, tokens in final_tokens(store, model, split, device, batch_images=16):
         keep = [i for i, image_id in enumerate(image_ids) if int(image_id) in masks]
-        if not keep:
-            continue
-        logits = head(tokens[keep])
-        coarse = logits.argmax(dim=1).flatten(1).cpu()
-        fine = functional.interpolate(logits, size, mode="bilinear", align_corners=False).argmax(dim=1).cpu()
-        labelled = [int(image_ids[i]) for i in keep]
-        patches += confusion_matrix(torch.stack([by_image[i] for i in labelled]), coarse, n_classes)
-        pixels += confusion_matrix(torch.stack([masks.read(i) for i in labelled]), fine, n_classes)
-        n_images += len(keep)
-    if pixels.sum() == 0 or patches.sum() == 0:
+        if keep:
+            labelled = [int(image_ids[i]) for i in keep]
+            truth = torch.stack([masks.read(i) for i in labelled])
+            tally.add(head(tokens[keep]), torch.stack([by_image[i] for i in labelled]), truth)
+    if tally.is_empty:
         raise DataError(f"{masks.index_path}: no patch of split {split!r} is labelled; segmentation needs masks there")
-    iou = class_iou(pixels).tolist()
-    return {
-        "patch_miou": mean_iou(patches),
-        "pixel_miou": mean_iou(pixels),
-        "pixel_accuracy": accuracy(pixels),
-        "class_iou": {
-            c["name"]: None if math.isnan(value) else value for c, value in zip(head.classes, iou, strict=True)
-        },
-        "n_images": n_images,
-    }
-
-
-def patch_channels(patch_labels: str | Path, class_ids: list[int]) -> dict[int, torch.Tensor]:
-    """Majority class of each patch as a channel, int16 (n_patches,), by picture."""
-    frame = pl.read_parquet(patch_labels).sort("image_id", "token")
-    ids = frame["image_id"].to_numpy()
-    labels = channels(frame["label"].to_numpy().astype(np.int64), class_ids)
-    pictures, starts = np.unique(ids, return_index=True)
-    return {
-        int(picture): torch.from_numpy(part)
-        for picture, part in zip(pictures, np.split(labels, starts[1:]), strict=True)
-    }
+    return tally

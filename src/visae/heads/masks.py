@@ -1,0 +1,60 @@
+"""Masks as class channels: pixel by pixel through the model's geometry, or patch by patch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from visae.data.images import fitted_mask
+from visae.data.index import read_ignore_ids, read_index
+from visae.vision.model import ModelCard
+
+UNLABELLED = -1
+
+
+class Masks:
+    """Masks through the model's geometry, as class channels with UNLABELLED where there is no class.
+
+    Parameters
+    ----------
+    class_ids
+        Class id of each channel.
+    """
+
+    def __init__(self, index_path: str | Path, card: ModelCard, class_ids: list[int]) -> None:
+        self.index_path, self.card = index_path, card
+        columns = ["image_id", "mask_path", "width", "height"]
+        rows = read_index(index_path).filter(pl.col("mask_path").is_not_null()).select(columns).iter_rows()
+        self._rows = {image_id: (path, width, height) for image_id, path, width, height in rows}
+        self.class_ids, self.ignore_ids = class_ids, read_ignore_ids(index_path)
+
+    def __contains__(self, image_id: int) -> bool:
+        return image_id in self._rows
+
+    def read(self, image_id: int) -> torch.Tensor:
+        """Channels int16 (height, width) of a picture."""
+        path, width, height = self._rows[image_id]
+        mask = fitted_mask(path, (width, height), self.card.image_size, self.card.fit, self.ignore_ids)
+        return torch.from_numpy(channels(mask, self.class_ids))
+
+
+def channels(ids: np.ndarray, class_ids: list[int]) -> np.ndarray:
+    """Turn class ids of any shape into positions in `class_ids`, int16; UNLABELLED for 0 and unknown ids."""
+    table = np.full(max([*class_ids, int(ids.max(initial=0))]) + 1, UNLABELLED, dtype=np.int16)
+    table[class_ids] = np.arange(len(class_ids))
+    return table[ids]
+
+
+def patch_channels(patch_labels: str | Path, class_ids: list[int]) -> dict[int, torch.Tensor]:
+    """Majority class of each patch as a channel, int16 (n_patches,), by picture."""
+    frame = pl.read_parquet(patch_labels).sort("image_id", "token")
+    ids = frame["image_id"].to_numpy()
+    labels = channels(frame["label"].to_numpy().astype(np.int64), class_ids)
+    pictures, starts = np.unique(ids, return_index=True)
+    return {
+        int(picture): torch.from_numpy(part)
+        for picture, part in zip(pictures, np.split(labels, starts[1:]), strict=True)
+    }
