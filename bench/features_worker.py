@@ -16,9 +16,11 @@ from features_data import PATCHES, WIDTH
 from peak_memory import own_peak
 
 from visae.config.settings import FeatureSettings
-from visae.features.codes import encode_store, read_codes_manifest, scan_codes
+from visae.features.blocks import codes_by_latents
+from visae.features.codes import read_codes_manifest, scan_codes
+from visae.features.encoding import encode_store
 from visae.features.exemplars import find_exemplars
-from visae.features.statistics import QUANTILES, codes_by_latents, write_statistics
+from visae.features.statistics import QUANTILES, write_statistics
 
 
 def statistics(folder: Path) -> pl.DataFrame:

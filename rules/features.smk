@@ -24,7 +24,7 @@ rule encode:
         runtime=grown(240),
         gpu=GPUS,
     params:
-        spec=spec(SETTINGS.features.described(), "visae.features.codes"),
+        spec=spec(SETTINGS.features.described(), "visae.features.encoding"),
     message:
         "Encoding {wildcards.dataset} with SAE {wildcards.sae}"
     script:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from visae.features.codes import encode_store
+from visae.features.encoding import encode_store
 from visae.running import running_job
 
 with running_job(globals()) as job:

@@ -37,7 +37,7 @@ STAGES = {
     "train": ("visae.sae.trainer", "train"),
     "import-sae": ("visae.sae.foreign.transfer", "import_sae"),
     "export-sae": ("visae.sae.foreign.transfer", "export_sae"),
-    "encode": ("visae.features.codes", "encode_store"),
+    "encode": ("visae.features.encoding", "encode_store"),
     "statistics": ("visae.features.statistics", "write_statistics"),
     "exemplars": ("visae.features.exemplars", "write_exemplars"),
     "scores": ("visae.features.scores", "write_scores"),

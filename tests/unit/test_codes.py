@@ -9,8 +9,9 @@ import torch
 from visae.activations.given import write_store
 from visae.activations.store import ActivationStore
 from visae.errors import StoreError
-from visae.features import codes
-from visae.features.codes import encode_store, read_codes_manifest, scan_codes
+from visae.features import codes, encoding
+from visae.features.codes import read_codes_manifest, scan_codes
+from visae.features.encoding import encode_store
 from visae.sae import SparseAutoencoder, save_sae
 from visae.sae.relu import Relu
 from visae.sae.topk import TopK
@@ -39,7 +40,7 @@ def store(tmp_path):
 def test_codes_are_the_non_zero_dense_codes_of_all_tokens(store, tmp_path, variant, run_rows, monkeypatch):
     monkeypatch.setattr(codes, "RUN_ROWS", run_rows)
     monkeypatch.setattr(codes, "_GROUP_ROWS", 30)
-    monkeypatch.setattr(codes, "_BATCH_TOKENS", 20)
+    monkeypatch.setattr(encoding, "_BATCH_TOKENS", 20)
     sae, config = saved_sae(tmp_path / "sae", variant)
     record = encode_store(store, config, tmp_path / "codes", device="cpu")
     frame = scan_codes(tmp_path / "codes" / "manifest.json", kinds="all").collect()

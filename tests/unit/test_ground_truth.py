@@ -22,7 +22,8 @@ from visae.data.index import build_index, read_classes, read_index
 from visae.data.patch_labels import patch_labels, write_patch_labels
 from visae.errors import DataError
 from visae.features.auc import latent_aucs, weighted_auc
-from visae.features.codes import FORMAT, encode_store
+from visae.features.codes import FORMAT
+from visae.features.encoding import encode_store
 from visae.features.ground_truth import CAUSES, caused_patches, write_cause_scores
 from visae.figures.ground_truth import draw_ground_truth, print_ground_truth
 from visae.files import read_json, write_json

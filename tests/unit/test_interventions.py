@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from visae.activations.given import write_store
 from visae.config.settings import InterventionSettings, ModelSettings
 from visae.errors import DataError, ModelError
-from visae.features.codes import encode_store
+from visae.features.encoding import encode_store
 from visae.interventions.arms import ARMS
 from visae.interventions.classification import central_quarter, classification_edits
 from visae.interventions.segmentation import segmentation_arms

@@ -12,7 +12,7 @@ from visae.activations.reader import ShuffledReader
 from visae.activations.store import ActivationStore
 from visae.config.settings import TopKSettings
 from visae.errors import ModelError, StoreError
-from visae.features.codes import encode_store
+from visae.features.encoding import encode_store
 from visae.interventions.edits import refuse_transcoder
 from visae.sae import load_sae
 from visae.sae.trainer import train

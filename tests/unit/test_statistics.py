@@ -11,9 +11,10 @@ from polars.testing import assert_frame_equal
 from visae.config.settings import FeatureSettings
 from visae.data.index import SCHEMA
 from visae.errors import StoreError
+from visae.features.blocks import codes_by_latents
 from visae.features.codes import FORMAT
 from visae.features.neighbours import nearest_by_coactivation
-from visae.features.statistics import codes_by_latents, latent_statistics, write_statistics
+from visae.features.statistics import latent_statistics, write_statistics
 from visae.files import read_json, write_json
 from visae.sae import SparseAutoencoder, load_sae, save_sae
 from visae.sae.topk import TopK

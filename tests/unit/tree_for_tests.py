@@ -14,7 +14,7 @@ from visae.config.settings import FeatureSettings, ModelSettings, ScenesSettings
 from visae.data.images import pixels
 from visae.data.index import build_index, read_index
 from visae.data.patch_labels import write_patch_labels
-from visae.features.codes import encode_store
+from visae.features.encoding import encode_store
 from visae.features.exemplars import write_exemplars
 from visae.features.scores import write_scores
 from visae.features.statistics import write_statistics

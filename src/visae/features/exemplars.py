@@ -10,8 +10,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from visae.config.settings import FeatureSettings
+from visae.features.blocks import read_matching_manifest
 from visae.features.codes import scan_codes
-from visae.features.statistics import read_matching_manifest
 from visae.files import atomic_path
 
 KINDS = ("top", "bin", "random")

@@ -12,10 +12,10 @@ from visae.config.settings import FeatureSettings
 from visae.data.index import read_classes, read_index
 from visae.errors import DataError
 from visae.features.auc import latent_aucs, weighted_auc
+from visae.features.blocks import read_matching_manifest
 from visae.features.codes import scan_codes
 from visae.features.resampling import RESAMPLES, percentile_interval, picture_weights
 from visae.features.scores import pictures_of
-from visae.features.statistics import read_matching_manifest
 from visae.files import atomic_path
 
 CAUSES = ("texture", "shape", "tint", "place")

@@ -11,10 +11,10 @@ import polars as pl
 from visae.config.settings import FeatureSettings
 from visae.data.index import read_classes, read_index
 from visae.errors import DataError
+from visae.features.blocks import codes_by_latents, read_matching_manifest
 from visae.features.concepts import BLOCK_CODES, Labels
 from visae.features.scores import SCHEMA as PATCH_SCHEMA
 from visae.features.scores import pictures_of, score_table
-from visae.features.statistics import codes_by_latents, read_matching_manifest
 from visae.files import atomic_path
 
 POOLINGS = ("max", "sum")

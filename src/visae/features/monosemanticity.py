@@ -21,10 +21,10 @@ from visae.data.images import pixels
 from visae.data.index import read_index
 from visae.device import chosen_device
 from visae.errors import StoreError
+from visae.features.blocks import codes_by_latents, read_matching_manifest
 from visae.features.concepts import BLOCK_CODES
 from visae.features.image_scores import pooled
 from visae.features.resampling import benjamini_hochberg, p_value, permutations
-from visae.features.statistics import codes_by_latents, read_matching_manifest
 from visae.files import atomic_path
 from visae.progress import progress_bar
 from visae.vision.model import VisionModel, load_model

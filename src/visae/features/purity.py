@@ -11,11 +11,11 @@ from scipy.stats import hypergeom
 
 from visae.config.settings import FeatureSettings
 from visae.data.index import read_classes
+from visae.features.blocks import codes_by_latents, read_matching_manifest
 from visae.features.concepts import BLOCK_CODES, Labels
 from visae.features.image_scores import image_classes
 from visae.features.resampling import benjamini_hochberg, permutations, wilson_interval
 from visae.features.scores import patch_classes, pictures_of
-from visae.features.statistics import codes_by_latents, read_matching_manifest
 from visae.files import atomic_path
 
 PERMUTATIONS_FACTOR = 10

@@ -12,6 +12,7 @@ import polars as pl
 from visae.config.settings import FeatureSettings
 from visae.data.index import read_classes
 from visae.errors import DataError
+from visae.features.blocks import codes_by_latents, read_matching_manifest
 from visae.features.concepts import (
     BLOCK_CODES,
     METRICS,
@@ -24,7 +25,6 @@ from visae.features.concepts import (
     measure,
 )
 from visae.features.resampling import benjamini_hochberg, p_value
-from visae.features.statistics import codes_by_latents, read_matching_manifest
 from visae.files import atomic_path
 
 NULL_QUANTILE = 0.95

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from visae.config.settings import InterventionSettings
 from visae.errors import DataError
+from visae.features.blocks import codes_by_latents
 from visae.features.codes import read_codes_manifest
 from visae.features.concepts import BLOCK_CODES
-from visae.features.statistics import codes_by_latents
 from visae.interventions.arms import ARMS, AUTOMATIC, Change, Draws, Reconstruction
 from visae.interventions.dictionaries import (
     Gradients,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, get_args
 
 from visae.errors import ConfigError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 # By layer: what becomes of its tokens (b, n_tokens, d_model) before a forward pass goes on.
-Changes = Mapping[int, Callable[[Tensor], Tensor]]
+Changes = Mapping[int, "Callable[[Tensor], Tensor]"]
 NO_CHANGES: Changes = {}
 
 Hook = Literal["residual", "attention", "mlp", "norm"]
