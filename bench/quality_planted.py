@@ -153,8 +153,8 @@ def baseline(name: str, planted: Planted) -> dict[str, float]:
     return {"found": recovered(rows.float(), atoms)}
 
 
-def measure(kept: KeptRuns, quick: bool, at_once: int) -> list[Measurement]:
-    """Train all variants, some at once, each in a process of its own with one thread."""
+def measure(kept: KeptRuns, quick: bool, at_once: int, only_kept: bool) -> list[Measurement]:
+    """Train all variants, some at once, each in a process of its own with one thread; none with `only_kept`."""
     planted = Planted(atoms=100, d_model=32, active=3, expansion=8, batch_size=512, steps=300) if quick else Planted()
     untrained: dict[str, Callable[[], dict[str, float]]] = {
         "topk, untrained": partial(trained, "topk", planted, 0),
@@ -169,17 +169,19 @@ def measure(kept: KeptRuns, quick: bool, at_once: int) -> list[Measurement]:
     }
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(at_once, context, torch.set_num_threads, (1,)) as pool:
-        waiting = {name: pool.submit(job) for name, job in jobs.items() if kept.get(made_by[name]) is None}
-        for name, future in waiting.items():
+        missing = [name for name in jobs if kept.get(made_by[name]) is None and not only_kept]
+        for name, future in [(name, pool.submit(jobs[name])) for name in missing]:
             kept.keep(made_by[name], future.result())
-    found = {name: kept.get(made_by[name]) or {} for name in jobs}
-    return rows_of(found, quick)
+    return rows_of({name: kept.get(made_by[name]) for name in jobs}, quick)
 
 
-def rows_of(found: dict[str, dict[str, float]], quick: bool) -> list[Measurement]:
+def rows_of(found: dict[str, dict[str, float] | None], quick: bool) -> list[Measurement]:
     """One row each: the share found, beside codes a token and error where there are codes."""
     rows = []
     for name, values in found.items():
+        if values is None:
+            rows.append(measurement(f"planted: {name}", 0, "not run: not measured yet"))
+            continue
         unit = "of the atoms"
         if "l0" in values:
             unit += f", {values['l0']:.1f} codes a token, NMSE {values['nmse']:.3f}"

@@ -7,7 +7,9 @@ import json
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,11 +25,12 @@ from visae.provenance import code_fingerprint
 OURS = "visae"
 # Learning rates are chosen on a seed that nothing else uses.
 SEEDS, TUNING_SEED = (1, 2, 3), 1001
-# Who is behind visae by more than this factor on the first seed is not trained on the others, which differ by a few
-# thousandths from it.
-FAR_BEHIND = 1.1
-# What penalties are steered to, as shares of the wanted number of codes a token: the error there lies between.
-AROUND = (0.85, 1.2)
+# Peers that are at most so much behind the best of them on the first seed are trained on the others too, as visae is;
+# seeds mostly differ by less than a hundredth.
+CLOSE = 1.03
+# Where a steered penalty ends further than NEAR from the wanted number of codes, two more runs are steered AROUND it.
+NEAR, AROUND = 0.02, (0.85, 1.2)
+NOT_KEPT = "Error: not measured yet"
 
 
 class KeptRuns:
@@ -65,6 +68,10 @@ class KeptRuns:
         return self.path.read_bytes().endswith(b"\n")
 
 
+class NotKept(RuntimeError):
+    """A run that would have to be made first."""
+
+
 class Worker:
     """A contender's process, started when the first run is not kept yet.
 
@@ -76,6 +83,8 @@ class Worker:
         Hash of the data.
     l0
         Codes a token that a penalty is to be steered to; None where a setting decides.
+    only_kept
+        Start nothing: runs that are not kept are errors.
     """
 
     def __init__(
@@ -86,8 +95,9 @@ class Worker:
         kept: KeptRuns,
         log: Path,
         l0: float | None = None,
+        only_kept: bool = False,
     ) -> None:
-        self.contender, self.kept, self.log, self.l0 = contender, kept, log, l0
+        self.contender, self.kept, self.log, self.l0, self.only_kept = contender, kept, log, l0, only_kept
         self.settings = {**settings, **contender.options}
         paths = {"data", "held_out", "threads"}
         shared = {name: value for name, value in self.settings.items() if name not in paths}
@@ -97,21 +107,34 @@ class Worker:
         self._peer: Peer | None = None
 
     def run(self, **options: Any) -> dict[str, Any]:
-        """Train and measure one SAE, or return what was measured earlier; `cannot` says why there is nothing."""
+        """Train and measure one SAE, or return what was measured earlier.
+
+        Raises
+        ------
+        RuntimeError
+            If the contender cannot; says why.
+        """
         made_by = {**self._made_by, **options}
         found = self.kept.get(made_by)
         if found is None:
+            if self.only_kept:
+                raise NotKept(NOT_KEPT)
             if self._peer is None:
                 self.log.parent.mkdir(parents=True, exist_ok=True)
                 self._peer = Peer(self.contender.peer, self.contender.script, self.settings, self.log)
             found = self._peer.repeat(**options)
             self.kept.keep(made_by, found)
+        if "cannot" in found:
+            raise RuntimeError(f"Error: {found['cannot']}")
         return found
 
     def measured(self, **options: Any) -> dict[str, Any]:
-        """As `run`; where a penalty is steered, what lies at the wanted number of codes between two runs around it."""
+        """As `run`; where a penalty is steered, what an SAE with the wanted number of codes has."""
         if self.l0 is None:
             return self.run(**options)
+        found = self.run(l0=self.l0, **options)
+        if abs(found["l0"] / self.l0 - 1) <= NEAR:
+            return found
         return at_equal_l0([self.run(l0=share * self.l0, **options) for share in AROUND], self.l0)
 
     def close(self) -> None:
@@ -128,8 +151,6 @@ def at_equal_l0(runs: list[dict[str, Any]], l0: float) -> dict[str, Any]:
     RuntimeError
         If the number is far from both runs', or both have the same.
     """
-    if "cannot" in runs[0]:
-        return runs[0]
     few, many = sorted(runs, key=lambda run: run["l0"])
     if not (0.8 * few["l0"] < l0 < 1.25 * many["l0"] and 1.05 * few["l0"] < many["l0"]):
         raise RuntimeError(
@@ -147,7 +168,9 @@ class Outcome:
     Attributes
     ----------
     how
-        `defaults`, or `tuned` with the learning rate.
+        `defaults`, or the learning rate.
+    seeds
+        How many.
     """
 
     name: str
@@ -172,7 +195,7 @@ Grid = dict[int, list[float]]
 
 
 def compare(workers: list[Worker], grids: dict[str, Grid], seeds: tuple[int, ...], at_once: int) -> Study:
-    """Run all contenders, some at once, each in its own process: first visae, then its peers, all with the same steps.
+    """Run all contenders, some at once, each in its own process: all on the first seed, then the best on the others.
 
     Parameters
     ----------
@@ -182,51 +205,57 @@ def compare(workers: list[Worker], grids: dict[str, Grid], seeds: tuple[int, ...
     outcomes: list[Outcome] = []
     missing: dict[str, str] = {}
 
-    def study(worker: Worker, steps: int, limit: float) -> list[Outcome]:
+    def tried(worker: Worker, steps: int) -> dict[float | None, float]:
         try:
-            return _at(worker, steps, grids[worker.contender.name][steps], seeds, limit)
+            return first_errors(worker, steps, grids[worker.contender.name][steps], seeds[0])
         except Exception as error:  # whatever stops a peer is a row of the table
             missing[f"{steps} steps: {worker.contender.name}"] = reason(error)
-            return []
+            return {}
 
-    own = [worker for worker in workers if worker.contender.name == OURS]
-    peers = [worker for worker in workers if worker.contender.name != OURS]
     try:
-        for steps in sorted({steps for grid in grids.values() for steps in grid}):
-            ours = [outcome for worker in own for outcome in study(worker, steps, math.inf)]
-            limit = FAR_BEHIND * ours[0].nmse if ours else math.inf
-            with ThreadPoolExecutor(at_once) as pool:
-                found = list(pool.map(study, peers, [steps] * len(peers), [limit] * len(peers)))
-            outcomes += [*ours, *(outcome for part in found for outcome in part)]
+        with ThreadPoolExecutor(at_once) as pool:
+            for steps in sorted({steps for grid in grids.values() for steps in grid}):
+                errors = list(pool.map(tried, workers, [steps] * len(workers)))
+                of_peers = [
+                    error
+                    for worker, found in zip(workers, errors, strict=True)
+                    for error in found.values()
+                    if worker.contender.name != OURS
+                ]
+                limit = CLOSE * min(of_peers, default=math.inf)
+                found = pool.map(partial(_outcomes, steps=steps, seeds=seeds, limit=limit), workers, errors)
+                outcomes += [outcome for part in found for outcome in part]
     finally:
         for worker in workers:
             worker.close()
     return Study(outcomes, missing)
 
 
-def _at(worker: Worker, steps: int, rates: list[float], seeds: tuple[int, ...], limit: float) -> list[Outcome]:
-    """A contender at its defaults, and at the best of other learning rates."""
-    found = [_outcome(worker, "defaults", steps, seeds, limit)]
-    if rates:
-        best = tuned_rate(worker, steps, rates)
-        found.append(_outcome(worker, f"learning rate {best:g}", steps, seeds, limit, learning_rate=best))
+def first_errors(worker: Worker, steps: int, rates: list[float], seed: int) -> dict[float | None, float]:
+    """Errors on a seed by learning rate: None for a contender's own, and the one that was best on the tuning seed."""
+    tuning = {rate: worker.measured(steps=steps, seed=TUNING_SEED, learning_rate=rate)["nmse"] for rate in rates}
+    tried = [None, min(tuning, key=tuning.__getitem__)] if tuning else [None]
+    return {rate: worker.measured(steps=steps, seed=seed, **_given(rate))["nmse"] for rate in tried}
+
+
+def _outcomes(
+    worker: Worker, errors: dict[float | None, float], steps: int, seeds: tuple[int, ...], limit: float
+) -> list[Outcome]:
+    """Medians over seeds for each learning rate; over the first one alone for peers with errors above the limit."""
+    found = []
+    for rate, error in errors.items():
+        runs = []
+        with suppress(NotKept):
+            for seed in seeds if worker.contender.name == OURS or error <= limit else seeds[:1]:
+                runs.append(worker.measured(steps=steps, seed=seed, **_given(rate)))
+        medians = {name: median(run[name] for run in runs) for name in ("nmse", "l0", "silent_share")}
+        how = "defaults" if rate is None else f"learning rate {rate:g}"
+        found.append(Outcome(worker.contender.name, how, steps, len(runs), **medians))
     return found
 
 
-def tuned_rate(worker: Worker, steps: int, rates: list[float]) -> float:
-    """Learning rate with the smallest error on the tuning seed."""
-    return min(rates, key=lambda rate: worker.measured(steps=steps, seed=TUNING_SEED, learning_rate=rate)["nmse"])
-
-
-def _outcome(worker: Worker, how: str, steps: int, seeds: tuple[int, ...], limit: float, **options: Any) -> Outcome:
-    """Medians over seeds, or the first seed alone where its error is above the limit."""
-    runs = [worker.measured(steps=steps, seed=seeds[0], **options)]
-    if "cannot" in runs[0]:
-        raise RuntimeError(f"Error: {runs[0]['cannot']}")
-    if runs[0]["nmse"] <= limit:
-        runs += [worker.measured(steps=steps, seed=seed, **options) for seed in seeds[1:]]
-    medians = {name: median(run[name] for run in runs) for name in ("nmse", "l0", "silent_share")}
-    return Outcome(worker.contender.name, how, steps, len(runs), **medians)
+def _given(rate: float | None) -> dict[str, float]:
+    return {} if rate is None else {"learning_rate": rate}
 
 
 def _code(contender: Contender) -> dict[str, Any]:

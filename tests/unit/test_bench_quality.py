@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "bench" / "peers"))
 import quality_planted as planted
 from quality_judged import rows_of
 from quality_protocol import NORMALIZATIONS, ShuffledBatches, Steering, largest_of_batch, quality_of
-from quality_runs import TUNING_SEED, KeptRuns, Outcome, Study, Worker, compare, tuned_rate
+from quality_runs import TUNING_SEED, KeptRuns, Outcome, Study, Worker, at_equal_l0, compare
 from trainer_contenders import Contender
 from training_protocol import Trainee, warm_up
 
@@ -131,8 +131,9 @@ def test_visae_runs_and_what_is_kept_is_not_run_again(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(SOURCE))
     kept = KeptRuns(tmp_path / "runs.jsonl")
-    more = {"l0": K} if variant == "relu" else {}
-    worker = Worker(Contender("visae", "visae"), settings(data, variant, **more), "data", kept, tmp_path / "log")
+    given = settings(data, variant) | ({"k": 64, "options": {"l1_warmup_steps": 0}} if variant == "relu" else {})
+    l0 = K if variant == "relu" else None
+    worker = Worker(Contender("visae", "visae"), given, "data", kept, tmp_path / "log", l0)
     study = compare([worker], {"visae": {60: []}}, (1, 2), at_once=1)
     assert not study.missing
     (found,) = study.outcomes
@@ -158,23 +159,68 @@ def test_other_data_or_options_are_another_run(tmp_path: Path) -> None:
     assert kept.get({"data": "a", "seed": 2}) is None
 
 
-def test_the_learning_rate_is_chosen_on_the_tuning_seed_alone(data: dict[str, str], tmp_path: Path) -> None:
-    kept = KeptRuns(tmp_path / "runs.jsonl")
-    worker = Worker(Contender("visae", "visae"), settings(data), "data", kept, tmp_path / "log")
-    for rate, nmse in ((1e-3, 0.4), (1e-2, 0.3)):
-        kept.keep({**worker._made_by, "steps": 100, "seed": TUNING_SEED, "learning_rate": rate}, {"nmse": nmse})
-        kept.keep({**worker._made_by, "steps": 100, "seed": 1, "learning_rate": rate}, {"nmse": 1 - nmse})
-    assert tuned_rate(worker, 100, [1e-3, 1e-2]) == 1e-2
+def kept_worker(data: dict[str, str], tmp_path: Path, name: str, runs: list[tuple[int, float | None, float]]) -> Worker:
+    """A contender whose runs of 100 steps, (seed, learning rate, error), are all there are."""
+    kept = KeptRuns(tmp_path / f"{name}.jsonl")
+    worker = Worker(Contender(name, "visae"), settings(data), "data", kept, tmp_path / "log", only_kept=True)
+    for seed, rate, nmse in runs:
+        options = {} if rate is None else {"learning_rate": rate}
+        kept.keep(
+            {**worker._made_by, "steps": 100, "seed": seed, **options}, {"nmse": nmse, "l0": 32.0, "silent_share": 0.0}
+        )
+    return worker
+
+
+def test_the_best_learning_rate_and_the_best_peers_go_on_to_the_other_seeds(
+    data: dict[str, str], tmp_path: Path
+) -> None:
+    runs = {
+        "visae": [(1, None, 0.30), (2, None, 0.5), (3, None, 0.31)],
+        "good": [
+            *((TUNING_SEED, 1e-3, 0.4), (TUNING_SEED, 1e-2, 0.3)),
+            *((1, None, 0.9), (1, 1e-3, 0.1), (1, 1e-2, 0.20), (2, 1e-2, 0.22), (3, 1e-2, 0.3)),
+        ],
+        "near": [(1, None, 0.205), (2, None, 0.21), (3, None, 0.1)],
+        "far": [(1, None, 0.21), (2, None, 0.1), (3, None, 0.1)],
+    }
+    workers = [kept_worker(data, tmp_path, name, there) for name, there in runs.items()]
+    grids = {name: {100: [1e-3, 1e-2] if name == "good" else []} for name in runs}
+    study = compare(workers, grids, (1, 2, 3), at_once=2)
+    assert not study.missing
+    assert {(found.name, found.how): (found.seeds, found.nmse) for found in study.outcomes} == {
+        ("visae", "defaults"): (3, 0.31),
+        ("good", "defaults"): (1, 0.9),
+        ("good", "learning rate 0.01"): (3, 0.22),
+        ("near", "defaults"): (3, 0.205),
+        ("far", "defaults"): (1, 0.21),
+    }
+
+
+def test_what_is_not_kept_is_not_run_where_only_kept_runs_are_wanted(data: dict[str, str], tmp_path: Path) -> None:
+    begun = kept_worker(data, tmp_path, "visae", [(1, None, 0.3)])
+    absent = kept_worker(data, tmp_path, "absent", [])
+    study = compare([begun, absent], {"visae": {100: []}, "absent": {100: []}}, (1, 2, 3), at_once=1)
+    assert [(found.name, found.seeds) for found in study.outcomes] == [("visae", 1)]
+    assert study.missing == {"100 steps: absent": "Error: not measured yet"}
+    (goal,) = (
+        row for row in rows_of("topk", Study([*study.outcomes, outcome("A", 0.5)], study.missing)) if row.unit == "x"
+    )
+    assert (goal.name, goal.holds) == ("topk, 100 steps: visae over the best peer so far (A, defaults)", None)
 
 
 def test_who_cannot_run_is_a_row_with_the_reason(data: dict[str, str], tmp_path: Path) -> None:
-    worker = Worker(
-        Contender("old", "visae"), settings(data), "data", KeptRuns(tmp_path / "runs.jsonl"), tmp_path / "l"
-    )
+    worker = kept_worker(data, tmp_path, "old", [])
     worker.kept.keep({**worker._made_by, "steps": 100, "seed": 1}, {"cannot": "has TopK only"})
     study = compare([worker], {"old": {100: []}}, (1,), at_once=1)
     (row,) = rows_of("relu", study)
     assert (row.name, row.unit) == ("relu, 100 steps: old", "not run: Error: has TopK only")
+
+
+def test_the_error_at_equal_sparsity_lies_between_that_of_fewer_and_of_more_codes() -> None:
+    runs = [{"l0": l0, "nmse": 2 / l0**0.5, "silent_share": 0.1} for l0 in (40.0, 25.0)]
+    assert at_equal_l0(runs, 32)["nmse"] == pytest.approx(2 / 32**0.5)
+    with pytest.raises(RuntimeError, match=r"steered to around 32 codes a token, it has 50.0 and 90.0"):
+        at_equal_l0([{**run, "l0": run["l0"] * factor} for run, factor in zip(runs, (2.25, 2), strict=True)], 32)
 
 
 # --- goals ---------------------------------------------------------------------------------------
