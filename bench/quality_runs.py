@@ -30,7 +30,7 @@ SEEDS, TUNING_SEED = (1, 2, 3), 1001
 CLOSE = 1.03
 # Where a steered penalty ends further than NEAR from the wanted number of codes, two more runs are steered AROUND it.
 NEAR, AROUND = 0.02, (0.85, 1.2)
-NOT_KEPT = "Error: not measured yet"
+NOT_KEPT = "not measured yet"
 
 
 class KeptRuns:
@@ -118,11 +118,12 @@ class Worker:
         found = self.kept.get(made_by)
         if found is None:
             if self.only_kept:
-                raise NotKept(NOT_KEPT)
+                raise NotKept(f"Error: {NOT_KEPT}")
             if self._peer is None:
                 self.log.parent.mkdir(parents=True, exist_ok=True)
                 self._peer = Peer(self.contender.peer, self.contender.script, self.settings, self.log)
-            found = self._peer.repeat(**options)
+            ready = self._peer.ready
+            found = ready if "cannot" in ready else self._peer.repeat(**options)
             self.kept.keep(made_by, found)
         if "cannot" in found:
             raise RuntimeError(f"Error: {found['cannot']}")
@@ -209,7 +210,7 @@ def compare(workers: list[Worker], grids: dict[str, Grid], seeds: tuple[int, ...
         try:
             return first_errors(worker, steps, grids[worker.contender.name][steps], seeds[0])
         except Exception as error:  # whatever stops a peer is a row of the table
-            missing[f"{steps} steps: {worker.contender.name}"] = reason(error)
+            missing[f"{steps} steps: {worker.contender.name}"] = reason(error).removeprefix("Error: ")
             return {}
 
     try:

@@ -201,7 +201,7 @@ def test_what_is_not_kept_is_not_run_where_only_kept_runs_are_wanted(data: dict[
     absent = kept_worker(data, tmp_path, "absent", [])
     study = compare([begun, absent], {"visae": {100: []}, "absent": {100: []}}, (1, 2, 3), at_once=1)
     assert [(found.name, found.seeds) for found in study.outcomes] == [("visae", 1)]
-    assert study.missing == {"100 steps: absent": "Error: not measured yet"}
+    assert study.missing == {"100 steps: absent": "not measured yet"}
     (goal,) = (
         row for row in rows_of("topk", Study([*study.outcomes, outcome("A", 0.5)], study.missing)) if row.unit == "x"
     )
@@ -213,7 +213,7 @@ def test_who_cannot_run_is_a_row_with_the_reason(data: dict[str, str], tmp_path:
     worker.kept.keep({**worker._made_by, "steps": 100, "seed": 1}, {"cannot": "has TopK only"})
     study = compare([worker], {"old": {100: []}}, (1,), at_once=1)
     (row,) = rows_of("relu", study)
-    assert (row.name, row.unit) == ("relu, 100 steps: old", "not run: Error: has TopK only")
+    assert (row.name, row.unit) == ("relu, 100 steps: old", "not run: has TopK only")
 
 
 def test_the_error_at_equal_sparsity_lies_between_that_of_fewer_and_of_more_codes() -> None:
