@@ -35,11 +35,16 @@ class Provenance:
 
     def __init__(self, settings: Any, inputs: Iterable[str | Path], seed: int, device: str) -> None:
         self._started = time.monotonic()
+        paths = [Path(path) for path in inputs]
+        names = [path.name for path in paths]
         self._fields = {
             "visae_version": __version__,
             "git_commit": git_commit(),
             "settings": asdict(settings),
-            "inputs": {Path(path).name: file_sha256(path) for path in inputs},
+            # Of two files of one name, the whole paths.
+            "inputs": {
+                path.name if names.count(path.name) == 1 else path.as_posix(): file_sha256(path) for path in paths
+            },
             "seed": seed,
             "device": device,
         }

@@ -15,8 +15,8 @@ from visae.activations.store import ActivationStore
 from visae.config.settings import (
     FaithfulnessSettings,
     ModelSettings,
-    PcaSettings,
     ProbeSettings,
+    RandomSettings,
     SegmentationHeadSettings,
 )
 from visae.data.patch_labels import write_patch_labels
@@ -25,7 +25,7 @@ from visae.heads.probe import load_probe, train_probe
 from visae.heads.segmentation import load_segmentation_head, train_segmentation_head
 from visae.interventions.faithfulness import REPLACEMENTS, mean_patch, measure_faithfulness
 from visae.sae import SparseAutoencoder, load_sae, save_sae
-from visae.sae.baselines import Pca
+from visae.sae.baselines import Random
 from visae.sae.relu import Relu
 from visae.vision.model import load_model, prepare_model
 
@@ -81,13 +81,13 @@ def task(tmp_path_factory):
 
 
 def kept(task, name):
-    """SAE that keeps everything, nothing but the mean patch, or something."""
+    """SAE that keeps everything, nothing but the mean patch, or something: a baseline of four random directions."""
     store = ActivationStore.open(task.manifest)
-    if name == "pca":
+    if name == "something":
         rows = store.read(range(N_FIT), "patches").flatten(0, 1)
-        sae = SparseAutoencoder(task.d, 2 * task.d, Pca(1))
+        sae = SparseAutoencoder(task.d, 4, Random(1))
         sae.mean.copy_(rows.mean(dim=0))
-        settings = PcaSettings(variant="pca", k=1)
+        settings = RandomSettings(variant="random", k=1)
         with torch.no_grad():
             sae.variant.fit(sae.weights, sae.normalized(rows), settings, 0)
         return save_sae(sae, task.folder / name)
@@ -156,7 +156,7 @@ def by_hand(task, sae_config, layer):
 
 @pytest.mark.parametrize("layer", [MIDDLE, LAST])
 def test_measures_are_those_of_whole_forward_passes(task, tmp_path, layer):
-    config = kept(task, "pca")
+    config = kept(task, "something")
     found, expected = measured(task, config, tmp_path, layer=layer)["measures"], by_hand(task, config, layer)
     for name in REPLACEMENTS:
         for measure, value in expected[name].items():
@@ -167,7 +167,7 @@ def test_measures_are_those_of_whole_forward_passes(task, tmp_path, layer):
     assert recovered["value"] == pytest.approx(share)
     assert recovered["low"] <= recovered["value"] <= recovered["high"]
     if layer == LAST:  # nothing lies between the heads and what is replaced
-        assert 0 < share < 1
+        assert share < 1
         metrics = json.loads((task.folder / "head/metrics.json").read_text())
         assert found["pixel_miou"]["as_is"]["value"] == pytest.approx(metrics["pixel_miou"])
         assert found["pixel_miou"]["as_is"]["low"] < metrics["pixel_miou"] < found["pixel_miou"]["as_is"]["high"]
@@ -182,6 +182,8 @@ def test_an_sae_that_keeps_everything_recovers_everything(task, tmp_path):
     table = pl.read_parquet(tmp_path / "faithfulness.parquet")
     assert len(table) == 4 * (len(REPLACEMENTS) + 4)
     assert set(table["n_images"]) == {N_MEASURE}
+    inputs = json.loads((tmp_path / "faithfulness.json").read_text())["provenance"]["inputs"]
+    assert len([path for path in inputs if path.endswith("metrics.json")]) == 2  # of the probe and of the head
 
 
 def test_an_sae_that_keeps_the_mean_alone_recovers_nothing_of_it(task, tmp_path):
@@ -202,7 +204,7 @@ def test_where_replacing_costs_nothing_no_share_is_given(task, tmp_path):
 
 
 def test_batches_do_not_matter(task, tmp_path):
-    config = kept(task, "pca")
+    config = kept(task, "something")
     found = [
         measured(task, config, tmp_path / str(size), settings=FaithfulnessSettings(batch_size=size, bootstrap=20))
         for size in (1, 32)
@@ -215,6 +217,8 @@ def test_the_mean_is_taken_over_pictures_that_are_evenly_spaced(task):
     store = ActivationStore.open(task.manifest)
     few = store.read(range(N_FIT), "patches")[[0, 14, 29]].mean(dim=(0, 1))
     torch.testing.assert_close(mean_patch(store, range(N_FIT), 3), few)
+    with pytest.raises(DataError, match="no picture to take the mean patch of"):
+        mean_patch(store, range(0), 3)
     torch.testing.assert_close(
         mean_patch(store, range(N_FIT), 1000), store.read(range(N_FIT), "patches").mean(dim=(0, 1))
     )

@@ -6,7 +6,7 @@ import torch
 from sklearn import metrics as scikit
 
 from visae.heads.bootstrap import estimates, grouped_sums
-from visae.heads.calibration import BINS, Judged
+from visae.heads.calibration import BINS, Judged, verdicts
 from visae.heads.metrics import Tally, confusion_table
 from visae.heads.segmentation_metrics import SegmentationTally
 from visae.vision.torchvision_guard import allow_cpu_torch
@@ -36,7 +36,7 @@ def said():
 def judged(logits, truth):
     """Judge in batches of unlike size, as a store gives them."""
     cuts = [(0, 150), (150, 151), (151, len(truth))]
-    return Judged(((logits[a:b], truth[a:b]) for a, b in cuts), logits.shape[1])
+    return Judged((verdicts(logits[a:b], truth[a:b]) for a, b in cuts), logits.shape[1])
 
 
 def test_measures_are_scikit_learns(said):
@@ -77,13 +77,13 @@ def test_top_5_of_five_classes_is_not_reported():
 
 
 def judged_all(logits, truth):
-    return Judged([(logits, truth)], logits.shape[1])
+    return Judged([verdicts(logits, truth)], logits.shape[1])
 
 
 def test_recall_and_reliability_are_counted_by_hand(said):
     found = judged(*said)
     recall = found.recalls(ONE)["recall"][0]
-    expected = scikit.recall_score(found.truth, found.predicted, labels=range(CLASSES - 1), average=None)
+    expected = scikit.recall_score(found.found.truth, found.found.predicted, labels=range(CLASSES - 1), average=None)
     np.testing.assert_allclose(recall[:-1], expected)
     assert np.isnan(recall[-1])  # no picture has the class: not 0
     table = found.reliability(0)

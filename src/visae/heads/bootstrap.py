@@ -79,6 +79,13 @@ def grouped_sums(weights: np.ndarray, values: np.ndarray, groups: np.ndarray, n_
     return sums
 
 
+def grouped_means(weights: np.ndarray, values: np.ndarray, groups: np.ndarray, n_groups: int) -> np.ndarray:
+    """Weighted means of values over each group, as `grouped_sums`; NaN for a group without pictures."""
+    sums, counts = (grouped_sums(weights, part, groups, n_groups) for part in (values, np.ones(len(values))))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(counts > 0, sums / counts, np.nan)
+
+
 def ratios(numerators: np.ndarray, denominators: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Sum of numerators over sum of denominators, NaN where the latter is 0.
 

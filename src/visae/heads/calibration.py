@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 import torch
 from torch.nn import functional
 
-from visae.heads.bootstrap import class_mean, estimates, grouped_sums
+from visae.heads.bootstrap import class_mean, estimates, grouped_means, grouped_sums
 
 BINS = 15
 """Equally wide bins of confidence, [lower, upper), by which calibration is measured."""
@@ -17,15 +18,8 @@ BINS = 15
 TOP = 5
 
 
-class Judged:
+class Verdicts(NamedTuple):
     """What a classifier says of labelled pictures: numbers a picture, so that no table of probabilities is kept.
-
-    Parameters
-    ----------
-    batches
-        Logits (b, n_classes) and true classes (b,), positions in 0..n_classes-1.
-    n_classes
-        Of the classifier.
 
     Attributes
     ----------
@@ -39,14 +33,43 @@ class Judged:
         (n_images,) negative log probability of the true class, and squared distance of the probabilities from it.
     """
 
-    def __init__(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]], n_classes: int) -> None:
-        parts = [_judged(logits.double(), truth) for logits, truth in batches]
-        self.n_classes = n_classes
-        self.truth, self.predicted, self.confidence, self.in_top, self.log_loss, self.brier = (
-            np.concatenate(column) for column in zip(*parts, strict=True)
-        )
-        self.right = (self.truth == self.predicted).astype(float)
-        self.bins = np.minimum((self.confidence * BINS).astype(int), BINS - 1)
+    truth: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+    in_top: np.ndarray
+    log_loss: np.ndarray
+    brier: np.ndarray
+
+
+def verdicts(logits: torch.Tensor, truth: torch.Tensor) -> Verdicts:
+    """Verdicts of logits (b, n_classes) on pictures whose true classes (b,) are positions in 0..n_classes-1."""
+    logits, truth = logits.double(), truth.to(logits.device)
+    log_probabilities = logits.log_softmax(dim=1)
+    probabilities = log_probabilities.exp()
+    confidence, predicted = probabilities.max(dim=1)
+    in_top = (logits.topk(min(TOP, logits.shape[1]), dim=1).indices == truth[:, None]).any(dim=1)
+    log_loss = -log_probabilities.gather(1, truth[:, None])[:, 0]
+    brier = (probabilities - functional.one_hot(truth, logits.shape[1])).square().sum(dim=1)
+    columns = (truth, predicted, confidence, in_top.double(), log_loss, brier)
+    return Verdicts(*(column.cpu().numpy() for column in columns))
+
+
+class Judged:
+    """Verdicts on all measured pictures, and what is read from them.
+
+    Parameters
+    ----------
+    parts
+        Verdicts, batch after batch.
+    n_classes
+        Of the classifier.
+    """
+
+    def __init__(self, parts: Iterable[Verdicts], n_classes: int) -> None:
+        self.found = Verdicts(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        self.n_classes, self.n_images = n_classes, len(self.found.truth)
+        self.right = (self.found.truth == self.found.predicted).astype(float)
+        self.bins = np.minimum((self.found.confidence * BINS).astype(int), BINS - 1)
 
     def measures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Accuracy, balanced accuracy, top-5, calibration error, log loss and Brier score, (r,) each.
@@ -54,38 +77,32 @@ class Judged:
         NaN where a measure says nothing: top-5 of five classes or fewer is 1 whatever the classifier says.
         """
         n = weights.sum(axis=1)
-        gaps = grouped_sums(weights, self.confidence - self.right, self.bins, BINS)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found = {
-                "accuracy": weights @ self.right / n,
-                "balanced_accuracy": class_mean(self.recalls(weights)["recall"]),
-                "top5_accuracy": weights @ self.in_top / n,
-                "calibration_error": np.abs(gaps).sum(axis=1) / n,
-                "log_loss": weights @ self.log_loss / n,
-                "brier": weights @ self.brier / n,
-            }
+        gaps = grouped_sums(weights, self.found.confidence - self.right, self.bins, BINS)
+        found = {
+            "accuracy": weights @ self.right / n,
+            "balanced_accuracy": class_mean(self.recalls(weights)["recall"]),
+            "top5_accuracy": weights @ self.found.in_top / n,
+            "calibration_error": np.abs(gaps).sum(axis=1) / n,
+            "log_loss": weights @ self.found.log_loss / n,
+            "brier": weights @ self.found.brier / n,
+        }
         if self.n_classes <= TOP:
             found["top5_accuracy"] = np.full(len(weights), np.nan)
         return found
 
     def recalls(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Recall of each class, (r, n_classes); NaN for a class that no picture has."""
-        hits = grouped_sums(weights, self.right, self.truth, self.n_classes)
-        counts = grouped_sums(weights, np.ones(len(self.truth)), self.truth, self.n_classes)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return {"recall": np.where(counts > 0, hits / counts, np.nan)}
+        return {"recall": grouped_means(weights, self.right, self.found.truth, self.n_classes)}
 
     def reliability(self, seed: int) -> pl.DataFrame:
         """Bins that have pictures: lower, upper, n_images, mean confidence, and accuracy with its interval."""
 
         def accuracies(weights: np.ndarray) -> dict[str, np.ndarray]:
-            sums = [grouped_sums(weights, values, self.bins, BINS) for values in (self.right, np.ones(len(self.bins)))]
-            with np.errstate(divide="ignore", invalid="ignore"):
-                return {"accuracy": np.where(sums[1] > 0, sums[0] / sums[1], np.nan)}
+            return {"accuracy": grouped_means(weights, self.right, self.bins, BINS)}
 
-        found = estimates(accuracies, len(self.bins), seed)["accuracy"]
+        found = estimates(accuracies, self.n_images, seed)["accuracy"]
         counts = np.bincount(self.bins, minlength=BINS)
-        confidence = np.bincount(self.bins, self.confidence, minlength=BINS) / np.maximum(counts, 1)
+        confidence = np.bincount(self.bins, self.found.confidence, minlength=BINS) / np.maximum(counts, 1)
         return pl.DataFrame(
             {
                 "lower": np.arange(BINS) / BINS,
@@ -97,15 +114,3 @@ class Judged:
                 "accuracy_high": found.high,
             }
         ).filter(pl.col("n_images") > 0)
-
-
-def _judged(logits: torch.Tensor, truth: torch.Tensor) -> list[np.ndarray]:
-    """Columns of `Judged` for a batch."""
-    log_probabilities = logits.log_softmax(dim=1)
-    probabilities = log_probabilities.exp()
-    confidence, predicted = probabilities.max(dim=1)
-    in_top = (logits.topk(min(TOP, logits.shape[1]), dim=1).indices == truth[:, None]).any(dim=1)
-    log_loss = -log_probabilities.gather(1, truth[:, None])[:, 0]
-    brier = (probabilities - functional.one_hot(truth, logits.shape[1])).square().sum(dim=1)
-    columns = (truth, predicted, confidence, in_top.double(), log_loss, brier)
-    return [column.cpu().numpy() for column in columns]

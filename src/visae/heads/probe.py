@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from visae.device import chosen_device, described
 from visae.errors import DataError, ModelError
 from visae.files import atomic_path, read_json, write_json
 from visae.heads.bootstrap import COVERAGE, RESAMPLES, estimates
-from visae.heads.calibration import BINS, Judged
+from visae.heads.calibration import BINS, Judged, Verdicts, verdicts
 from visae.heads.metrics import confusion_table
 from visae.heads.solvers import SOLVERS, choose_c, chosen_solver
 from visae.heads.tokens import final_tokens, open_store
@@ -144,9 +145,9 @@ def train_probe(
             f"{index_path}: no picture of split {measure_split!r} has a label that split {fit_split!r} has too; "
             "a probe needs both splits labelled with the same classes"
         )
-    judged = Judged(_judged_batches(probe, store, model, measure_split, known), len(class_ids))
+    judged = Judged(_judged(probe, store, model, measure_split, known), len(class_ids))
     _write_tables(judged, probe.classes, np.bincount(classes), output, seed)
-    measured = estimates(judged.measures, len(judged.truth), seed)
+    measured = estimates(judged.measures, judged.n_images, seed)
     metrics = {
         **{key: value for name, found in measured.items() for key, value in found.named(name).items()},
         "calibration_bins": BINS,
@@ -159,7 +160,7 @@ def train_probe(
         "classes": probe.classes,
         "not_learned": not_learned,
         "n_fit": len(classes),
-        "n_measure": len(judged.truth),
+        "n_measure": judged.n_images,
         "n_prefix": model.card.n_prefix,
         "provenance": provenance.record(),
     }
@@ -188,8 +189,8 @@ def learned_labels(
     places = {c["id"]: place for place, c in enumerate(probe.classes)}
     labelled = {i: labels[i] for i in images if i in labels}
     known = {i: places[label] for i, label in labelled.items() if label in places}
-    others = [label for label in labelled.values() if label not in places]
-    found = [{"id": i, "name": names[i], "n_images": others.count(i)} for i in sorted(set(others))]
+    others = Counter(label for label in labelled.values() if label not in places)
+    found = [{"id": i, "name": names[i], "n_images": count} for i, count in sorted(others.items())]
     for entry in found:
         logger.warning("class %s has no picture to learn from: %d pictures are not judged", *list(entry.values())[1:])
     return known, found
@@ -224,23 +225,24 @@ def _features(
     return features, np.array([labels[i] for i in image_ids])
 
 
-def _judged_batches(
+def _judged(
     probe: Probe, store: ActivationStore, model: VisionModel, split: str, known: dict[int, int]
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Logits and true positions of the pictures whose position is known."""
+) -> Iterator[Verdicts]:
+    """Verdicts on the pictures whose position is known."""
     device = next(model.parameters()).device
     for ids, tokens in final_tokens(store, model, split, device):
         kept = [i for i, image_id in enumerate(ids) if int(image_id) in known]
         if kept:
             rows = pooled(tokens[kept], probe.n_prefix, probe.pooling).cpu().double()
-            yield rows @ probe.weight.T + probe.bias, torch.tensor([known[int(ids[i])] for i in kept])
+            truth = torch.tensor([known[int(ids[i])] for i in kept])
+            yield verdicts(rows @ probe.weight.T + probe.bias, truth)
 
 
 def _write_tables(judged: Judged, classes: list[dict[str, Any]], n_fit: np.ndarray, output: Path, seed: int) -> None:
     """Write classes.parquet, confusion.parquet and reliability.parquet."""
-    recall = estimates(judged.recalls, len(judged.truth), seed)["recall"]
+    recall = estimates(judged.recalls, judged.n_images, seed)["recall"]
     n = len(classes)
-    confusion = np.bincount(judged.truth * n + judged.predicted, minlength=n * n).reshape(n, n)
+    confusion = np.bincount(judged.found.truth * n + judged.found.predicted, minlength=n * n).reshape(n, n)
     said = confusion.sum(axis=0)
     by_class = pl.DataFrame(
         {

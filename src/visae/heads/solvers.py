@@ -129,11 +129,10 @@ def held_out_rows(classes: np.ndarray, seed: int, share: float = 0.2) -> np.ndar
     """Which pictures are held out, bool (n,): a share of each class, by chance, but never its last picture."""
     generator = np.random.default_rng(seed)
     held_out = np.zeros(len(classes), dtype=bool)
-    for number in np.unique(classes):
-        rows = generator.permutation(np.flatnonzero(classes == number))
+    for rows in np.split(np.argsort(classes, kind="stable"), np.cumsum(np.bincount(classes))[:-1]):
         # Of few pictures the share is no whole number: chance decides, so that small classes are judged too.
         wanted = min(int(share * len(rows) + generator.random()), len(rows) - 1)
-        held_out[rows[:wanted]] = True
+        held_out[generator.permutation(rows)[: max(wanted, 0)]] = True
     return held_out
 
 

@@ -18,7 +18,7 @@ from visae.device import chosen_device, described
 from visae.errors import DataError
 from visae.files import atomic_path, write_json
 from visae.heads.bootstrap import COVERAGE, estimates
-from visae.heads.calibration import Judged
+from visae.heads.calibration import Judged, Verdicts, verdicts
 from visae.heads.masks import Masks, patch_channels
 from visae.heads.probe import image_labels, learned_labels, load_probe
 from visae.heads.segmentation import load_segmentation_head
@@ -133,26 +133,22 @@ class _Classified:
         self.known, _ = learned_labels(self.probe, images, image_labels(index), read_classes(index))
         if not self.known:
             raise DataError(f"{index}: no measured picture has a class that the probe has learned")
-        self._logits: dict[str, list[Tensor]] = {name: [] for name in REPLACEMENTS}
-        self._truth: list[Tensor] = []
+        self._found: dict[str, list[Verdicts]] = {name: [] for name in REPLACEMENTS}
 
     def __contains__(self, image_id: int) -> bool:
         return image_id in self.known
 
     def add(self, image_ids: list[int], final: dict[str, Tensor]) -> None:
+        truth = torch.tensor([self.known[i] for i in image_ids])
         for name, tokens in final.items():
-            self._logits[name].append(self.probe(tokens).cpu())
-        self._truth.append(torch.tensor([self.known[i] for i in image_ids]))
+            self._found[name].append(verdicts(self.probe(tokens), truth))
 
     @property
     def n_images(self) -> int:
-        return sum(len(truth) for truth in self._truth)
+        return len(self.known)
 
     def measures(self) -> Measure:
-        n_classes = len(self.probe.classes)
-        judged = {
-            name: Judged(zip(logits, self._truth, strict=True), n_classes) for name, logits in self._logits.items()
-        }
+        judged = {name: Judged(parts, len(self.probe.classes)) for name, parts in self._found.items()}
 
         def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
             found = {name: each.measures(weights) for name, each in judged.items()}
@@ -253,6 +249,8 @@ class _Replacing:
 
 def mean_patch(store: ActivationStore, images: range, most: int) -> Tensor:
     """Mean patch (d_model,) of some pictures, or of so many of them, evenly spaced."""
+    if not images:
+        raise DataError(f"{store.folder}: no picture to take the mean patch of; the split to fit is empty")
     wanted = np.unique(np.linspace(images.start, images.stop - 1, min(most, len(images))).astype(int))
     total, n = torch.zeros(store.d_model, dtype=torch.float64), 0
     for shard, group, ids in store.groups(images):
