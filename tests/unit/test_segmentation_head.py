@@ -150,6 +150,7 @@ def test_heads_with_a_hidden_layer_learn_and_are_read_back(task, tmp_path, kind)
     assert found["kind"] == kind
     assert found["patch_miou"] > 0.9
     head, model = load_segmentation_head(tmp_path / "metrics.json"), load_model(folder / "model.json")
+    assert head.d_model == model.card.d_final
     tokens = ActivationStore.open(manifest).read(range(16, 24), kinds="all")
     patches = np.array([c["id"] for c in head.classes])[head(model.final_norm(tokens)).argmax(dim=1).numpy()]
     known = ids[16:] != 0

@@ -62,6 +62,11 @@ class SegmentationHead(nn.Module):
         self.n_prefix, self.grid = n_prefix, grid
         self.classes: list[dict[str, Any]] = []
 
+    @property
+    def d_model(self) -> int:
+        """Dimension of the tokens that it reads."""
+        return (self.weight if self.hidden is None else self.hidden.weight).shape[1]
+
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Logits (b, n_classes, grid_height, grid_width) of final-normed tokens (b, n_tokens, d_model)."""
         patches = tokens[:, self.n_prefix :]
@@ -98,8 +103,7 @@ def load_segmentation_head(metrics_path: str | Path, device: str | torch.device 
         width, d_model = tensors["hidden.weight"].shape[:2]
         is_linear = tensors["hidden.weight"].ndim == 2
         hidden = nn.Linear(d_model, width) if is_linear else nn.Conv2d(d_model, width, 3, padding=1)
-    grid = tuple(metrics["grid"])
-    head = SegmentationHead(tensors["weight"], tensors["bias"], metrics["n_prefix"], grid, hidden)
+    head = SegmentationHead(tensors["weight"], tensors["bias"], metrics["n_prefix"], tuple(metrics["grid"]), hidden)
     head.load_state_dict(tensors)
     head.classes = metrics["classes"]
     return head.requires_grad_(False).to(device)

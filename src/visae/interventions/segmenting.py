@@ -101,7 +101,7 @@ class Segmenter:
 def check_head(head: SegmentationHead, model: VisionModel) -> None:
     """Raise ModelError where a head was trained on the tokens of another model."""
     card = model.card
-    found, wanted = (head.weight.shape[1], head.n_prefix, head.grid), (card.d_final, card.n_prefix, card.grid)
+    found, wanted = (head.d_model, head.n_prefix, head.grid), (card.d_final, card.n_prefix, card.grid)
     if found != wanted:
         raise ModelError(
             f"the segmentation head reads {found[0]} values of {found[2][0]} x {found[2][1]} patches after {found[1]} "
