@@ -59,7 +59,7 @@ def main() -> int:
     for number in range(arguments.shuffles):
         found.append(p_values(files, number).with_columns(shuffle=pl.lit(number)))
         print(f"shuffle {number + 1} of {arguments.shuffles}", file=sys.stderr, flush=True)
-    table = tested(pl.concat(found))
+    table = evenness(pl.concat(found))
     print("| p-value | should be | values | at most 0.05 | Kolmogorov-Smirnov p |")
     print("| --- | --- | --- | --- | --- |")
     for row in table.iter_rows(named=True):
@@ -67,7 +67,7 @@ def main() -> int:
     return int(arguments.check and bool((table["ks_p"] <= LEAST).any()))
 
 
-def tested(found: pl.DataFrame) -> pl.DataFrame:
+def evenness(found: pl.DataFrame) -> pl.DataFrame:
     """Test the p-values of all shuffles.
 
     Parameters

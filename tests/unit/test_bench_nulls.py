@@ -13,7 +13,7 @@ from tree_for_tests import make_tree
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
 import nulls
-from nulls import EVEN, NOT_SMALL, moved_labels, p_values, tested
+from nulls import EVEN, NOT_SMALL, evenness, moved_labels, p_values
 
 from visae.data.index import read_index
 from visae.explore.files import FeatureFiles
@@ -34,7 +34,7 @@ def test_even_p_values_pass_and_others_do_not() -> None:
         (NOT_SMALL, even**0.25, True),
         (NOT_SMALL, np.ones((20, 5)), True),
     ):
-        (row,) = tested(of_shuffles(shape, p)).iter_rows(named=True)
+        (row,) = evenness(of_shuffles(shape, p)).iter_rows(named=True)
         assert (row["ks_p"] > nulls.LEAST) == holds
         assert row["values"] == 100
         assert row["small"] == (p <= 0.05).mean()

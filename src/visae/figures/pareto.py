@@ -13,7 +13,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
 from visae.config.settings import FigureSettings
-from visae.figures.style import COLUMN_WIDTH, colours, save_figure, style
+from visae.figures.style import COLUMN_WIDTH, PAGE_WIDTH, colours, save_figure, style
 from visae.files import read_json
 
 _SCHEMA = {
@@ -28,7 +28,7 @@ _SCHEMA = {
     "f1": pl.Float64,
     "f1_random": pl.Float64,
 }
-_AXES = {"normalized_mse": "Normalized MSE", "f1": "Mean held-out F1 of the classes' latents"}
+_AXES = {"normalized_mse": "Normalized MSE", "f1": "Held-out F1, mean over classes"}
 
 
 def data(selection: dict[str, Any], scores: Mapping[str, pl.DataFrame] | None = None) -> pl.DataFrame:
@@ -65,7 +65,8 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
     """
     shown = [name for name in _AXES if table[name].count()]
     with style(settings):
-        figure = Figure(figsize=(COLUMN_WIDTH * (0.25 + len(shown)), COLUMN_WIDTH), layout="constrained")
+        width = min(PAGE_WIDTH, COLUMN_WIDTH * (0.25 + len(shown)))
+        figure = Figure(figsize=(width, COLUMN_WIDTH), layout="constrained")
         panels = np.atleast_1d(figure.subplots(1, len(shown)))
         front = table.filter("on_front")
         panels[0].plot(front["l0"], front["normalized_mse"], color="#A0A0A0", zorder=1, label="front")

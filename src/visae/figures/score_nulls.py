@@ -10,7 +10,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from visae.config.settings import FigureSettings
-from visae.figures.style import COLUMN_WIDTH, colours, save_figure, style
+from visae.figures.style import COLUMN_WIDTH, PAGE_WIDTH, colours, save_figure, style
 
 METRICS = {"f1": "F1", "average_precision": "average precision", "auc": "ROC AUC"}
 """Columns of scores.parquet to draw, where there are such, with the names of their axes."""
@@ -49,7 +49,8 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
     # Not all metrics have all nulls: a kind keeps its colour whatever else its panel shows.
     colour = dict(zip((CHOSEN, *NULLS.values()), colours(settings), strict=False))
     with style(settings):
-        figure = Figure(figsize=(COLUMN_WIDTH * len(metrics), COLUMN_WIDTH), layout="constrained")
+        width = min(PAGE_WIDTH, COLUMN_WIDTH * len(metrics))
+        figure = Figure(figsize=(width, COLUMN_WIDTH * 0.9), layout="constrained")
         panels = np.atleast_1d(figure.subplots(1, len(metrics), sharey=True))
         for axes, metric in zip(panels, metrics, strict=True):
             rows = table.filter(pl.col("metric") == metric)
