@@ -101,6 +101,30 @@ def _interventions(folder: Path, sae: str) -> list[str]:
     for row in mean.sort("scale", "size", "arm").iter_rows(named=True):
         measured = f"target {_share(row, 'target_change')}, other {_share(row, 'other_change')}"
         lines.append(f"    {row['arm']:18} {row['size']} at {row['scale']:+.1f} x max: {measured}")
+    return lines + _by_class(pl.read_parquet(arms), read_json(arms.with_name("summary.json")))
+
+
+def _by_class(arms: pl.DataFrame, summary: dict[str, Any]) -> list[str]:
+    """Selectivity of each class's latents and of random ones, at the strongest scale."""
+    strongest = max(arms["scale"].unique().to_list(), key=abs, default=0.0)
+    shown = arms.filter(pl.col("class_id").is_not_null(), scale=strongest)
+    lines = [f"  Selectivity (target minus other change) by class at {strongest:+.1f} x max [95 %]:"]
+    for found in summary["classes"]:
+        of_class = shown.filter(class_id=found["id"])
+        parts = [
+            f"{words} {_share(of_class.filter(arm=arm, size=size).row(0, named=True), 'selectivity')}"
+            for arm, size, words in (
+                ("automatic", "natural", "its latents"),
+                ("random_latent", "natural", "random latent"),
+                ("random_latent", "matched", "as long"),
+            )
+            if not of_class.filter(arm=arm, size=size).is_empty()
+        ]
+        if parts and "p_untrained" in found:
+            called = "significant" if found["significant"] else "not significant"
+            parts.append(f"p {found['p_untrained']:.3f} against untrained dictionaries, {called}")
+        if parts:
+            lines.append(f"    {found['name']:12} {'; '.join(parts)}")
     return lines
 
 

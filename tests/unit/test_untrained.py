@@ -12,7 +12,7 @@ from visae.heads.segmentation import SegmentationHead
 from visae.interventions.dictionaries import labelled_patches, untrained_dictionaries
 from visae.interventions.segmenting import Segmenter, counted
 from visae.interventions.targets import Target
-from visae.interventions.untrained import chosen_directions, rank_tests, tested
+from visae.interventions.untrained import chosen_directions, dictionaries_compared, rank_tests
 from visae.sae import SparseAutoencoder
 from visae.sae.topk import TopK
 from visae.vision.model import load_model, prepare_model
@@ -60,8 +60,11 @@ class World:
         found = untrained_dictionaries(self.base, K, n, seed)
         return [chosen_directions(dictionary, self.patches, "f1", 1, {}) for dictionary in found]
 
-    def tested(self, directions):
-        return tested(self.segmenter, self.counts, self.images, self.seen, directions, self.patches, -2.0)
+    def tested(self, directions, scale=-4.0):
+        # Strong enough for random directions to matter, too weak for all of them to take the class away.
+        return dictionaries_compared(
+            self.segmenter, self.counts, self.images, self.seen, directions, self.patches, scale
+        )
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +108,7 @@ def test_latents_along_the_class_means_are_called(world):
         )
         for class_id, m in zip(world.patches.classes, world.means, strict=True)
     }
-    found = rank_tests(world.tested([trained, *world.directions(9, seed=5)]))
+    found = rank_tests(world.tested([trained, *world.directions(9, seed=5)], scale=-2.0))
     assert np.mean([test["p_untrained"] == 0.1 for test in found.values()]) >= 0.75
 
 

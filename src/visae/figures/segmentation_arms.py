@@ -92,11 +92,13 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
                 above, below = panels[2 * number, column], panels[2 * number + 1, column]
                 _draw_means(above, rows.filter(pl.col("class_id").is_null()), arms, palette)
                 edit = f"{edit_in_words(scale).capitalize()};\n" if column == 0 else "\n"
-                above.set_title(f"{edit}{words}; mean over {len(classes)} classes", loc="left")
-                above.set_xlabel("Share of predictions changed")
+                above.set_title(f"{edit}{words}", loc="left")
+                above.set_xlabel(f"Predictions changed, mean over {len(classes)} classes")
                 above.set_xlim(-0.02, 1.02)
                 _draw_classes(below, rows, shown, palette)
-                below.set_xlabel("Selectivity: share of edited patches minus that of others")
+                if column == 0:
+                    below.set_title("Class (edited patches; pictures)", loc="left")
+                below.set_xlabel("Selectivity (edited minus others)")
         handles = [
             Line2D([], [], color="#606060", linestyle="", label=label, **_marker(measure))
             for measure, label in _MEASURES.items()
@@ -197,8 +199,6 @@ def _draw_classes(axes: Axes, rows: pl.DataFrame, classes: pl.DataFrame, palette
         labels.append(f"{name} ({n_target:,}; {n_images})".replace("$", r"\$"))
     _lines(axes, labels)
     axes.axvline(0, linewidth=0.5, color="#BBBBBB")
-    if axes.get_subplotspec().is_first_col():  # type: ignore[union-attr]
-        axes.set_ylabel("Class (edited patches; pictures)")
 
 
 def _lines(axes: Axes, labels: list[str]) -> None:

@@ -20,7 +20,7 @@ from visae.interventions.edits import active_values, patch_rows
 from visae.interventions.participants import Selection
 from visae.interventions.segmenting import Segmenter, add_outcome, counted
 from visae.interventions.targets import Target
-from visae.interventions.untrained import chosen_directions, tested
+from visae.interventions.untrained import chosen_directions, dictionaries_compared
 from visae.progress import progress_bar
 from visae.sae import SparseAutoencoder
 
@@ -128,7 +128,9 @@ class SegmentationExperiment:
                 bar.update()
         sampled = [self.sampled(counts.target) for counts in classes]
         scale = max(settings.scales, key=abs)
-        return tested(self.segmenter, sampled, self.images, self.seen, directions, selection.patches, scale)
+        return dictionaries_compared(
+            self.segmenter, sampled, self.images, self.seen, directions, selection.patches, scale
+        )
 
     def _map(
         self,

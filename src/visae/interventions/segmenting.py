@@ -19,7 +19,7 @@ from visae.interventions.targets import Target
 from visae.vision.model import VisionModel
 
 # Pictures of the selection split on which a class's gradients are taken.
-_GRADIENT_IMAGES = 16
+_GRADIENT_IMAGES = 8
 
 
 class Segmenter:

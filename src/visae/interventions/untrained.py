@@ -78,7 +78,7 @@ def selectivities(
     return np.where([change is None for change in changes], -np.inf, found)
 
 
-def tested(
+def dictionaries_compared(
     segmenter: Segmenter,
     classes: Sequence[ClassCounts],
     images: range,
