@@ -165,6 +165,8 @@ def draw(
                 Patch(color=arm_colours(settings)["automatic"], label="after it"),
                 Line2D([], [], color="black", marker="D", markersize=3, linestyle="", label=f"after a {control}"),
             ]
+            if table.filter(part="probability")["control"].null_count():
+                handles.pop()
         figure.legend(handles=handles, loc="lower right", ncols=3 if in_classes else 6, borderpad=0.2)
     return figure
 
