@@ -134,6 +134,8 @@ PICTURES = (
             for path in over_studies(f"{MEASURED}/faithfulness.png", dataset=task)
         }
     )
+    + over_studies(f"{MEASURED}/segmentation_strips.png", dataset="segmentation")
+    + over_studies(f"{MEASURED}/classification_strips.png", dataset="classification")
 )
 REPORT = f"{RESULTS}/report.html"
 

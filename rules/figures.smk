@@ -17,6 +17,7 @@ localrules:
     confusion_figure,
     calibration_figure,
     faithfulness_figure,
+    strips_figure,
     report,
 
 
@@ -379,6 +380,33 @@ rule faithfulness_figure:
         "Drawing what the reconstruction of {wildcards.sae} keeps"
     script:
         "../scripts/figures/faithfulness.py"
+
+
+rule strips_figure:
+    input:
+        unpack(outcomes_of_task),
+        names=names_if_any,
+        card=of_study(CARD),
+    output:
+        **drawn(
+            f"{MEASURED}/{{task}}_strips", "strips", "Interventions", "{task} strips"
+        ),
+    log:
+        f"logs/{MEASURED}/{{task}}_strips.log",
+    benchmark:
+        f"benchmarks/{MEASURED}/{{task}}_strips.tsv"
+    wildcard_constraints:
+        task="classification|segmentation",
+    conda:
+        ENVIRONMENT
+    params:
+        spec=lambda wildcards: spec(
+            SETTINGS.figures.style(), "visae.figures.class_strips", task=wildcards.task
+        ),
+    message:
+        "Drawing strips of edits of {wildcards.sae}, {wildcards.task}"
+    script:
+        "../scripts/figures/strips.py"
 
 
 rule report:

@@ -53,6 +53,7 @@ rule classification_edits:
         card=of_study(CARD),
     output:
         edits=f"{INTERVENTIONS}/classification/edits.parquet",
+        moved=f"{INTERVENTIONS}/classification/moved.parquet",
         examples=f"{INTERVENTIONS}/classification/examples.parquet",
         summary=f"{INTERVENTIONS}/classification/summary.json",
     log:
@@ -71,6 +72,7 @@ rule classification_edits:
             SETTINGS.interventions,
             "visae.interventions.classification",
             layer=edited_layer(wildcards),
+            manual=STUDIES[wildcards.study].manual.get(wildcards.sae, {}),
         ),
     message:
         "Editing latents of {wildcards.sae} and measuring classification, study {wildcards.study}"

@@ -268,6 +268,23 @@ def training_metrics(wildcards):
     )
 
 
+def outcomes_of_task(wildcards):
+    """What strips of a task are drawn from."""
+    folder = f"{INTERVENTIONS}/{wildcards.task}".format(**wildcards)
+    of_task = {"dataset": wildcards.task}
+    found = {
+        "exemplars": of_study(f"{FEATURES}/exemplars.parquet", **of_task)(wildcards),
+        "index": of_study(INDEX, **of_task)(wildcards),
+    }
+    if wildcards.task == "classification":
+        return {**found, "outcomes": f"{folder}/examples.parquet"}
+    return {
+        **found,
+        "outcomes": f"{folder}/maps.parquet",
+        "arms": f"{folder}/arms.parquet",
+    }
+
+
 def drawn(stem, caption, category, figure):
     """Outputs of a figure: the PNG, which the report shows, the PDF, and the numbers behind it."""
     labels = {

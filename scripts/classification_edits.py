@@ -16,6 +16,7 @@ with running_job(globals()) as job:
         card_path=Path(job.input.card),
         probe_metrics=Path(job.input.probe),
         index_path=Path(job.input.index),
+        manual=job.spec["manual"],
         output=Path(job.output.summary).parent,
         device=job.device,
         seed=job.seed,

@@ -17,7 +17,7 @@ import types
 from collections.abc import Callable
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -59,6 +59,7 @@ FEATURE_COMMANDS = {
     "show": ("visae.explore.commands", "show"),
     "sheet": ("visae.explore.commands", "sheet"),
     "query": ("visae.explore.commands", "query"),
+    "edit": ("visae.explore.commands", "edit"),
     "names": ("visae.explore.commands", "propose_names"),
     "probe": ("visae.features.semantic_probe", "probe_concept"),
     "stability": ("visae.features.stability", "compare_seeds"),
@@ -67,6 +68,7 @@ _FEATURE_SUMMARIES = {
     "show": "draw everything that is kept of a few latents",
     "sheet": "draw a contact sheet of many latents, chosen by frequency and strength",
     "query": "rank latents by their activation in a region, and draw their exemplars",
+    "edit": "edit latents in a picture, and draw what the heads make of it before and after",
     "names": "propose names for latents",
     "probe": "test whether latents tell two folders of pictures apart, beside chance",
     "stability": "match the latents of SAEs that were trained with other seeds",
@@ -197,6 +199,8 @@ def _parser_of(name: str, function: Callable) -> tuple[argparse.ArgumentParser, 
             options.update(nargs="+", type=get_args(kind)[0])
             if kind == list[int]:
                 options.update(type=str, action=_Numbers)
+        elif get_origin(kind) is Literal:
+            options["choices"] = get_args(kind)
         else:
             options["type"] = kind
         parser.add_argument(f"--{key.strip('_').replace('_', '-')}", dest=key, **options)

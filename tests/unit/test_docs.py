@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 import numpy as np
 import polars as pl
 import pytest
-from tree_for_tests import make_tree
+from tree_for_tests import make_heads, make_tree
 from write_docs import TABLE, printed
 
 from visae.activations.given import write_store
@@ -33,8 +33,9 @@ def test_python_in_the_docs_runs(page: str, tmp_path: Path, monkeypatch: pytest.
     arms = tmp_path / "results/interventions/demo/topk/segmentation/arms.parquet"
     arms.parent.mkdir(parents=True)
     pl.DataFrame({"arm": ["none"]}).write_parquet(arms)
-    if page == "docs/features.md":
+    if page in ("docs/features.md", "docs/interventions.md"):
         make_tree(tmp_path / "results", width=256)
+        make_heads(tmp_path / "results")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     for block in blocks(page):
@@ -42,7 +43,7 @@ def test_python_in_the_docs_runs(page: str, tmp_path: Path, monkeypatch: pytest.
         if file := re.match(r"# (\w+\.py)\n", block):
             Path(file[1]).write_text(block)
     for command in re.findall(
-        r"^python -m visae (\S+-sae .*|features (?:show|sheet|query|names) .*)$",
+        r"^python -m visae (\S+-sae .*|features (?:show|sheet|query|edit|names) .*)$",
         (ROOT / page).read_text(),
         re.MULTILINE,
     ):

@@ -5,14 +5,16 @@ Names are those of the demo, so that what the docs say works on it.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 from visae.activations.given import write_store
 from visae.config.settings import FeatureSettings, ModelSettings, ScenesSettings
 from visae.data.images import pixels
-from visae.data.index import build_index, read_index
+from visae.data.index import build_index, read_classes, read_index
 from visae.data.patch_labels import write_patch_labels
 from visae.features.encoding import encode_store
 from visae.features.exemplars import write_exemplars
@@ -59,3 +61,17 @@ def make_tree(results: Path, width: int = WIDTH) -> Path:
     write_exemplars(codes, index, folder / "exemplars.parquet", FeatureSettings())
     write_scores(codes, labels, index, folder / "scores.parquet", FeatureSettings(min_purity=0.5))
     return folder
+
+
+def make_heads(results: Path) -> None:
+    """Write a probe and a segmentation head with random weights."""
+    card = load_model(results / "models/dinov2-small/model.json").card
+    classes = [{"id": n, "name": name} for n, name in read_classes(results / "datasets/scenes/index.parquet").items()]
+    generator = torch.Generator().manual_seed(1)
+    about = {"classes": classes, "n_prefix": card.n_prefix, "has_class_token": card.has_class_token}
+    for head, width in (("probe", 2 * card.d_final), ("segmentation", card.d_final)):
+        folder = results / "heads/scenes/dinov2-small" / head
+        folder.mkdir(parents=True)
+        weight = torch.randn(len(classes), width, generator=generator)
+        save_file({"weight": weight, "bias": torch.zeros(len(classes))}, folder / "weights.safetensors")
+        (folder / "metrics.json").write_text(json.dumps({**about, "grid": card.grid}))

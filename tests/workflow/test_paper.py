@@ -133,6 +133,7 @@ def expected() -> dict[str, int]:
         **dict.fromkeys(
             ("segmentation_arms_figure", "dose_response_figure", "segmentation_maps_figure"), len(segmented)
         ),
+        "strips_figure": len(studies) + len(segmented),
         "report": 1,
     }
 

@@ -36,6 +36,7 @@ PER_SAE = {
     "segmentation_maps_figure": 1,
     "dose_response_figure": 1,
     "classification_edits_figure": 1,
+    "strips_figure": 2,
 }
 SHARED_FIGURES = {"training_figure": 1, "ground_truth_figure": 1, "report": 1}
 

@@ -61,7 +61,7 @@ def test_an_empty_tree_needs_every_rule_once_for_each_of_its_kind(fresh: Workflo
     twice += ["confusion_figure", "faithfulness", "faithfulness_figure"]
     once = ["index", "model", "probe", "segmentation_head", "training_figure", "ground_truth_figure", "report"]
     once += ["calibration_figure"]
-    assert fresh.jobs("all") == {**dict.fromkeys(twice, 2), **dict.fromkeys(once, 1), "extract": 4}
+    assert fresh.jobs("all") == {**dict.fromkeys(twice, 2), **dict.fromkeys(once, 1), "extract": 4, "strips_figure": 4}
 
 
 @pytest.mark.parametrize(

@@ -80,5 +80,10 @@ class InterventionSettings:
         minimum=10,
     )
     batch_size: int = setting("Pictures edited at once.", 32, minimum=1)
-    insert_images: int = setting("Pictures of other classes into which each class's latent is inserted.", 32, minimum=1)
+    classification_images: int = setting(
+        "Pictures of each class on which classification is edited, at most, and as many of other classes: to see what "
+        "else suppressing the class's latents does, and to insert them.",
+        32,
+        minimum=1,
+    )
     seed: int = setting("Seed of the random arms and of the bootstrap.", 0, minimum=0)

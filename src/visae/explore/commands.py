@@ -1,8 +1,9 @@
-"""What `python -m visae features` does: galleries, contact sheets, queries by region, proposals of names."""
+"""What `python -m visae features` does: galleries, contact sheets, queries by region, edits, proposals of names."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 
@@ -138,6 +139,63 @@ def query(
     if output is not None:
         table = asked.gallery_table(latents)
         _save(asked.draw(table, settings=settings), table, output)
+
+
+def edit(
+    features: Path,
+    image: str,
+    latents: list[int],
+    dose: float = -2.0,
+    patches: list[int] | None = None,
+    box: list[int] | None = None,
+    mask: Path | None = None,
+    predicted: str | None = None,
+    task: Literal["classification", "segmentation"] | None = None,
+    output: Path | None = None,
+    names: Path | None = None,
+    device: str = "auto",
+    settings: FigureSettings = FigureSettings(),  # noqa: B008  frozen
+) -> None:
+    """Edit latents in a picture, and draw the picture, the latents' exemplars and what the heads say before and after.
+
+    The control is a random change of the same length on each edited patch.
+
+    Parameters
+    ----------
+    features
+        Folder results/features/TRAINED_ON/MODEL/layerN/SAE/DATASET; the heads are those of the same data set.
+    image
+        image_id or path of a picture of the data set, or a new file.
+    latents
+        Which to edit, all at once: 12 or 12,40.
+    dose
+        What each is set to, as a multiple of its largest value on split train; 0 suppresses.
+    patches
+        Where, counted row by row from 0: 3,4,5. Without a place, where some of the latents is active.
+    box
+        Or first row, first column, last row and last column, counted from 0: 2,3,5,6.
+    mask
+        Or a picture of the size of the image, not 0 inside; a patch is inside where half of it is.
+    predicted
+        Or a class: where the segmentation head predicts it.
+    task
+        classification or segmentation; without it, the first of them that has a head.
+    output
+        Where to draw to; .pdf, .png and .csv are appended. Without it, the table is printed alone.
+    names
+        CSV file of names; without it, those that the configuration gave.
+    device
+        auto, cpu or cuda.
+    settings
+        Section `figures`.
+    """
+    found = Features.load(features, names).edit(
+        image, latents, dose, patches=patches, box=box, mask=mask, predicted=predicted, task=task, device=device
+    )
+    print(_text(found.summary()))
+    if output is not None:
+        table = found.strip_table()
+        _save(found.draw(table, settings), table, output)
 
 
 def propose_names(

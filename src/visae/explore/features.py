@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from visae.config.settings import FigureSettings
 from visae.data.index import read_index
 from visae.errors import DataError
+from visae.explore.edit import Edited, Task
 from visae.explore.files import FeatureFiles
 from visae.explore.query import Query
 from visae.features.exemplars import KINDS
@@ -227,6 +228,59 @@ class Features:
         """
         return Query.of(
             self, image=image, patches=patches, mask=mask, class_name=class_name, min_purity=min_purity, device=device
+        )
+
+    def edit(
+        self,
+        image: str | int | Path,
+        latents: int | Sequence[int],
+        dose: float = -2.0,
+        *,
+        patches: Sequence[int] | None = None,
+        box: Sequence[int] | None = None,
+        mask: str | Path | None = None,
+        predicted: str | None = None,
+        task: Task | None = None,
+        device: str = "auto",
+    ) -> Edited:
+        """Edit latents in a picture, and see what the study's heads make of it.
+
+        Parameters
+        ----------
+        image
+            image_id or path of a picture of the data set, or a new file.
+        latents
+            Which; several are edited at once.
+        dose
+            What each is set to, as a multiple of its largest value on split train; 0 suppresses.
+        patches, box, mask
+            Where: patches counted row by row from 0; or first row, first column, last row, last column; or a picture of
+            the size of `image`, not 0 inside.
+        predicted
+            Or where the segmentation head predicts this class. Without any, where some of the latents is active.
+        task
+            `classification` or `segmentation`; without it, the first of them that has a head.
+        device
+            `auto`, `cpu` or `cuda`.
+
+        Raises
+        ------
+        DataError
+            If there is no such picture, patch or latent, or the edit would change nothing.
+        ModelError
+            If the task has no head.
+        """
+        return Edited.of(
+            self,
+            image,
+            self._known(latents),
+            dose=dose,
+            patches=patches,
+            box=box,
+            mask=mask,
+            predicted=predicted,
+            task=task,
+            device=device,
         )
 
     def _known(self, latents: int | Sequence[int]) -> list[int]:

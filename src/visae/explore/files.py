@@ -20,6 +20,7 @@ class FeatureFiles:
     card: Path
     sae: Path
     names: Path
+    heads: Path
     point: str
 
     @property
@@ -68,5 +69,6 @@ class FeatureFiles:
             card=results / "models" / model / "model.json",
             sae=saved / "config.json",
             names=saved / "names.csv",
+            heads=results / "heads" / dataset / model,
             point=point,
         )

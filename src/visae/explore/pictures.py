@@ -40,6 +40,20 @@ def asked_picture(files: FeatureFiles, image: str | int | Path, device: str = "a
     DataError
         If there is no such picture.
     """
+    image_id, path = found_picture(files, image)
+    if image_id == NEW_PICTURE:
+        return Picture(image_id, path, _encoded(files, Path(path), device))
+    return Picture(image_id, path, scan_codes(files.codes).filter(pl.col("image_id") == image_id).collect())
+
+
+def found_picture(files: FeatureFiles, image: str | int | Path) -> tuple[int, str]:
+    """Find a picture by its id or path: its image_id, NEW_PICTURE for a file that is not in the data set, and path.
+
+    Raises
+    ------
+    DataError
+        If there is no such picture.
+    """
     index = read_index(files.index).select("image_id", "path")
     text = str(image)
     if text.isdecimal():
@@ -49,11 +63,10 @@ def asked_picture(files: FeatureFiles, image: str | int | Path, device: str = "a
     else:
         found = index.filter(pl.col("path").is_in([text, str(Path(text).absolute())]))
     if found.height:
-        image_id, path = found.row(0)
-        return Picture(image_id, path, scan_codes(files.codes).filter(pl.col("image_id") == image_id).collect())
+        return found.row(0)
     if not Path(text).is_file():
         raise DataError(f"image: {text}: neither an image_id or path of {files.index}, nor a file")
-    return Picture(NEW_PICTURE, text, _encoded(files, Path(text), device))
+    return NEW_PICTURE, text
 
 
 @torch.inference_mode()

@@ -18,8 +18,8 @@ from visae.vision.card import ModelCard
 _COVERED = 0.5  # of a patch that a mask has to cover
 
 
-def of_patches(patches: Sequence[int], grid: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return the patches inside, bool (rows, columns).
+def of_patches(patches: Sequence[int], grid: tuple[int, int], *, whole: bool = False) -> NDArray[np.bool_]:
+    """Return the patches inside, bool (rows, columns); `whole` says that they may be all.
 
     Raises
     ------
@@ -35,11 +35,34 @@ def of_patches(patches: Sequence[int], grid: tuple[int, int]) -> NDArray[np.bool
         )
     inside = np.zeros(n_patches, dtype=bool)
     inside[list(patches)] = True
-    return _with_outside(inside.reshape(grid), "patches")
+    return _checked(inside.reshape(grid), "patches", whole)
+
+
+def of_box(box: Sequence[int], grid: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return the patches from one row and column to another, both included, bool (rows, columns).
+
+    Parameters
+    ----------
+    box
+        First row, first column, last row and last column, counted from 0.
+
+    Raises
+    ------
+    DataError
+        If it is no box within the grid.
+    """
+    if len(box) != 4 or not (0 <= box[0] <= box[2] < grid[0] and 0 <= box[1] <= box[3] < grid[1]):
+        raise DataError(
+            f"box: {list(box)}: write the first row and column and the last row and column of patches, within rows 0 "
+            f"to {grid[0] - 1} and columns 0 to {grid[1] - 1}"
+        )
+    inside = np.zeros(grid, dtype=bool)
+    inside[box[0] : box[2] + 1, box[1] : box[3] + 1] = True
+    return inside
 
 
 def of_mask(
-    mask_path: str | Path, picture_path: str | Path, card: ModelCard, grid: tuple[int, int]
+    mask_path: str | Path, picture_path: str | Path, card: ModelCard, grid: tuple[int, int], *, whole: bool = False
 ) -> NDArray[np.bool_]:
     """Return the patches that a mask covers to at least one half, bool (rows, columns).
 
@@ -53,16 +76,18 @@ def of_mask(
         Of the model: the mask is cut or squashed as it cuts or squashes pictures.
     grid
         Patches down and across.
+    whole
+        Whether it may cover all patches.
 
     Raises
     ------
     DataError
-        If the mask has another size, or covers no patch or all.
+        If the mask has another size, or covers no patch, or all where it may not.
     """
     mask = fitted_mask(mask_path, image_size(picture_path), card.image_size, card.fit) != 0
     down, across = (side // cells for side, cells in zip(card.image_size, grid, strict=True))
     share = mask.reshape(grid[0], down, grid[1], across).mean(axis=(1, 3))
-    return _with_outside(share >= _COVERED, f"mask: {mask_path}")
+    return _checked(share >= _COVERED, f"mask: {mask_path}", whole)
 
 
 def of_class(files: FeatureFiles, class_name: str, min_purity: float, image_id: int | None) -> pl.DataFrame:
@@ -119,8 +144,11 @@ def n_patches_of(files: FeatureFiles) -> int:
     return ModelCard.read(files.card).layers[int(files.point.partition("-")[0])].n_patches
 
 
-def _with_outside(inside: NDArray[np.bool_], where: str) -> NDArray[np.bool_]:
-    if inside.all() or not inside.any():
-        what = "all patches are" if inside.any() else "no patch is"
-        raise DataError(f"{where}: {what} inside, so there is nothing to compare; choose a part of the picture")
+def _checked(inside: NDArray[np.bool_], where: str, whole: bool) -> NDArray[np.bool_]:
+    if not inside.any():
+        raise DataError(f"{where}: no patch is inside; choose a part of the picture")
+    if inside.all() and not whole:
+        raise DataError(
+            f"{where}: all patches are inside, so there is nothing to compare; choose a part of the picture"
+        )
     return inside

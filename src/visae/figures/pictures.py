@@ -20,10 +20,12 @@ from visae.vision.card import ModelCard
 CROP_PATCHES = 3
 """Patches down and across in a crop: one alone is too small to tell what it shows."""
 
+REGION_COLOUR = "#D55E00"
+"""Colour of the outline of a region."""
+
 _CONTRAST = 0.4  # of the grey picture left where the latent is silent, faded towards white paper
 _FAINTEST = 0.35  # opacity of colour on a patch that is only just active
 _PEAK_COLOUR = "#0072B2"  # Okabe and Ito's blue: shows on faded grey and on the tint
-_REGION_COLOUR = "#D55E00"
 _TINT = (255, 170, 0)  # laid over lit patches: without it, a lit road looks like a silent one
 _TINT_SHARE = 0.2  # of the tint on the most active patch
 _FINEST = 4  # times the size that the model sees: more is not seen in a crop
@@ -126,12 +128,12 @@ def draw_crop(axes: Axes, picture: Shown, peak: int, grid: tuple[int, int]) -> N
     _outline(axes, peak, grid[1])
 
 
-def draw_region(axes: Axes, region: NDArray[np.bool_]) -> None:
+def draw_region(axes: Axes, region: NDArray[np.bool_], colour: str = REGION_COLOUR) -> None:
     """Draw the outline of a region, bool (rows, columns) of patches, over a picture."""
     padded = np.pad(region, 1).astype(np.int8)
     lines = [((x, y), (x, y + 1)) for y, x in np.argwhere(np.diff(padded, axis=1)[1:-1])]
     lines += [((x, y), (x + 1, y)) for y, x in np.argwhere(np.diff(padded, axis=0)[:, 1:-1])]
-    axes.add_collection(LineCollection(lines, colors=_REGION_COLOUR, linewidths=1.4, capstyle="projecting"))
+    axes.add_collection(LineCollection(lines, colors=colour, linewidths=1.4, capstyle="projecting"))
 
 
 def _draw(axes: Axes, picture: NDArray[np.uint8], box: tuple[int, int, int, int]) -> None:

@@ -1,8 +1,8 @@
-"""Suppress and insert single latents, and see what a probe makes of the picture."""
+"""Suppress and insert latents, and see what a probe makes of the pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,42 +12,30 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from visae.activations.store import ActivationStore
 from visae.config.settings import InterventionSettings
 from visae.device import chosen_device, described
 from visae.errors import DataError
 from visae.files import atomic_path, write_json
-from visae.heads.probe import Probe, image_labels, load_probe
+from visae.heads.probe import image_labels, load_probe
 from visae.heads.tokens import open_store
-from visae.interventions.arms import NATURAL, Draws, Reconstruction, outcomes, situation
-from visae.interventions.directions import coordinates, random_vectors
+from visae.interventions.arms import MATCHED, SIZES, Draws, SetLatents, outcomes, situation
+from visae.interventions.classification_examples import EXAMPLE_ARMS, SCHEMA, examples
+from visae.interventions.classifying import Classifier, classification_draws
 from visae.interventions.edits import patch_rows, refuse_transcoder
-from visae.interventions.tables import EditKey, edits_table
-from visae.interventions.targets import (
-    Target,
-    drawn_controls,
-    latent_activity,
-    latent_draws,
-    targets_by_auc,
+from visae.interventions.tables import (
+    INSERT,
+    MEAN,
+    PICTURE_MEASURES,
+    SUPPRESS,
+    ClassEdits,
+    edits_table,
+    moved_table,
 )
+from visae.interventions.targets import Target, latent_activity, targets_by_auc
 from visae.progress import progress_bar
 from visae.provenance import Provenance
 from visae.sae import SparseAutoencoder, load_sae
-from visae.vision.model import VisionModel, load_model
-
-EXAMPLES_PER_CLASS = 2
-TOP_CLASSES = 3
-_EXAMPLES_SCHEMA = {
-    "edit": pl.String,
-    "arm": pl.String,
-    "scale": pl.Float64,
-    "image_id": pl.Int32,
-    "class_name": pl.String,
-    "true_class": pl.String,
-    "shown_class": pl.String,
-    "probability_before": pl.Float64,
-    "probability_after": pl.Float64,
-}
+from visae.vision.model import load_model
 
 
 def classification_edits(
@@ -61,17 +49,20 @@ def classification_edits(
     probe_metrics: str | Path,
     index_path: str | Path,
     output: str | Path,
+    manual: Mapping[str, Sequence[int]] | None = None,
     fit_split: str = "train",
     measure_split: str = "val",
     device: str = "auto",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Run both edits for each class; write edits and examples .parquet and summary.json into `output`.
+    """Run both edits for each class; write edits, moved and examples .parquet and summary.json into `output`.
 
-    A class's latent is the one whose largest value in a picture tells the class best on `fit_split` (area under
-    the ROC curve). *Suppress*: in pictures of the class, it is set to each of `settings.scales` times its largest
-    value wherever it is active; pictures where it is silent count, unchanged. *Insert*: in 32 pictures of other
-    classes, it is set to `settings.insert_scale` times its largest value on the central quarter of the patches.
+    A class's latents are those whose largest value in a picture tells the class best on `fit_split` (area under
+    the ROC curve). *Suppress*: they are set to each of `settings.scales` times their largest values on the patches
+    where one of them is active, in the class's own pictures, and in pictures of other classes, which should stay as
+    they are. Pictures where they are silent count, unchanged. *Insert*: in those pictures of other classes, they are
+    set to `settings.insert_scale` times their largest values on the central quarter of the patches, and controls
+    have the length of that change alone.
 
     Parameters
     ----------
@@ -83,6 +74,8 @@ def classification_edits(
         metrics.json of the probe.
     output
         Folder.
+    manual
+        Latents named by hand for some classes: an arm of their own.
     seed
         Global seed, added to the settings' own.
 
@@ -99,47 +92,71 @@ def classification_edits(
     model.card.check_editable(layer)
     probe = load_probe(probe_metrics, chosen)
     store = open_store(manifest, model.card)
+    classifier = Classifier(model, layer, probe, store, settings.batch_size)
     labels = image_labels(index_path)
     fit = {i: labels[i] for i in store.image_ids(fit_split) if i in labels}
     classes = {c["id"]: c["name"] for c in probe.classes}
-    targets = targets_by_auc(codes_manifest, fit, classes)
+    targets = targets_by_auc(codes_manifest, fit, classes, settings.latents_per_class)
     if not targets:
         raise DataError(f"{codes_manifest}: no latent is active on split {fit_split!r}; train the SAE for longer")
     activity = latent_activity(codes_manifest, store.image_ids(fit_split))
-    controls = drawn_controls(targets, activity, settings.random_draws, seed)
+    draws = classification_draws(
+        classifier,
+        sae,
+        targets,
+        activity,
+        fit,
+        arms=settings.arms,
+        random_draws=settings.random_draws,
+        split=fit_split,
+        manual=manual or {},
+        seed=seed,
+    )
     measured = {i: labels[i] for i in store.image_ids(measure_split) if i in labels}
-    experiment = _Experiment(settings, model, layer, sae, probe, store, measured, seed)
+    experiment = _Experiment(settings, classifier, sae, measured, seed)
     with progress_bar(len(targets), "classification edits", "classes") as bar:
         for target in targets:
-            vectors = random_vectors(settings.random_draws, sae.d_model, seed, target.class_id)
-            draws: Draws = {
-                "reconstruction": [Reconstruction()],
-                "random_vector": coordinates(store, fit_split, vectors, chosen),
-                **latent_draws(target, controls[target.class_id], activity),
-            }
-            experiment.run(target, draws)
+            experiment.run(target, draws[target.class_id])
             bar.update()
 
-    table = edits_table(experiment.results, settings, seed)
-    tables = {"edits": table, "examples": pl.DataFrame(experiment.examples, schema=_EXAMPLES_SCHEMA)}
+    latents = {
+        (arm, class_id): changes[0].latents
+        for class_id, of_class in draws.items()
+        for arm, changes in of_class.items()
+        if len(changes) == 1 and isinstance(changes[0], SetLatents)
+    }
+    table = edits_table(experiment.edits, latents, len(measured), settings.bootstrap, seed)
+    tables = {
+        "edits": table,
+        "moved": moved_table(experiment.edits, list(classes.values())),
+        "examples": pl.DataFrame(experiment.examples, schema=SCHEMA),
+    }
     for name, frame in tables.items():
         with atomic_path(Path(output) / f"{name}.parquet") as temporary:
             frame.write_parquet(temporary)
-    rows = table.select("edit", "class_id").unique()
-    done = set(rows.filter(edit="suppress")["class_id"].drop_nulls())
+    chosen_for, done = {t.class_id for t in targets}, set(table.filter(edit=SUPPRESS)["class_id"].drop_nulls())
     summary = {
-        "mean": table.filter(pl.col("class_id").is_null()).drop("class_id", "latent").to_dicts(),
+        "mean": table.filter(class_name=MEAN).drop("class_id", "latents", "q").to_dicts(),
         "classes": [
             {
                 "id": t.class_id,
                 "name": t.class_name,
-                "latent": t.latents[0],
+                "latents": list(t.latents),
                 "auc_fit": t.score,
-                "largest": activity.largest[t.latents[0]],
+                "largest": [activity.largest[latent] for latent in t.latents],
             }
             for t in targets
         ],
-        "not_measurable": [c for c in probe.classes if c["id"] not in done],
+        "not_measurable": [
+            {
+                **c,
+                "reason": f"split {measure_split!r} has no picture of it"
+                if c["id"] in chosen_for
+                else "no latent is active in its pictures of the selection split",
+            }
+            for c in probe.classes
+            if c["id"] not in done
+        ],
         "n_images": len(measured),
         "layer": layer,
         "provenance": provenance.record(),
@@ -158,103 +175,106 @@ def central_quarter(grid: tuple[int, int]) -> Tensor:
 
 @dataclass
 class _Experiment:
-    """Everything that the loop over classes needs, and what it measures; `measured` is the label by picture."""
+    """Runs classes one after the other; `measured` is the label of each picture of the measured split."""
 
     settings: InterventionSettings
-    model: VisionModel
-    layer: int
+    classifier: Classifier
     sae: SparseAutoencoder
-    probe: Probe
-    store: ActivationStore
     measured: dict[int, int]
     seed: int
-    # (edit, arm, size, scale, target) to measures (n_images, len(MEASURES)), means over draws.
-    results: dict[EditKey, np.ndarray] = field(default_factory=dict)
+    edits: list[ClassEdits] = field(default_factory=list)
     examples: list[dict[str, Any]] = field(default_factory=list)
 
-    @torch.inference_mode()
-    def read(self, tokens: Tensor) -> Tensor:
-        """Class probabilities (b, n_classes)."""
-        return self.probe(self.model.resume(tokens, self.layer)).softmax(dim=1)
+    def __post_init__(self) -> None:
+        self.places = {image_id: place for place, image_id in enumerate(self.measured)}
 
     def run(self, target: Target, draws: Draws) -> None:
-        """Suppress in the class's own pictures, insert into others."""
-        own = [i for i, label in self.measured.items() if label == target.class_id]
-        others = np.array([i for i, label in self.measured.items() if label != target.class_id])
-        drawn = np.random.default_rng([self.seed, target.class_id]).permutation(len(others))[
-            : self.settings.insert_images
-        ]
-        self._edit("suppress", own, target, draws, tuple(self.settings.scales))
-        self._edit("insert", sorted(others[drawn].tolist()), target, draws, (self.settings.insert_scale,))
+        """Suppress in the class's own pictures and in others, and insert into others."""
+        is_own = np.array([label == target.class_id for label in self.measured.values()])
+        image_ids = np.array(list(self.measured))
+        own = self._drawn(image_ids[is_own], target, 6)
+        others = self._drawn(image_ids[~is_own], target, 7)
+        if own:
+            self._edit(SUPPRESS, own + others, target, draws, tuple(self.settings.scales))
+        if others:
+            self._edit(INSERT, others, target, draws, (self.settings.insert_scale,))
+
+    def _drawn(self, image_ids: np.ndarray, target: Target, stream: int) -> list[int]:
+        order = np.random.default_rng([self.seed, target.class_id, stream]).permutation(len(image_ids))
+        return sorted(image_ids[order[: self.settings.classification_images]].tolist())
 
     @torch.inference_mode()
     def _edit(self, edit: str, image_ids: list[int], target: Target, draws: Draws, scales: tuple[float, ...]) -> None:
-        found: dict[EditKey, list[np.ndarray]] = {}
-        for batch, tokens in self._batches(image_ids):
+        labels = np.array([self.measured[image_id] for image_id in image_ids])
+        places = np.array([self.places[image_id] for image_id in image_ids])
+        own = labels == target.class_id if edit == SUPPRESS else np.ones(len(labels), dtype=bool)
+        result = ClassEdits(target, edit, places, own)
+        column, start = self.classifier.columns[target.class_id], 0
+        truth = torch.tensor([self.classifier.columns.get(int(label), -1) for label in labels])
+        for batch, tokens in self.classifier.batches(image_ids):
+            rows, start = slice(start, start + len(batch)), start + len(batch)
             patches = self._patches(edit, tokens, target)
             here = situation(self.sae, patch_rows(tokens, patches), draws)
-            before = self.read(tokens)
-            parts: dict[EditKey, np.ndarray] = {}
-            for outcome in outcomes(tokens, patches, here, draws, scales, before=before, read=self.read):
-                measures = self._measures(batch, target, before.cpu(), outcome.after.cpu()) / outcome.draws
+            before = self.classifier.read(tokens)
+            shown: dict[tuple[float, str], Tensor] = {}
+            for outcome in outcomes(
+                tokens,
+                patches,
+                here,
+                draws,
+                scales,
+                before=before,
+                read=self.classifier.read,
+                batch_size=self.settings.batch_size,
+                sizes=SIZES if edit == SUPPRESS else (MATCHED,),
+            ):
+                found = picture_measures(before, outcome.after, column, truth[rows]) / outcome.draws
+                moved = (outcome.after - before)[own[rows]].sum(dim=0).double().cpu().numpy() / outcome.draws
                 for scale in outcome.scales:
-                    key = (edit, outcome.arm, outcome.size, scale, target)
-                    parts[key] = parts[key] + measures if key in parts else measures
-                    if outcome.draw == 0 and outcome.size == NATURAL and batch[0] == image_ids[0]:
-                        after = outcome.after[:EXAMPLES_PER_CLASS].cpu()
-                        self.examples += self._shown(key, batch, before.cpu(), after)
-            for key, measures in parts.items():
-                found.setdefault(key, []).append(measures)
-        self.results |= {key: np.concatenate(parts) for key, parts in found.items()}
-
-    def _batches(self, image_ids: list[int]) -> Iterator[tuple[list[int], Tensor]]:
-        for start in range(0, len(image_ids), self.settings.batch_size):
-            batch = image_ids[start : start + self.settings.batch_size]
-            tokens = torch.cat([self.store.read(range(i, i + 1), "all") for i in batch])
-            yield batch, tokens.to(self.probe.weight.device)
+                    key = (outcome.arm, outcome.size, scale)
+                    values = result.values.setdefault(key, np.zeros((len(image_ids), len(PICTURE_MEASURES))))
+                    values[rows] += found
+                    result.moved[key] = result.moved.get(key, 0) + moved
+                    if (name := EXAMPLE_ARMS.get(key[:2])) and outcome.draw == 0:
+                        shown[(scale, name)] = outcome.after.cpu()
+            if rows.start == 0:
+                names = {c["id"]: c["name"] for c in self.classifier.probe.classes}
+                true = {i: names.get(self.measured[i]) for i in batch[: int(own[rows].sum())]}
+                kept = examples(target, edit, true, patches.cpu(), before.cpu(), shown, list(names.values()))
+                self.examples += kept
+        self.edits.append(result)
 
     def _patches(self, edit: str, tokens: Tensor, target: Target) -> Tensor:
         """Patches to edit, bool (b, n_patches)."""
-        rows = tokens[:, self.model.card.n_prefix :]
-        if edit == "insert":
-            return central_quarter(self.model.card.grid).to(tokens.device).expand(len(tokens), -1)
-        values = self.sae.latent_values(rows.flatten(0, 1), list(target.latents[:1]))
-        return (values > 0).view(rows.shape[:2])
+        card = self.classifier.model.card
+        if edit == INSERT:
+            return central_quarter(card.grid).to(tokens.device).expand(len(tokens), -1)
+        rows = tokens[:, card.n_prefix :]
+        values = self.sae.latent_values(rows.flatten(0, 1), list(target.latents))
+        return (values > 0).any(dim=1).view(rows.shape[:2])
 
-    def _measures(self, batch: list[int], target: Target, before: Tensor, after: Tensor) -> np.ndarray:
-        """MEASURES of each picture (b, len(MEASURES))."""
-        ids = torch.tensor([c["id"] for c in self.probe.classes])
-        column = int((ids == target.class_id).nonzero())
-        others = ids != target.class_id
-        labels = torch.tensor([self.measured[i] for i in batch])
-        predicted = [ids[p.argmax(dim=1)] for p in (before, after)]
-        measures = [
-            before[:, column],
-            after[:, column],
-            after[:, column] - before[:, column],
-            predicted[0] == target.class_id,
-            predicted[1] == target.class_id,
-            predicted[0] == labels,
-            predicted[1] == labels,
-            predicted[0] != predicted[1],
-            (after - before)[:, others].abs().mean(dim=1),
-        ]
-        return torch.stack([m.double() for m in measures], dim=1).numpy()
 
-    def _shown(self, key: EditKey, batch: list[int], before: Tensor, after: Tensor) -> Iterator[dict[str, Any]]:
-        """Probabilities of the classes that are likeliest before or after, for a few pictures."""
-        edit, arm, _, scale, target = key
-        names = {c["id"]: c["name"] for c in self.probe.classes}
-        for i, (old, new) in enumerate(zip(before, after, strict=False)):
-            for column in torch.maximum(old, new).topk(min(TOP_CLASSES, len(old))).indices.tolist():
-                yield {
-                    "edit": edit,
-                    "arm": arm,
-                    "scale": scale,
-                    "image_id": batch[i],
-                    "class_name": target.class_name,
-                    "true_class": names.get(self.measured[batch[i]]),
-                    "shown_class": self.probe.classes[column]["name"],
-                    "probability_before": float(old[column]),
-                    "probability_after": float(new[column]),
-                }
+def picture_measures(before: Tensor, after: Tensor, column: int, truth: Tensor) -> np.ndarray:
+    """PICTURE_MEASURES of each picture, (b, len(PICTURE_MEASURES)).
+
+    Parameters
+    ----------
+    before, after
+        (b, n_classes) probabilities.
+    column
+        The edited class.
+    truth
+        (b,) each picture's class; below 0 where the probe does not know it.
+    """
+    truth = truth.to(before.device)
+    known, place = truth >= 0, truth.clamp(min=0)[:, None]
+    likeliest = [p.argmax(dim=1) for p in (before, after)]
+    measures = [
+        before[:, column],
+        after[:, column],
+        *(top == column for top in likeliest),
+        *(top == truth for top in likeliest),
+        *(p.gather(1, place)[:, 0] * known for p in (before, after)),
+        (after - before).abs().sum(dim=1) / 2,
+    ]
+    return torch.stack([m.double() for m in measures], dim=1).cpu().numpy()

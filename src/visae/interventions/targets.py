@@ -99,8 +99,10 @@ def targets_by_patches(
     ]
 
 
-def targets_by_auc(codes_manifest: str | Path, labels: dict[int, int], classes: dict[int, str]) -> list[Target]:
-    """Latent whose largest value in a picture best tells each class from the others.
+def targets_by_auc(
+    codes_manifest: str | Path, labels: dict[int, int], classes: dict[int, str], n_latents: int = 1
+) -> list[Target]:
+    """Latents whose largest value in a picture best tells each class from the others.
 
     Parameters
     ----------
@@ -113,12 +115,13 @@ def targets_by_auc(codes_manifest: str | Path, labels: dict[int, int], classes: 
         image_aucs(codes_manifest, labels)
         .sort("auc", "latent", descending=[True, False])
         .group_by("class_id", maintain_order=True)
-        .first()
+        .agg(pl.col("latent").head(n_latents), pl.col("auc").first())
         .sort("class_id")
     )
-    rows = best.select("class_id", "latent", "auc").iter_rows()
     return [
-        Target(class_id, classes[class_id], (latent,), auc) for class_id, latent, auc in rows if class_id in classes
+        Target(class_id, classes[class_id], tuple(latents), auc)
+        for class_id, latents, auc in best.iter_rows()
+        if class_id in classes
     ]
 
 

@@ -1,0 +1,220 @@
+"""The paper's experiment on any picture, region and latent: what the heads say before an edit and after it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from visae.config.settings import FigureSettings
+from visae.data.images import pixels
+from visae.device import chosen_device
+from visae.errors import DataError, ModelError
+from visae.explore.files import FeatureFiles
+from visae.explore.pictures import found_picture
+from visae.explore.regions import of_box, of_mask, of_patches
+from visae.features.codes import read_codes_manifest
+from visae.figures import strips
+from visae.figures.gallery import GalleryFigure
+from visae.figures.pictures import load_pictures
+from visae.heads.probe import Probe, load_probe
+from visae.heads.segmentation import SegmentationHead, load_segmentation_head
+from visae.interventions.edits import Edit, Site, active_values, refuse_transcoder
+from visae.interventions.one_picture import Passes, passes_of
+from visae.sae import SparseAutoencoder, load_sae
+from visae.vision.hook_points import HookPoint
+from visae.vision.model import load_model
+
+if TYPE_CHECKING:
+    from visae.explore.features import Features
+
+Task = Literal["classification", "segmentation"]
+
+_HEADS: dict[Task, str] = {"classification": "probe", "segmentation": "segmentation"}
+# The edited picture may be an exemplar too, and has its region in the first column only.
+_ASKED = -2
+
+
+@dataclass(frozen=True)
+class Edited:
+    """What an edit of one picture does.
+
+    Attributes
+    ----------
+    features
+        Whose latents are edited.
+    path
+        The picture.
+    inside
+        The edited patches, bool (rows, columns).
+    latents, dose
+        What is edited, and the multiple of its largest value that each is set to.
+    task
+        What is measured.
+    table
+        In classification one row a class, the likeliest before or after the edit first: class_name, and its probability
+        before, after and after the control. In segmentation one row a patch: token, edited, and the class that is
+        predicted before, after and after the control. The control is a random change of the same length on each edited
+        patch; probabilities are means over several draws, the map is that of the first.
+    """
+
+    features: Features
+    path: str
+    inside: NDArray[np.bool_]
+    latents: tuple[int, ...]
+    dose: float
+    task: Task
+    table: pl.DataFrame
+
+    @classmethod
+    @torch.inference_mode()
+    def of(
+        cls,
+        features: Features,
+        image: str | int | Path,
+        latents: Sequence[int],
+        *,
+        dose: float,
+        patches: Sequence[int] | None,
+        box: Sequence[int] | None,
+        mask: str | Path | None,
+        predicted: str | None,
+        task: Task | None,
+        device: str,
+    ) -> Edited:
+        """Edit; the parameters are those of `Features.edit`."""
+        regions = {"patches": patches, "box": box, "mask": mask, "predicted": predicted}
+        if sum(region is not None for region in regions.values()) > 1:
+            raise DataError("edit: give one of patches, box, mask and predicted; without any, patches that are active")
+        if not latents or not math.isfinite(dose):
+            raise DataError(f"edit: latents {list(latents)}, dose {dose}: name one latent at least, and a finite dose")
+        files, where = features.files, chosen_device(device)
+        _, path = found_picture(files, image)
+        point = HookPoint.parse(files.point)
+        if point.hook != "residual":
+            raise DataError(f"edit: {files.folder}: latents of hook {point.hook}; edits need the residual stream")
+        there: list[Task] = [t for t, head in _HEADS.items() if _metrics(files, head).is_file()]
+        measured: Task = task or (there[0] if there else "classification")
+        head = _loaded_head(files, measured, where)
+        model, sae = load_model(files.card, where), load_sae(files.sae, where)
+        refuse_transcoder(sae, files.sae)
+        model.card.check_editable(point.layer)
+        tokens = model.read(pixels(path, model.card)[None].to(where), [point])[point].float()
+        chosen = tuple(latents)
+        site = _site(files, point.layer, sae, chosen)
+        grid = features.grid
+        if patches is not None:
+            inside = of_patches(patches, grid, whole=True)
+        elif box is not None:
+            inside = of_box(box, grid)
+        elif mask is not None:
+            inside = of_mask(mask, path, features.card, grid, whole=True)
+        elif predicted is not None:
+            inside = _predicted(files, predicted, model.resume(tokens, point.layer)).reshape(grid)
+        else:
+            values = sae.latent_values(tokens[0, model.card.n_prefix :], list(chosen))
+            inside = (values > 0).any(dim=1).cpu().numpy().reshape(grid)
+            if not inside.any():
+                raise DataError(
+                    f"edit: latents {list(chosen)} are active on no patch of {path}; give patches, a box or a mask"
+                )
+        region = torch.from_numpy(inside.ravel())
+        edit = Edit(point.layer, chosen, amount=dose, unit="largest", where=region)
+        passes = passes_of(model, site, tokens, edit, region)
+        table = _probabilities(head, passes) if isinstance(head, Probe) else _map(head, passes, inside)
+        return cls(features, path, inside, chosen, dose, measured, table)
+
+    def summary(self) -> pl.DataFrame:
+        """Return the likeliest classes, or how many patches are predicted as which class, edited ones and others."""
+        if self.task == "classification":
+            return self.table.head(2 * strips.TOP_CLASSES)
+        long = self.table.unpivot(["before", "after", "control"], index="edited", value_name="class_name")
+        counted = long.pivot("variable", index=["class_name", "edited"], values="edited", aggregate_function="len")
+        return counted.fill_null(0).sort("edited", "before", "after", descending=True)
+
+    def show(self, *, settings: FigureSettings | None = None) -> GalleryFigure:
+        """Draw the strip: the picture with the region, exemplars of the latents, predictions before and after."""
+        return self.draw(self.strip_table(), settings)
+
+    def strip_table(self) -> pl.DataFrame:
+        """Return what `show` draws: one row a number."""
+        kept = ["class_name"] if self.task == "classification" else ["token"]
+        outcome = self.table.select(*kept, "before", "after", "control")
+        if self.task == "classification":
+            outcome = outcome.head(strips.TOP_CLASSES)
+        names = self.features.table.filter(pl.col("latent").is_in(self.latents))
+        title = strips.title(self.latents, dict(names.select("latent", "name").drop_nulls().iter_rows()), self.dose)
+        strip = strips.Strip(
+            title[0].upper() + title[1:],
+            _ASKED,
+            np.flatnonzero(self.inside).tolist(),
+            self.latents,
+            outcome,
+        )
+        return strips.data([strip], self.features.exemplars(self.latents, "top"))
+
+    def draw(self, table: pl.DataFrame, settings: FigureSettings | None = None) -> GalleryFigure:
+        """Draw what `strip_table` returned."""
+        features = self.features
+        pictures = features.pictures(table.filter(part="exemplar")["image_id"])
+        pictures |= load_pictures({_ASKED: self.path}, features.card)
+        control = strips.CONTROLS["random_vector"]
+        return strips.draw(table, settings or FigureSettings(), pictures, features.grid, control)
+
+
+def _metrics(files: FeatureFiles, head: str) -> Path:
+    return files.heads / head / "metrics.json"
+
+
+def _loaded_head(files: FeatureFiles, task: Task, device: torch.device) -> Probe | SegmentationHead:
+    """Load the head of a task, if there is one."""
+    metrics = _metrics(files, _HEADS[task])
+    if not metrics.is_file():
+        raise ModelError(
+            f"{metrics}: no such file, so {task} cannot be measured; name this data set as {task} in a study and run "
+            f"the stage heads: snakemake heads"
+        )
+    return load_probe(metrics, device) if task == "classification" else load_segmentation_head(metrics, device)
+
+
+def _site(files: FeatureFiles, layer: int, sae: SparseAutoencoder, latents: Sequence[int]) -> Site:
+    """The layer with its SAE, and the values of the latents on split train, which doses are multiples of."""
+    splits = read_codes_manifest(files.codes)["splits"]
+    first, stop = splits["train"] if "train" in splits else (0, max(end for _, end in splits.values()))
+    return Site(layer, sae, active_values(files.codes, range(first, stop), latents))
+
+
+def _predicted(files: FeatureFiles, class_name: str, final: torch.Tensor) -> NDArray[np.bool_]:
+    """Patches (n_patches,) that the segmentation head predicts as a class."""
+    head = _loaded_head(files, "segmentation", final.device)
+    assert isinstance(head, SegmentationHead)
+    names = [c["name"] for c in head.classes]
+    if class_name not in names:
+        raise DataError(f"predicted: the segmentation head has no class {class_name!r}, only {', '.join(names)}")
+    inside = head(final).argmax(dim=1).flatten().cpu().numpy() == names.index(class_name)
+    if not inside.any():
+        raise DataError(f"predicted: the head predicts {class_name!r} on no patch of this picture")
+    return inside
+
+
+def _probabilities(probe: Probe, passes: Passes) -> pl.DataFrame:
+    parts = (passes.before, passes.after, passes.control)
+    before, after, control = (probe(final).softmax(dim=1).mean(dim=0).cpu().numpy() for final in parts)
+    table = pl.DataFrame({"class_name": [c["name"] for c in probe.classes], "before": before, "after": after})
+    table = table.with_columns(control=pl.Series(control))
+    return table.sort(pl.max_horizontal("before", "after"), descending=True, maintain_order=True)
+
+
+def _map(head: SegmentationHead, passes: Passes, inside: NDArray[np.bool_]) -> pl.DataFrame:
+    names = np.array([c["name"] for c in head.classes])
+    parts = {"before": passes.before, "after": passes.after, "control": passes.control[:1]}
+    maps = {name: names[head(final).argmax(dim=1).flatten().cpu().numpy()] for name, final in parts.items()}
+    tokens = pl.Series("token", range(inside.size), dtype=pl.Int16)
+    return pl.DataFrame({"token": tokens, "edited": inside.ravel(), **maps})
