@@ -8,7 +8,7 @@ CONFIG ?= config/config.yaml
 .PHONY: demo test test-fast lint format docs bench bench-trainer bench-features bench-interventions bench-quality clean help
 
 help:
-	@echo "make demo       run the embedded study: pictures to causal figures, 6 to 7 minutes on 2 cores"
+	@echo "make demo       run the embedded study: pictures to causal figures, under 6 minutes on 2 cores"
 	@echo "make test       all tests        make test-fast  those under 3 minutes"
 	@echo "make lint       ruff, snakefmt, snakemake --lint, mypy"
 	@echo "make format     format the code  make docs       write the generated parts of docs"
