@@ -226,7 +226,7 @@ def test_a_sweep_over_two_stores_is_one_array_with_a_log_of_each(study: Any, vec
     # What was asked for: the command line's, then the configuration's.
     (script,) = (study.folder / "results/.runs/slurm").glob("*_submission.sh")
     asked = set(script.read_text().splitlines())
-    assert {f"#SBATCH --{option}" for option in ("time=7", "partition=main", "gres=gpu:1", "mem=500MB")} <= asked
+    assert {f"#SBATCH --{option}" for option in ("time=7", "partition=main", "gres=gpu:1", "mem=501MB")} <= asked
     # Shown while waiting: states, and each job's log once.
     assert re.search(r"INFO job \d+_0: (PENDING|RUNNING)", said(study))
     assert said(study).count("to be trained on one reading") == 2

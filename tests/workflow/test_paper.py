@@ -134,6 +134,8 @@ def expected() -> dict[str, int]:
             ("segmentation_arms_figure", "dose_response_figure", "segmentation_maps_figure"), len(segmented)
         ),
         "strips_figure": len(studies) + len(segmented),
+        **dict.fromkeys(("faithfulness", "faithfulness_figure", "calibration_figure"), len(studies)),
+        "confusion_figure": len(studies) + len(segmented),
         "report": 1,
     }
 

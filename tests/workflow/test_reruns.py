@@ -31,13 +31,17 @@ PER_SAE = {
     "purity": 1,
     "segmentation_arms": 1,
     "classification_edits": 1,
+    "faithfulness": 1,
     **FEATURE_FIGURES,
     "segmentation_arms_figure": 1,
     "segmentation_maps_figure": 1,
     "dose_response_figure": 1,
     "classification_edits_figure": 1,
+    "faithfulness_figure": 1,
     "strips_figure": 2,
 }
+# Of the heads, which no SAE changes.
+HEAD_FIGURES = {"confusion_figure": 2, "calibration_figure": 1}
 SHARED_FIGURES = {"training_figure": 1, "ground_truth_figure": 1, "report": 1}
 
 
@@ -74,8 +78,8 @@ def test_swapped_values_are_noticed(workflow: Workflow) -> None:
 
 def test_a_figures_setting_redraws_figures_and_the_report_alone(workflow: Workflow) -> None:
     workflow.configure(changed(figures={"dpi": 60}))
-    figures = {rule: 2 for rule in PER_SAE if rule.endswith("_figure")}
-    assert workflow.jobs("all") == {**figures, **SHARED_FIGURES}
+    figures = {rule: 2 * count for rule, count in PER_SAE.items() if rule.endswith("_figure")}
+    assert workflow.jobs("all") == {**figures, **HEAD_FIGURES, **SHARED_FIGURES}
 
 
 def test_a_setting_of_scores_reruns_scores_and_what_reads_them_alone(workflow: Workflow) -> None:
@@ -93,7 +97,7 @@ def test_the_exemplar_sheets_setting_redraws_these_sheets_alone(workflow: Workfl
 def test_a_new_layer_redoes_nothing_that_was_there(workflow: Workflow) -> None:
     study = {**SMALL["studies"]["small"], "layer": 5, "saes": ["topk"]}
     workflow.configure(changed(studies={"early": study}))
-    expected = {"extract": 2, "store": 1, "patch_labels": 1, **PER_SAE, **SHARED_FIGURES}
+    expected = {"extract": 2, "store": 1, "patch_labels": 1, **PER_SAE, **HEAD_FIGURES, **SHARED_FIGURES}
     assert workflow.jobs("all") == expected
 
 
@@ -113,7 +117,7 @@ def test_names_of_latents_redraw_what_shows_them(workflow: Workflow) -> None:
     (workflow.folder / "names.csv").write_text("latent,name\n3,stripes\n")
     workflow.configure(changed(studies={"small": {"names": {"topk": "names.csv"}}}))
     shown = ["feature_map_figure", "exemplar_figure", "exemplar_range_figure", "class_latents_figure"]
-    assert workflow.jobs("all") == {"names": 1, **dict.fromkeys(shown, 1), "report": 1}
+    assert workflow.jobs("all") == {"names": 1, **dict.fromkeys(shown, 1), "strips_figure": 2, "report": 1}
 
 
 def test_how_a_model_is_fed_reruns_the_report_alone(workflow: Workflow) -> None:
@@ -144,7 +148,8 @@ def test_a_changed_library_function_reruns_what_it_makes(workflow: Workflow) -> 
     jobs = edited(
         workflow, "src/visae/features/exemplars.py", "def write_exemplars(", "X = 1\n\n\ndef write_exemplars("
     )
-    assert jobs == {"exemplars": 2, "exemplar_figure": 2, "exemplar_range_figure": 2, "report": 1}
+    drawn = {"exemplar_figure": 2, "exemplar_range_figure": 2, "strips_figure": 4}
+    assert jobs == {"exemplars": 2, **drawn, "report": 1}
 
 
 def test_a_reworded_comment_reruns_nothing(workflow: Workflow) -> None:

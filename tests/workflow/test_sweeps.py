@@ -76,6 +76,7 @@ def test_members_are_scored_for_the_figure_where_the_sweep_says_so(done: Workflo
     assert table["f1"].null_count() == 0
     assert table.filter("chosen")["f1"].item() == pytest.approx(chosen.filter(rank=0)["f1"].mean())
     done.configure(swept([2, 4, 6]))
+    assert done.run("all").returncode == 0  # draws the figure as it was
 
 
 def test_a_transcoder_reads_two_layers_and_is_described(done: Workflow) -> None:
