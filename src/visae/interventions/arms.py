@@ -2,18 +2,19 @@
 
 All arms edit the same patches. An arm has one or several draws, each a `Change`: what is added to a patch at a scale.
 It is run at its natural size, and with the length of the automatic arm's change on each patch (`matched`). To add an
-arm, name it in ARMS and make its draws where those of the experiment are made.
+arm, name it in `config.interventions.Control` and make its draws where those of the experiment are made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, get_args
 
 import torch
 from torch import Tensor
 
+from visae.config.interventions import Control
 from visae.interventions.edits import moved, value_change, with_rows
 from visae.interventions.passes import in_shared_batches
 from visae.sae import SparseAutoencoder
@@ -21,20 +22,7 @@ from visae.sae import SparseAutoencoder
 NATURAL, MATCHED = "natural", "matched"
 SIZES = (NATURAL, MATCHED)
 AUTOMATIC = "automatic"
-ARMS = (
-    "none",
-    "reconstruction",
-    "random_vector",
-    "random_latent",
-    "frequency_matched",
-    "neuron",
-    "class_difference",
-    "head_weight",
-    "latent_by_auc",
-    "latent_by_gradient",
-    "manual",
-    AUTOMATIC,
-)
+ARMS = ("none", *get_args(Control), "manual", AUTOMATIC)
 """Every arm there is, in the order of tables: from no edit over controls to the latents that are claimed to matter."""
 
 # Their edit is the same at every scale, so at natural size it is run once and reported at each.
