@@ -3,9 +3,9 @@
 All contenders are measured by the same function, in the units of the raw activations. What a contender's users do to
 activations before training (`Trainee.normalization`) is done to the batches, and undone to what comes out.
 
-ReLU SAEs have no fixed number of codes a token. So that all have the same, the weight of each one's own penalty is
-steered while it trains: raised where a batch has more codes than wanted, and lowered where it has fewer. What an SAE
-then still has above that number is dropped when it is measured, the smallest codes first.
+ReLU SAEs have no fixed number of codes a token. So that all have about the same, the weight of each one's own penalty
+is steered while it trains: raised where a batch has more codes than wanted, and lowered where it has fewer. All codes
+that an SAE then has are measured, and their number with them.
 """
 
 from __future__ import annotations
