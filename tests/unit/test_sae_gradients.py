@@ -7,7 +7,7 @@ from torch.nn.functional import normalize
 from visae.sae.relu import Relu
 from visae.sae.sparse import SparseCodes, by_latent, value_gradients
 from visae.sae.topk import TopK
-from visae.sae.variant import Weights, without_parallel
+from visae.sae.variant import Weights, row_gradients, without_parallel
 
 D_MODEL, WIDTH, N_TOKENS = 16, 96, 700
 
@@ -111,6 +111,25 @@ def test_ragged_codes_with_empty_tokens_and_latents():
     ordered = by_latent(codes)
     assert torch.allclose(ordered.row_gradients(codes.values, output_gradient), dense.T @ output_gradient, atol=1e-6)
     assert torch.allclose(ordered.sums(codes.values), dense.sum(0))
+
+
+@pytest.mark.parametrize("at_once", [1, 10, 60, 1000])
+def test_gradients_of_many_codes_are_summed_part_by_part(at_once, monkeypatch):
+    generator = torch.Generator().manual_seed(5)
+    inputs, wanted, decoder = (torch.randn(rows, 6, generator=generator) for rows in (20, 20, 9))
+    dense = (torch.rand(20, 9, generator=generator) * (torch.rand(20, 9, generator=generator) < 0.4)).float()
+    dense[7:12] = 0
+    places = dense.nonzero()
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), (dense > 0).sum(1).cumsum(0)])
+    codes = SparseCodes(places[:, 1], dense[dense > 0], offsets, 9)
+    joined = torch.cat([part.dense() for _, part in codes.parts(at_once)])
+    assert torch.equal(joined, dense)
+    monkeypatch.setattr("visae.sae.variant._CODES_AT_ONCE", at_once)
+    encoder, bias, rows = row_gradients(decoder, inputs, codes, wanted, penalty=0.5)
+    by_code = (wanted @ decoder.T + 0.5 / 20) * (dense > 0)
+    assert torch.allclose(encoder, by_code.T @ inputs, atol=1e-5)
+    assert torch.allclose(bias, by_code.sum(0), atol=1e-5)
+    assert torch.allclose(rows, dense.T @ wanted, atol=1e-5)
 
 
 def test_widths_beyond_sixteen_bits_sort_the_same():

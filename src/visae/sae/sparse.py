@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -66,6 +66,16 @@ class SparseCodes:
         before = torch.zeros(len(kept) + 1, dtype=torch.int64, device=kept.device)
         torch.cumsum(kept, 0, out=before[1:])
         return SparseCodes(self.latents[kept] - first, self.values[kept], before[self.offsets], end - first)
+
+    def parts(self, codes_at_once: int) -> Iterator[tuple[slice, SparseCodes]]:
+        """Ranges of tokens and their codes, views of these, about so many at once; all at once where there are fewer."""
+        tokens = max(1, self.shape[0])
+        size = max(1, tokens * codes_at_once // max(1, len(self.values)))
+        for first in range(0, tokens, size):
+            offsets = self.offsets[first : first + size + 1]
+            entries = slice(int(offsets[0]), int(offsets[-1]))
+            codes = SparseCodes(self.latents[entries], self.values[entries], offsets - offsets[0], self.width)
+            yield slice(first, first + size), codes
 
     def with_values(self, values: Tensor) -> SparseCodes:
         """Return the same entries with other values (nnz,)."""

@@ -14,6 +14,8 @@ from visae.sae.sparse import SparseCodes, by_latent, value_gradients, weighted_r
 
 # Latents whose products with a sample exist at once.
 _ROWS_AT_ONCE = 512
+# Codes that are put in the order of latents at once: that takes several times their own memory.
+_CODES_AT_ONCE = 1 << 20
 
 
 class Weights(NamedTuple):
@@ -156,14 +158,23 @@ def row_gradients(
     decoder: Tensor, inputs: Tensor, codes: SparseCodes, output_gradient: Tensor, penalty: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients in encoder, encoder bias and decoder of ReLU codes, given that in the output (n, d_target)."""
-    code_gradient = value_gradients(codes, output_gradient, decoder)
-    code_gradient.add_(penalty / len(inputs)).mul_(codes.values > 0)
-    sorted_codes = by_latent(codes)
-    return (
-        sorted_codes.row_gradients(code_gradient, inputs),
-        sorted_codes.sums(code_gradient),
-        sorted_codes.row_gradients(codes.values, output_gradient),
-    )
+    total: tuple[Tensor, Tensor, Tensor] | None = None
+    for tokens, part in codes.parts(_CODES_AT_ONCE):
+        code_gradient = value_gradients(part, output_gradient[tokens], decoder)
+        code_gradient.add_(penalty / len(inputs)).mul_(part.values > 0)
+        sorted_codes = by_latent(part)
+        found = (
+            sorted_codes.row_gradients(code_gradient, inputs[tokens]),
+            sorted_codes.sums(code_gradient),
+            sorted_codes.row_gradients(part.values, output_gradient[tokens]),
+        )
+        if total is None:
+            total = found
+        else:
+            for gradient, more in zip(total, found, strict=True):
+                gradient.add_(more)
+    assert total is not None
+    return total
 
 
 def without_parallel(gradient: Tensor, rows: Tensor) -> Tensor:
