@@ -1,11 +1,11 @@
 """What an edit spares: python bench/spared.py RESULTS, on the finished results of the demo (make demo).
 
 On made scenes every object has a texture and a shape, drawn apart from each other. Linear probes read them from the
-mean of an object's final patch tokens. The latent of an object's texture is set to -2 x its largest value on the
-object's patches: that has to change what the texture's probe says, and to leave the shape decodable. Probes learn on
-unedited pictures of train; shape is also read by a probe that learns on train edited in the same way, which tells
-what the edit has erased from what it has only moved. A random latent stands beside it. All is measured on val;
-intervals resample pictures.
+mean of an object's final patch tokens. The latent of an object's texture is set to a multiple of its largest value on
+the object's patches: that has to change what the texture's probe says, and to leave the shape decodable. The dose that
+counts is the mildest that flips the texture of half of train's objects. Probes learn on unedited pictures of train;
+shape is also read by a probe that learns on train edited in the same way, which tells what an edit has erased from what
+it has only moved. A random latent stands beside it. Accuracy is measured on val; intervals resample pictures.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ from visae.interventions.edits import Edit, Site, active_values, edited
 from visae.sae import load_sae
 from visae.vision.model import VisionModel, load_model
 
-LAYER, DOSE, RESAMPLES = 10, -2.0, 1000
+LAYER, RESAMPLES = 10, 1000
+# Multiples of the largest value, from the mildest.
+DOSES = (0.0, -0.25, -0.5, -1.0, -2.0)
 PROBED = ("texture", "shape")
 MIN_PURITY = 0.5
-OWN = "its texture's latent"
+OWN, RANDOM = "its texture's latent", "a random latent"
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def features(
 
 
 def main(results: Path) -> None:
-    """Print a Markdown table: accuracy of both probes, unedited and edited."""
+    """Print a Markdown table: accuracy of both probes, unedited and edited, and the dose that flips half of train."""
     data = results / "datasets/scenes"
     described = results / f"features/scenes/dinov2-small/layer{LAYER}/topk/scenes"
     model = load_model(results / "models/dinov2-small/model.json")
@@ -86,31 +88,41 @@ def main(results: Path) -> None:
     active = pl.read_parquet(described / "stats.parquet").filter(pl.col("count") > 0)["latent"].to_list()
     others = sorted(set(active) - set(latent_of.values()))
     observed = active_values(described / "codes/manifest.json", store.image_ids("train"), active)
-    site, draws = Site(LAYER, sae, observed), np.random.default_rng(0)
+    site = Site(LAYER, sae, observed)
 
-    def edits(objects: Objects, arm: str) -> list[Edit | None]:
-        if arm == "nothing":
-            return [None] * len(objects.images)
-        own = [latent_of[texture] for texture in objects.causes["texture"]]
-        latents = own if arm == OWN else draws.choice(others, len(own)).tolist()
-        return [
-            Edit(LAYER, (latent,), amount=DOSE, unit="largest", where=tuple(patches))
+    def after(objects: Objects, arm: str, dose: float) -> NDArray[np.float32]:
+        latents = [latent_of[texture] for texture in objects.causes["texture"]]
+        if arm == RANDOM:
+            latents = np.random.default_rng(0).choice(others, len(latents)).tolist()
+        edits = [
+            Edit(LAYER, (latent,), amount=dose, unit="largest", where=tuple(patches))
             for latent, patches in zip(latents, objects.patches, strict=True)
         ]
+        return features(model, store, objects, edits, site)
 
-    unedited = features(model, store, train, edits(train, "nothing"), site)
-    probes = {cause: learned(unedited, train.causes[cause]) for cause in PROBED}
+    plain = {"train": features(model, store, train, [None] * len(train.images), site)}
+    plain["val"] = features(model, store, val, [None] * len(val.images), site)
+    probes = {cause: learned(plain["train"], train.causes[cause]) for cause in PROBED}
     weights = of_pictures(val.images)
-    print(f"| edited, to {DOSE:g} × its largest value | texture read rightly | shape | shape, learned on edited ones |")
-    print("| --- | --- | --- | --- |")
-    for arm in ("nothing", OWN, "a random latent"):
-        after = features(model, store, val, edits(val, arm), site)
-        relearned = learned(features(model, store, train, edits(train, arm), site), train.causes["shape"])
+
+    def print_row(name: str, edited_train: NDArray[np.float32], edited_val: NDArray[np.float32]) -> None:
+        relearned = learned(edited_train, train.causes["shape"])
         read = [(probe, cause) for cause, probe in probes.items()] + [(relearned, "shape")]
-        cells = [share(probe.predict(after) == val.causes[cause], weights) for probe, cause in read]
-        print(f"| {arm} | {' | '.join(cells)} |")
-    n_images = len(set(val.images))
-    print(f"\n{len(val.images)} objects in {n_images} pictures of val; probes learned on {len(train.images)} of train.")
+        cells = [share(probe.predict(edited_val) == val.causes[cause], weights) for probe, cause in read]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+    print("| edited | texture read rightly | shape | shape, learned on edited ones |\n| --- | --- | --- | --- |")
+    print_row("nothing", plain["train"], plain["val"])
+    flipping: float | None = None
+    for dose in DOSES:
+        for arm in (OWN, RANDOM):
+            of_train = after(train, arm, dose)
+            print_row(f"{arm}, to {dose:g} × its largest value", of_train, after(val, arm, dose))
+            right = probes["texture"].predict(of_train) == train.causes["texture"]
+            if arm == OWN and flipping is None and right.mean() <= 0.5:
+                flipping = dose
+    print(f"\n{len(val.images)} objects in {len(set(val.images))} pictures of val; {len(train.images)} of train.")
+    print("No dose flips half of train's textures." if flipping is None else f"Dose that flips half: {flipping:g}.")
 
 
 def learned(rows: NDArray[np.float32], causes: NDArray[np.str_]) -> Pipeline:
