@@ -120,6 +120,7 @@ def test_planted_rows_need_no_normalization(tmp_path: Path) -> None:
     assert write_planted(tmp_path / "again.bin", 4096, 64).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_visae_runs_as_a_contender_and_an_unknown_variant_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ def place(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [case.name for case in CASES])
 def test_two_processes_give_the_weights_of_one(place, name) -> None:
     one, two = (load_file(place / folder / name / "sae.safetensors") for folder in ("one", "two"))

@@ -136,6 +136,7 @@ def test_killed_at_twenty_random_moments_it_ends_bit_identical(place, whole):
     assert_same_result(folder, whole)
 
 
+@pytest.mark.slow
 def test_sigusr1_keeps_a_checkpoint_at_once_and_goes_on(place, whole):
     folder = place / "usr1"
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}

@@ -260,6 +260,7 @@ def one_job(name, folder, manifest, barrier):
     train_one_of(name, jobs_of(folder), [manifest], "cpu")
 
 
+@pytest.mark.slow
 def test_two_jobs_that_start_at_once_do_the_work_once(manifest, tmp_path) -> None:
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(2)
