@@ -17,6 +17,9 @@ from visae.activations.given import write_store
 SCRIPT = Path(__file__).with_name("sae_parallel_for_tests.py")
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Folder with the results of one process in `one`, of two in `two`."""
@@ -36,7 +39,6 @@ def place(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [case.name for case in CASES])
 def test_two_processes_give_the_weights_of_one(place, name) -> None:
     one, two = (load_file(place / folder / name / "sae.safetensors") for folder in ("one", "two"))
