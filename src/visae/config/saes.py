@@ -14,6 +14,7 @@ class SaeSettings:
     """What all sparse autoencoders share."""
 
     default_rate: ClassVar[float] = 0.08  # learning rate times the square root of the steps
+    shortest: ClassVar[int] = 100  # of fewer steps the rate is that of so many
 
     expansion: int = setting("Latents per dimension of the activations (the expansion factor).", 8, minimum=1)
     steps: int = setting(
@@ -24,7 +25,7 @@ class SaeSettings:
     batch_size: int = setting("Tokens in a step.", 2048, minimum=1)
     learning_rate: float | None = setting(
         "Adam's peak learning rate; left out, 0.08 (`relu`: 0.16) divided by the square root of `steps`, which "
-        "count as at least 100.",
+        "count as at least 100 (`relu`: 200).",
         None,
         above=0,
     )
@@ -72,7 +73,7 @@ class SaeSettings:
         """Adam's peak learning rate."""
         if self.learning_rate is not None:
             return self.learning_rate
-        return self.default_rate / max(self.steps, 100) ** 0.5
+        return self.default_rate / max(self.steps, self.shortest) ** 0.5
 
     @property
     def target_point(self) -> str | None:
@@ -145,12 +146,13 @@ class ReluSettings(SaeSettings):
     """ReLU latents with an L1 penalty and unit-norm decoder rows (Stevens et al. 2025, arXiv 2502.06755)."""
 
     default_rate: ClassVar[float] = 0.16
+    shortest: ClassVar[int] = 200
 
     variant: Literal["relu"]
     bias_rate: float = setting(
         "Learning rate of biases as a multiple of the weights'. What latents add up to is about sqrt(d_model) times as "
         "large as a weight, and biases alone keep a latent silent, so they have a long way to go.",
-        10.0,
+        30.0,
         above=0,
     )
     l1: float = setting("Weight of the L1 penalty.", 5e-3, minimum=0)
