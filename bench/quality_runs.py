@@ -72,6 +72,10 @@ class NotKept(RuntimeError):
     """A run that would have to be made first."""
 
 
+class NotSteered(RuntimeError):
+    """An SAE whose penalty cannot be steered to the wanted number of codes."""
+
+
 class Worker:
     """A contender's process, started when the first run is not kept yet.
 
@@ -149,14 +153,12 @@ def at_equal_l0(runs: list[dict[str, Any]], l0: float) -> dict[str, Any]:
 
     Raises
     ------
-    RuntimeError
+    NotSteered
         If the number is far from both runs', or both have the same.
     """
     few, many = sorted(runs, key=lambda run: run["l0"])
     if not (0.8 * few["l0"] < l0 < 1.25 * many["l0"] and 1.05 * few["l0"] < many["l0"]):
-        raise RuntimeError(
-            f"Error: steered to around {l0:g} codes a token, it has {few['l0']:.1f} and {many['l0']:.1f}"
-        )
+        raise NotSteered(f"Error: steered to around {l0:g} codes a token, it has {few['l0']:.1f} and {many['l0']:.1f}")
     place = math.log(l0 / few["l0"]) / math.log(many["l0"] / few["l0"])
     nmse = few["nmse"] ** (1 - place) * many["nmse"] ** place
     return {"nmse": nmse, "l0": l0, "silent_share": (few["silent_share"] + many["silent_share"]) / 2}
@@ -233,10 +235,29 @@ def compare(workers: list[Worker], grids: dict[str, Grid], seeds: tuple[int, ...
 
 
 def first_errors(worker: Worker, steps: int, rates: list[float], seed: int) -> dict[float | None, float]:
-    """Errors on a seed by learning rate: None for a contender's own, and the one that was best on the tuning seed."""
-    tuning = {rate: worker.measured(steps=steps, seed=TUNING_SEED, learning_rate=rate)["nmse"] for rate in rates}
-    tried = [None, min(tuning, key=tuning.__getitem__)] if tuning else [None]
-    return {rate: worker.measured(steps=steps, seed=seed, **_given(rate))["nmse"] for rate in tried}
+    """Errors on a seed by learning rate: None for a contender's own, and the one that was best on the tuning seed.
+
+    Rates at which it cannot be steered to the wanted number of codes are left out.
+
+    Raises
+    ------
+    NotSteered
+        If it cannot be at any rate.
+    """
+    tuning: dict[float, float] = {}
+    for rate in rates:
+        with suppress(NotSteered):
+            tuning[rate] = worker.measured(steps=steps, seed=TUNING_SEED, learning_rate=rate)["nmse"]
+    found: dict[float | None, float] = {}
+    why: NotSteered | None = None
+    for tried in [None, *sorted(tuning, key=tuning.__getitem__)[:1]]:
+        try:
+            found[tried] = worker.measured(steps=steps, seed=seed, **_given(tried))["nmse"]
+        except NotSteered as error:
+            why = error
+    if why is not None and not found:
+        raise why
+    return found
 
 
 def _outcomes(
@@ -246,7 +267,7 @@ def _outcomes(
     found = []
     for rate, error in errors.items():
         runs = []
-        with suppress(NotKept):
+        with suppress(NotKept, NotSteered):
             for seed in seeds if worker.contender.name == OURS or error <= limit else seeds[:1]:
                 runs.append(worker.measured(steps=steps, seed=seed, **_given(rate)))
         medians = {name: median(run[name] for run in runs) for name in ("nmse", "l0", "silent_share")}

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "bench" / "peers"))
 import quality_planted as planted
 from quality_judged import rows_of
 from quality_protocol import NORMALIZATIONS, ShuffledBatches, Steering, largest_of_batch, quality_of
-from quality_runs import TUNING_SEED, KeptRuns, Outcome, Study, Worker, at_equal_l0, compare
+from quality_runs import TUNING_SEED, KeptRuns, NotSteered, Outcome, Study, Worker, at_equal_l0, compare, first_errors
 from trainer_contenders import Contender
 from training_protocol import Trainee, warm_up
 
@@ -217,10 +217,29 @@ def test_who_cannot_run_is_a_row_with_the_reason(data: dict[str, str], tmp_path:
     assert (row.name, row.unit) == ("relu, 100 steps: old", "not run: has TopK only")
 
 
+def test_a_rate_at_which_a_penalty_cannot_be_steered_is_left_out(data: dict[str, str], tmp_path: Path) -> None:
+    worker = kept_worker(data, tmp_path, "steered", [])
+    worker.l0 = 32.0
+
+    def keep(seed: int, rate: float | None, codes: dict[float, float], nmse: float) -> None:
+        for wanted, l0 in codes.items():
+            given = {"steps": 100, "seed": seed, "l0": wanted, **({} if rate is None else {"learning_rate": rate})}
+            worker.kept.keep({**worker._made_by, **given}, {"nmse": nmse, "l0": l0, "silent_share": 0.0})
+
+    stuck = dict.fromkeys((32.0, 0.85 * 32, 1.2 * 32), 12.0)
+    keep(TUNING_SEED, 3e-2, stuck, 0.1)
+    keep(TUNING_SEED, 1e-2, {32.0: 32.1}, 0.4)
+    keep(1, 1e-2, {32.0: 31.9}, 0.35)
+    keep(1, None, stuck, 0.2)
+    assert first_errors(worker, 100, [1e-2, 3e-2], 1) == {1e-2: 0.35}
+    with pytest.raises(NotSteered):
+        first_errors(worker, 100, [], 1)
+
+
 def test_the_error_at_equal_sparsity_lies_between_that_of_fewer_and_of_more_codes() -> None:
     runs = [{"l0": l0, "nmse": 2 / l0**0.5, "silent_share": 0.1} for l0 in (40.0, 25.0)]
     assert at_equal_l0(runs, 32)["nmse"] == pytest.approx(2 / 32**0.5)
-    with pytest.raises(RuntimeError, match=r"steered to around 32 codes a token, it has 50.0 and 90.0"):
+    with pytest.raises(NotSteered, match=r"steered to around 32 codes a token, it has 50.0 and 90.0"):
         at_equal_l0([{**run, "l0": run["l0"] * factor} for run, factor in zip(runs, (2.25, 2), strict=True)], 32)
 
 

@@ -76,6 +76,11 @@ class SaeSettings:
         return self.default_rate / max(self.steps, self.shortest) ** 0.5
 
     @property
+    def bias_multiple(self) -> float:
+        """Learning rate of biases as a multiple of the weights'."""
+        return self.bias_rate
+
+    @property
     def target_point(self) -> str | None:
         """Layer and hook that a transcoder gives, as they stand in paths; None for other SAEs."""
         if self.target_layer is None:
@@ -151,12 +156,18 @@ class ReluSettings(SaeSettings):
     variant: Literal["relu"]
     bias_rate: float = setting(
         "Learning rate of biases as a multiple of the weights'. What latents add up to is about sqrt(d_model) times as "
-        "large as a weight, and biases alone keep a latent silent, so they have a long way to go.",
-        30.0,
+        "large as a weight, and biases alone keep a latent silent, so they have a long way to go. In a training of "
+        "fewer than 300 steps it is 300 / steps times as large, at most three times, so that they get as far.",
+        10.0,
         above=0,
     )
     l1: float = setting("Weight of the L1 penalty.", 5e-3, minimum=0)
     l1_warmup_steps: int = setting("Steps over which the L1 weight grows linearly.", 50, minimum=0)
+
+    @property
+    def bias_multiple(self) -> float:
+        """Learning rate of biases as a multiple of the weights'."""
+        return self.bias_rate * max(1.0, 300 / max(self.steps, 100))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +209,7 @@ class BaselineSettings:
     steps: ClassVar[int] = 0
     learning_rate: ClassVar[float] = 0.0
     peak_learning_rate: ClassVar[float] = 0.0
-    bias_rate: ClassVar[float] = 1.0
+    bias_multiple: ClassVar[float] = 1.0
     encoder_start: ClassVar[Literal["unit"]] = "unit"
     warmup_steps: ClassVar[int] = 0
     decay_share: ClassVar[float] = 0.0

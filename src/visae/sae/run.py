@@ -59,7 +59,7 @@ class TrainingRun:
         narrow = in_bfloat16(settings.precision, device)
         self._precision = torch.autocast(device.type, torch.bfloat16, enabled=narrow)
         groups = [
-            {"params": [parameter], "multiple": settings.bias_rate if name.endswith("bias") else 1.0}
+            {"params": [parameter], "multiple": settings.bias_multiple if name.endswith("bias") else 1.0}
             for name, parameter in sae.named_parameters()
         ]
         self.optimizer = torch.optim.Adam(groups, lr=settings.peak_learning_rate, fused=True)

@@ -68,7 +68,7 @@ class SparseCodes:
         return SparseCodes(self.latents[kept] - first, self.values[kept], before[self.offsets], end - first)
 
     def parts(self, codes_at_once: int) -> Iterator[tuple[slice, SparseCodes]]:
-        """Ranges of tokens and their codes, views of these, about so many at once; all at once where there are fewer."""
+        """Ranges of tokens and their codes, views of these, about so many at once; all where there are fewer."""
         tokens = max(1, self.shape[0])
         size = max(1, tokens * codes_at_once // max(1, len(self.values)))
         for first in range(0, tokens, size):
