@@ -20,36 +20,25 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from features_data import write_activations, write_features
-from harness import FOLDER, Measurement, Target, interleaved, measurement, median_ratio, parser, publish, repetitions
+from harness import FOLDER, Measurement, Target, interleaved, measurement, median_ratio, parser, repetitions, run_parts
 from peer_processes import peer_python
 
 TWO_GIB = Target("value", "<", 2 * 2**30 / 1e6)
 WHOLE, COMMON, DUCKDB = "visae, every statistic", "visae, common columns", "DuckDB, common columns"
-PARTS = ("statistics", "large", "reading", "saev")
 
 
 def main() -> int:
     made = parser(__doc__ or "", "features.json")
     arguments = made.parse_args()
-    wanted = arguments.only or PARTS
-    if unknown := set(wanted) - set(PARTS):
-        made.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     arguments.scratch.mkdir(parents=True, exist_ok=True)
-    rows: list[Measurement] = []
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
-        for part, measure in _parts(arguments, Path(scratch)).items():
-            if part in wanted:
-                started = time.monotonic()
-                rows += measure()
-                print(f"{part}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    return publish(rows, arguments.output, arguments.check, partly=bool(arguments.only))
+        return run_parts(made, arguments, _parts(arguments, Path(scratch)))
 
 
 def _parts(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callable[[], list[Measurement]]]:

@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -153,6 +154,34 @@ def publish(rows: list[Measurement], output: Path | None, check: bool, partly: b
     for row in missed:
         print(f"target missed: {row.name}: {row.target}")
     return int(check and bool(missed))
+
+
+def run_parts(
+    made: argparse.ArgumentParser, arguments: argparse.Namespace, parts: dict[str, Callable[[], list[Measurement]]]
+) -> int:
+    """Measure the parts that are asked for, and publish each when it is done: a stopped benchmark loses little.
+
+    Parameters
+    ----------
+    parts
+        Name to what measures it. Without `--only` all are measured, and no older row stays in the file.
+
+    Returns
+    -------
+    int
+        The exit code; see `publish`.
+    """
+    wanted = arguments.only or list(parts)
+    if unknown := set(wanted) - set(parts):
+        made.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
+    missed, partly = 0, bool(arguments.only)
+    for part in wanted:
+        started = time.monotonic()
+        rows = parts[part]()
+        print(f"{part}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+        missed |= publish(rows, arguments.output, arguments.check, partly)
+        partly = True
+    return missed
 
 
 def _part(row: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ from statistics import median
 
 import numpy as np
 import torch
-from harness import Measurement, Target, interleaved, measurement, median_ratio, parser, publish, repetitions
+from harness import Measurement, Target, interleaved, measurement, median_ratio, parser, repetitions, run_parts
 from peak_memory import own_peak
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -43,7 +43,6 @@ N_CLASSES, N_IMAGES, PATCHES_OF_CLASS = 11, 101, 23
 VIT = ModelSettings(architecture="vit_small_patch14_dinov2.lvd142m", weights="random")
 SIX_MINUTES, HALF = Target("value", "<", 360), Target("ratio", "<", 0.5)
 FLAT = Target("ratio", "<", 1.25)
-PARTS = ("arms", "table", "memory")
 
 
 class Bench:
@@ -130,41 +129,51 @@ def peak(folder: Path, n_images: int, threads: int) -> float:
     return float(done.stdout)
 
 
+def measured_arms(folder: Path, n_images: int, times: int) -> list[Measurement]:
+    """All arms of one class, visae's way and the naive one."""
+    bench = Bench(folder, n_images)
+    ways = {
+        "visae": lambda: seconds(bench.table, 1, n_images),
+        "a full pass an arm": lambda: seconds(bench.naive, 1, n_images),
+    }
+    found, at = interleaved(ways, times), f"arms, 9 on {n_images} pictures"
+    return [
+        measurement(f"{at}: visae", median(found["visae"]), "s", median_ratio(found, *ways), HALF),
+        measurement(f"{at}: a full pass an arm", median(found["a full pass an arm"]), "s"),
+    ]
+
+
+def measured_table(folder: Path, n_images: int) -> list[Measurement]:
+    """All arms of all classes."""
+    name = f"table, {N_CLASSES} classes x 9 arms x {n_images} pictures"
+    return [measurement(name, seconds(Bench(folder, n_images).table, N_CLASSES, n_images), "s", None, SIX_MINUTES)]
+
+
+def measured_memory(folder: Path, few: int, threads: int) -> list[Measurement]:
+    """Peak memory on some pictures and on four times as many."""
+    for n_images in (few, 4 * few):
+        Bench(folder, n_images)
+    low, high = (peak(folder, n, threads) for n in (few, 4 * few))
+    return [
+        measurement(f"memory, {few} pictures", low, "MB"),
+        measurement(f"memory, {4 * few} pictures", high, "MB", high / low, FLAT),
+    ]
+
+
 def main() -> int:
     made = parser(__doc__ or "", "interventions.json")
     arguments = made.parse_args()
-    wanted = arguments.only or PARTS
-    if unknown := set(wanted) - set(PARTS):
-        made.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    torch.set_num_threads(arguments.threads)
+    quick, threads = arguments.quick, arguments.threads
+    torch.set_num_threads(threads)
     arguments.scratch.mkdir(parents=True, exist_ok=True)
-    rows: list[Measurement] = []
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
         folder = Path(scratch)
-        if "arms" in wanted:
-            n_images, bench = (8 if arguments.quick else 32), Bench(folder, 32)
-            ways = {
-                "visae": lambda: seconds(bench.table, 1, n_images),
-                "a full pass an arm": lambda: seconds(bench.naive, 1, n_images),
-            }
-            found, at = interleaved(ways, repetitions(arguments)), f"arms, 9 on {n_images} pictures"
-            ratio = median_ratio(found, *ways)
-            rows.append(measurement(f"{at}: visae", median(found["visae"]), "s", ratio, HALF))
-            rows.append(measurement(f"{at}: a full pass an arm", median(found["a full pass an arm"]), "s"))
-        if "table" in wanted:
-            n_images = 16 if arguments.quick else N_IMAGES
-            name = f"table, {N_CLASSES} classes x 9 arms x {n_images} pictures"
-            rows.append(
-                measurement(name, seconds(Bench(folder, n_images).table, N_CLASSES, n_images), "s", None, SIX_MINUTES)
-            )
-        if "memory" in wanted:
-            few = 32 if arguments.quick else 101
-            for n_images in (few, 4 * few):
-                Bench(folder, n_images)
-            low, high = (peak(folder, n, arguments.threads) for n in (few, 4 * few))
-            rows.append(measurement(f"memory, {few} pictures", low, "MB"))
-            rows.append(measurement(f"memory, {4 * few} pictures", high, "MB", high / low, FLAT))
-    return publish(rows, arguments.output, arguments.check, partly=bool(arguments.only))
+        parts = {
+            "arms": lambda: measured_arms(folder, 8 if quick else 32, repetitions(arguments)),
+            "table": lambda: measured_table(folder, 16 if quick else N_IMAGES),
+            "memory": lambda: measured_memory(folder, 32 if quick else N_IMAGES, threads),
+        }
+        return run_parts(made, arguments, parts)
 
 
 if __name__ == "__main__":

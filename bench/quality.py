@@ -22,14 +22,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import quality_dead as dead
 import quality_planted as planted
-from harness import Measurement, parser, publish
+from harness import Measurement, parser, run_parts
 from quality_data import Activations, activations
 from quality_judged import rows_of
 from quality_runs import SEEDS, KeptRuns, Worker, compare
@@ -57,17 +56,7 @@ def main() -> int:
     scratch = arguments.scratch / "quality"
     scratch.mkdir(parents=True, exist_ok=True)
     kept = KeptRuns(scratch / ("quick-runs.jsonl" if arguments.quick else "runs.jsonl"))
-    parts = _parts(arguments, scratch, kept)
-    wanted = arguments.only or list(parts)
-    if unknown := set(wanted) - set(parts):
-        made.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
-    missed = 0
-    for part in wanted:
-        started = time.monotonic()
-        rows = parts[part]()
-        print(f"{part}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-        missed |= publish(rows, arguments.output, arguments.check, partly=True)
-    return missed
+    return run_parts(made, arguments, _parts(arguments, scratch, kept))
 
 
 def _parts(arguments: argparse.Namespace, scratch: Path, kept: KeptRuns) -> dict[str, Callable[[], list[Measurement]]]:

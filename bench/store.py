@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,30 +27,19 @@ import store_formats as formats
 import store_reading as reading
 import store_training as training
 import torch
-from harness import Measurement, parser, publish, repetitions
+from harness import Measurement, parser, repetitions, run_parts
 
 from visae.vision.model import load_model
-
-PARTS = ("reading", "formats", "throughput", "memory", "precision", "training")
 
 
 def main() -> int:
     made = parser(__doc__ or "", "store.json")
     made.add_argument("--rows", type=int, help="rows to read shuffled (default: 1.3 million; with --quick 200,000)")
     arguments = made.parse_args()
-    wanted = arguments.only or PARTS
-    if unknown := set(wanted) - set(PARTS):
-        made.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     torch.set_num_threads(arguments.threads)
     arguments.scratch.mkdir(parents=True, exist_ok=True)
-    rows: list[Measurement] = []
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
-        for part, measure in _parts(arguments, Path(scratch)).items():
-            if part in wanted:
-                started = time.monotonic()
-                rows += measure()
-                print(f"{part}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    return publish(rows, arguments.output, arguments.check, partly=bool(arguments.only))
+        return run_parts(made, arguments, _parts(arguments, Path(scratch)))
 
 
 def _parts(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callable[[], list[Measurement]]]:

@@ -22,13 +22,12 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from harness import Measurement, parser, publish, repetitions
+from harness import Measurement, parser, repetitions, run_parts
 from planted import write_planted
 from trainer_contenders import BATCH, CONTENDERS, D_MODEL, QUICK, TUNED, Contender, Timing, compare, worker_settings
 from trainer_judged import rows_of
@@ -46,21 +45,9 @@ def main() -> int:
     made = parser(__doc__ or "", "trainer.json")
     arguments = made.parse_args()
     arguments.scratch.mkdir(parents=True, exist_ok=True)
-    rows: list[Measurement] = []
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
-        parts = _parts(arguments, Path(scratch))
-        wanted = arguments.only or list(parts)
-        if unknown := set(wanted) - set(parts):
-            made.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
         write_planted(Path(scratch) / "planted.bin", 24 * BATCH, D_MODEL)
-        for part, measure in parts.items():
-            if part in wanted:
-                started = time.monotonic()
-                found = measure()
-                publish(found, arguments.output, check=False, partly=True)  # what is measured is not lost
-                rows += found
-                print(f"{part}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    return publish(rows, arguments.output, arguments.check, partly=bool(arguments.only))
+        return run_parts(made, arguments, _parts(arguments, Path(scratch)))
 
 
 def _parts(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callable[[], list[Measurement]]]:
