@@ -106,9 +106,15 @@ class Worker:
         paths = {"data", "held_out", "threads"}
         shared = {name: value for name, value in self.settings.items() if name not in paths}
         self._made_by = {"contender": contender.name, "data": data, "code": _code(contender), **shared}
-        if contender.peer == "visae":
-            self._made_by["defaults"] = repr(sae_settings(self.settings))
         self._peer: Peer | None = None
+
+    def made_by(self, **options: Any) -> dict[str, Any]:
+        """Return all that decides what comes of a run."""
+        if self.contender.peer != "visae":
+            return {**self._made_by, **options}
+        made = sae_settings({**self.settings, **options})
+        defaults = f"{made}, rates {made.peak_learning_rate:g} and {made.bias_multiple:g} x"
+        return {**self._made_by, "defaults": defaults, **options}
 
     def run(self, **options: Any) -> dict[str, Any]:
         """Train and measure one SAE, or return what was measured earlier.
@@ -118,7 +124,7 @@ class Worker:
         RuntimeError
             If the contender cannot; says why.
         """
-        made_by = {**self._made_by, **options}
+        made_by = self.made_by(**options)
         found = self.kept.get(made_by)
         if found is None:
             if self.only_kept:

@@ -166,9 +166,7 @@ def kept_worker(data: dict[str, str], tmp_path: Path, name: str, runs: list[tupl
     worker = Worker(Contender(name, "visae"), settings(data), "data", kept, tmp_path / "log", only_kept=True)
     for seed, rate, nmse in runs:
         options = {} if rate is None else {"learning_rate": rate}
-        kept.keep(
-            {**worker._made_by, "steps": 100, "seed": seed, **options}, {"nmse": nmse, "l0": 32.0, "silent_share": 0.0}
-        )
+        kept.keep(worker.made_by(steps=100, seed=seed, **options), {"nmse": nmse, "l0": 32.0, "silent_share": 0.0})
     return worker
 
 
@@ -211,7 +209,7 @@ def test_what_is_not_kept_is_not_run_where_only_kept_runs_are_wanted(data: dict[
 
 def test_who_cannot_run_is_a_row_with_the_reason(data: dict[str, str], tmp_path: Path) -> None:
     worker = kept_worker(data, tmp_path, "old", [])
-    worker.kept.keep({**worker._made_by, "steps": 100, "seed": 1}, {"cannot": "has TopK only"})
+    worker.kept.keep(worker.made_by(steps=100, seed=1), {"cannot": "has TopK only"})
     study = compare([worker], {"old": {100: []}}, (1,), at_once=1)
     (row,) = rows_of("relu", study)
     assert (row.name, row.unit) == ("relu, 100 steps: old", "not run: has TopK only")
@@ -224,7 +222,7 @@ def test_a_rate_at_which_a_penalty_cannot_be_steered_is_left_out(data: dict[str,
     def keep(seed: int, rate: float | None, codes: dict[float, float], nmse: float) -> None:
         for wanted, l0 in codes.items():
             given = {"steps": 100, "seed": seed, "l0": wanted, **({} if rate is None else {"learning_rate": rate})}
-            worker.kept.keep({**worker._made_by, **given}, {"nmse": nmse, "l0": l0, "silent_share": 0.0})
+            worker.kept.keep(worker.made_by(**given), {"nmse": nmse, "l0": l0, "silent_share": 0.0})
 
     stuck = dict.fromkeys((32.0, 0.85 * 32, 1.2 * 32), 12.0)
     keep(TUNING_SEED, 3e-2, stuck, 0.1)

@@ -157,7 +157,7 @@ class ReluSettings(SaeSettings):
     bias_rate: float = setting(
         "Learning rate of biases as a multiple of the weights'. What latents add up to is about sqrt(d_model) times as "
         "large as a weight, and biases alone keep a latent silent, so they have a long way to go. In a training of "
-        "fewer than 300 steps it is 300 / steps times as large, at most three times, so that they get as far.",
+        "fewer than 300 steps, which count as at least 100, it is (300 / steps)^1.5 times as large.",
         10.0,
         above=0,
     )
@@ -167,7 +167,7 @@ class ReluSettings(SaeSettings):
     @property
     def bias_multiple(self) -> float:
         """Learning rate of biases as a multiple of the weights'."""
-        return self.bias_rate * max(1.0, 300 / max(self.steps, 100))
+        return self.bias_rate * max(1.0, 300 / max(self.steps, 100)) ** 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
