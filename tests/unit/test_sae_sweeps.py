@@ -35,12 +35,7 @@ SHARED = {"expansion": 3, "steps": 24, "batch_size": 64, "checkpoint_every": 7, 
 TOPK = TopKSettings(variant="topk", k=3, auxk=4, dead_after_tokens=256, **SHARED)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -29,13 +29,7 @@ TOPK = TopKSettings(variant="topk", k=ACTIVE, dead_after_tokens=5000, auxk=16, *
 RELU = ReluSettings(variant="relu", l1=0.06, **{**SHARED, "learning_rate": 2e-2})
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Products this small only lose by a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -22,12 +22,7 @@ SPLITS = {"train": 100, "val": 20}
 SETTINGS = TopKSettings(variant="topk", k=4, expansion=4, steps=300, batch_size=256, learning_rate=5e-3, target_layer=3)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
