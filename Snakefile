@@ -14,7 +14,11 @@ include: "rules/saes.smk"
 include: "rules/features.smk"
 include: "rules/heads.smk"
 include: "rules/interventions.smk"
-include: "rules/figures.smk"
+include: "rules/saes_figures.smk"
+include: "rules/features_figures.smk"
+include: "rules/heads_figures.smk"
+include: "rules/interventions_figures.smk"
+include: "rules/report.smk"
 
 
 # A named target for each stage: `snakemake saes` stops where you like.
