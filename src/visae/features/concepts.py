@@ -98,8 +98,10 @@ class Measured:
         (n_choices,) at the threshold.
     null
         (n_permutations, 3, n_choices) the same scores after the labels were permuted over pictures.
+    largest
+        (3, n_classes) the largest score of any latent, of any threshold for F1, chosen or not.
     null_largest
-        (n_permutations, 3, n_classes) the largest score of any latent, of any threshold for F1, after the same.
+        (n_permutations, 3, n_classes) the same after the labels were permuted.
     matched_f1
         (n_choices,) mean F1 of other latents that are about as often active.
     """
@@ -109,6 +111,7 @@ class Measured:
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
     null: NDArray[np.float64]
+    largest: NDArray[np.float64]
     null_largest: NDArray[np.float64]
     matched_f1: NDArray[np.float64]
 
@@ -155,6 +158,7 @@ def measure(blocks: Blocks, chosen: Chosen, labels: Labels, n_permutations: int,
         precision=np.full(n_choices, np.nan),
         recall=np.full(n_choices, np.nan),
         null=np.full((n_permutations, 3, n_choices), np.nan),
+        largest=np.full((3, labels.n_classes), -np.inf),
         null_largest=np.full((n_permutations, 3, labels.n_classes), -np.inf),
         matched_f1=np.zeros(n_choices),
     )
@@ -170,6 +174,7 @@ def measure(blocks: Blocks, chosen: Chosen, labels: Labels, n_permutations: int,
         above = entries.above(own)
         scores = concept_scores(entries, labels.of(entries), positives, above)
         found.scores[:, here] = _scores_at(scores, *at)
+        np.maximum(found.largest, _largest(scores), out=found.largest)
         hits, predicted = scores.hits[at], scores.predicted[at[0], at[2]]
         with np.errstate(invalid="ignore", divide="ignore"):
             # Of a latent that is silent on the whole split, recall is 0 and precision does not exist.
@@ -184,8 +189,7 @@ def measure(blocks: Blocks, chosen: Chosen, labels: Labels, n_permutations: int,
         for number, order in enumerate(orders):
             permuted = concept_scores(entries, labels.of(entries, order), positives, above)
             found.null[number][:, here] = _scores_at(permuted, *at)
-            largest = [permuted.f1.max(axis=(0, 2)), permuted.average_precision.max(axis=0), permuted.auc.max(axis=0)]
-            np.maximum(found.null_largest[number], largest, out=found.null_largest[number])
+            np.maximum(found.null_largest[number], _largest(permuted), out=found.null_largest[number])
     return found
 
 
@@ -228,6 +232,11 @@ def _scores_at(
             scores.auc[latents, classes],
         ]
     )
+
+
+def _largest(scores: Scores) -> NDArray[np.float64]:
+    """Largest score of any latent, (3, n_classes)."""
+    return np.stack([scores.f1.max(axis=(0, 2)), scores.average_precision.max(axis=0), scores.auc.max(axis=0)])
 
 
 def _intervals(

@@ -32,6 +32,7 @@ def write_image_scores(
     fit_split: str = "train",
     measure_split: str = "val",
     seed: int = 0,
+    ties: np.random.Generator | None = None,
 ) -> None:
     """Write image_scores.parquet: the latents that tell each class's pictures best from all others.
 
@@ -53,6 +54,8 @@ def write_image_scores(
         Split to choose on, and to measure on.
     seed
         Seed of the resampling and of the permutations.
+    ties
+        For checks of calibration alone: see `visae.features.resampling.tail_share`.
 
     Raises
     ------
@@ -72,7 +75,7 @@ def write_image_scores(
             for latents, codes in codes_by_latents(codes_manifest, BLOCK_CODES):
                 yield latents, pooled(codes, pooling)
 
-        table = score_table(blocks, classes, labels, "auc", settings.permutations, seed)
+        table = score_table(blocks, classes, labels, "auc", settings.permutations, seed, ties)
         tables.append(table.with_columns(pl.lit(pooling).alias("pooling")))
     renamed = pl.concat(tables).rename({"n_patches": "n_images", "n_patches_fit": "n_images_fit"})
     with atomic_path(output) as temporary:

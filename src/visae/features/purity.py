@@ -14,7 +14,7 @@ from visae.data.index import read_classes
 from visae.features.blocks import codes_by_latents, read_matching_manifest
 from visae.features.concepts import BLOCK_CODES, Labels
 from visae.features.image_scores import image_classes
-from visae.features.resampling import benjamini_hochberg, permutations, wilson_interval
+from visae.features.resampling import benjamini_hochberg, permutations, tail_share, wilson_interval
 from visae.features.scores import patch_classes, pictures_of
 from visae.files import atomic_path
 
@@ -46,6 +46,7 @@ def write_purity(
     fit_split: str = "train",
     measure_split: str = "val",
     seed: int = 0,
+    ties: np.random.Generator | None = None,
 ) -> None:
     """Write purity.parquet: the label of each latent's strongest pictures, and whether others confirm it.
 
@@ -70,6 +71,8 @@ def write_purity(
         Split that decides the label, and split that is measured.
     seed
         Seed of the permutations.
+    ties
+        For checks of calibration alone: see `visae.features.resampling.tail_share`.
     """
     manifest = read_matching_manifest(codes_manifest, index_path)
     classes = dict(sorted(read_classes(index_path).items()))
@@ -83,7 +86,7 @@ def write_purity(
     )
     orders = permutations(len(measured.pictures), PERMUTATIONS_FACTOR * settings.permutations, seed)
     tables = [
-        _of_block(codes, latents, fit, measured, settings.purity_at, orders)
+        _of_block(codes, latents, fit, measured, settings.purity_at, orders, ties)
         for latents, codes in codes_by_latents(codes_manifest, BLOCK_CODES)
     ]
     names = pl.DataFrame(
@@ -134,7 +137,13 @@ def strongest(codes: pl.LazyFrame, latents: range, pictures: range, k: int) -> t
 
 
 def _of_block(
-    codes: pl.LazyFrame, latents: range, fit: Labels, measured: Labels, k: int, orders: NDArray[np.int32]
+    codes: pl.LazyFrame,
+    latents: range,
+    fit: Labels,
+    measured: Labels,
+    k: int,
+    orders: NDArray[np.int32],
+    ties: np.random.Generator | None = None,
 ) -> pl.DataFrame:
     """Rows of a range of latents, with class numbers in place of ids."""
     rows = np.arange(len(latents))
@@ -147,14 +156,15 @@ def _of_block(
     picture, token, active = strongest(codes, latents, measured.pictures, k)
     hits, n = _agreeing(_labels_at(measured, picture, token), label)
     purity = _share(hits, n)
-    p, null = _by_chance(purity, measured, picture, token, label, orders)
+    p, null = _by_chance(purity, measured, picture, token, label, orders, ties)
 
     shown = np.stack([(measured.classes == number).any(axis=1) for number in range(measured.n_classes)])
     n_pictures = np.where(label >= 0, shown.sum(axis=1)[label], 0)
     covered = _covered(codes, latents, measured.pictures, shown, label)
     coverage = _share(covered, n_pictures)
     # With labels moved at random between pictures, how many the latent meets has a distribution in closed form.
-    coverage_p = hypergeom.sf(covered - 1, shown.shape[1], n_pictures, active)
+    met = hypergeom(shown.shape[1], n_pictures, active)
+    coverage_p = tail_share(met.sf(covered), met.pmf(covered), 1, ties)
     return pl.DataFrame(
         {
             "latent": np.array(latents),
@@ -195,16 +205,20 @@ def _by_chance(
     token: NDArray,
     label: NDArray,
     orders: NDArray[np.int32],
+    ties: np.random.Generator | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """p-value and mean of purity when labels are moved between pictures, (n_latents,) each; NaN where purity is."""
-    # The real labels count as one of the permutations.
-    reached, defined, total = np.ones(len(purity)), np.zeros(len(purity)), np.zeros(len(purity))
+    larger, equal, defined, total = np.zeros((4, len(purity)))
     for order in orders:
+        # Where none of the pictures has a label now, there is nothing to compare.
         moved = _share(*_agreeing(_labels_at(measured, picture, token, order), label))
-        reached += ~(moved < purity)  # also where no picture kept a label
+        larger += moved > purity
+        equal += moved == purity
         defined += ~np.isnan(moved)
         total += np.nan_to_num(moved)
-    return np.where(np.isnan(purity), np.nan, reached / (1 + len(orders))), _share(total, defined)
+    # The real labels count as one of the permutations.
+    p = tail_share(larger, 1 + equal, 1 + defined, ties)
+    return np.where(np.isnan(purity), np.nan, p), _share(total, defined)
 
 
 def _covered(

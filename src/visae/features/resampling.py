@@ -53,14 +53,34 @@ def wilson_interval(hits: NDArray, trials: NDArray) -> tuple[NDArray[np.float64]
     return middle - half, middle + half
 
 
-def p_value(observed: NDArray | float, null: NDArray) -> NDArray[np.float64]:
+def p_value(observed: NDArray | float, null: NDArray, ties: np.random.Generator | None = None) -> NDArray[np.float64]:
     """Share of null values, along the first axis, that are as large as what was observed, the observed one included.
 
     Counting the observed one makes the test exact: on data without an effect, p is below 0.05 in at most 5 % of cases.
-    NaN where the observed value is.
+    NaN where the observed value is. `ties` is explained in `tail_share`.
     """
-    p = (1 + (null >= observed).sum(axis=0)) / (1 + len(null))
+    p = tail_share((null > observed).sum(axis=0), 1 + (null == observed).sum(axis=0), 1 + len(null), ties)
     return np.where(np.isnan(observed), np.nan, p)
+
+
+def tail_share(
+    larger: NDArray, equal: NDArray, total: NDArray | float, ties: np.random.Generator | None = None
+) -> NDArray[np.float64]:
+    """Return the p-value of an observed score from how many of `total` are larger than it and equal to it.
+
+    Parameters
+    ----------
+    larger, equal
+        Numbers or probabilities; the observed score is one of the equal ones.
+    total
+        What they are shares of.
+    ties
+        Left out, all equal ones count against what was observed, so that p-values of scores with few values are larger
+        than need be. With a generator each test counts a random part of them: then p is drawn evenly from 0 to 1 where
+        there is nothing to find, whatever the score, which is how bench/nulls.py tells a sound null from another.
+    """
+    part = 1.0 if ties is None else ties.random(np.shape(equal))
+    return np.asarray((larger + part * equal) / total, dtype=np.float64)
 
 
 def benjamini_hochberg(p: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from visae.config.settings import FeatureSettings
 from visae.data.index import read_classes
@@ -44,7 +45,7 @@ SCHEMA = {
 } | {
     f"{metric}{ending}": pl.Float64
     for metric in METRICS
-    for ending in ("_fit", "", "_low", "_high", "_null", "_null_best", "_p", "_p_best", "_q")
+    for ending in ("_fit", "", "_low", "_high", "_null", "_p", "_q", "_best", "_null_best", "_p_best")
 }
 
 
@@ -58,6 +59,7 @@ def write_scores(
     fit_split: str = "train",
     measure_split: str = "val",
     seed: int = 0,
+    ties: np.random.Generator | None = None,
 ) -> None:
     """Write scores.parquet: the latents that find each class best, with their scores on pictures not used to choose.
 
@@ -82,6 +84,8 @@ def write_scores(
         Split to choose on, and to measure on.
     seed
         Seed of the resampling and of the permutations.
+    ties
+        For checks of calibration alone: see `visae.features.resampling.tail_share`.
     """
     manifest = read_matching_manifest(codes_manifest, index_path)
     classes = {number: name for number, name in sorted(read_classes(index_path).items()) if number != 0}
@@ -93,7 +97,7 @@ def write_scores(
     def blocks() -> Iterator[tuple[range, pl.LazyFrame]]:
         return codes_by_latents(codes_manifest, BLOCK_CODES)
 
-    table = score_table(blocks, classes, labels, "f1", settings.permutations, seed)
+    table = score_table(blocks, classes, labels, "f1", settings.permutations, seed, ties)
     with atomic_path(output) as temporary:
         table.select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()).write_parquet(temporary)
 
@@ -132,6 +136,7 @@ def score_table(
     by: str,
     n_permutations: int,
     seed: int,
+    ties: np.random.Generator | None = None,
 ) -> pl.DataFrame:
     """Choose latents for each class on one split and measure them on another.
 
@@ -147,6 +152,8 @@ def score_table(
         Which of `METRICS` decides.
     n_permutations, seed
         Permutations behind each null; seed of those and of the intervals.
+    ties
+        For checks of calibration alone: see `visae.features.resampling.tail_share`.
 
     Returns
     -------
@@ -156,6 +163,8 @@ def score_table(
     fit, measured_on = labels
     chosen = choose(blocks, fit, by)
     measured = measure(blocks, chosen, measured_on, n_permutations, seed)
+    p = p_value(measured.scores, measured.null, ties)
+    p_best = p_value(measured.largest, measured.null_largest, ties)
     rows: list[dict[str, Any]] = []
     for number, (class_id, class_name) in enumerate(classes.items()):
         row = {
@@ -165,7 +174,9 @@ def score_table(
             "n_patches": int(measured_on.positives[number]),
         }
         of_class = [
-            row | _columns(choice, place, chosen, measured, measurable=bool(measured_on.positives[number]))
+            row
+            | _of_choice(choice, chosen)
+            | (_of_measured(number, place, measured, p, p_best) if measured_on.positives[number] else {})
             for place, choice in enumerate(chosen.choices)
             if choice.class_number == number
         ]
@@ -174,40 +185,43 @@ def score_table(
     return _with_discovery_rates(table).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
-def _columns(choice: Choice, place: int, chosen: Chosen, measured: Measured, *, measurable: bool) -> dict[str, Any]:
-    """Return the columns of one row that its choice decides; those on a split without patches are left out."""
-    found: dict[str, Any] = {
+def _of_choice(choice: Choice, chosen: Chosen) -> dict[str, Any]:
+    """Return the columns of one row that the fit split decides."""
+    return {
         "rank": choice.rank,
         "latent": choice.latent,
         "threshold": float(chosen.thresholds[choice.latent, choice.threshold_number]),
         **{f"{metric}_fit": value for metric, value in zip(METRICS, choice.fit, strict=True)},
     }
-    if not measurable:
-        return found
-    found |= {
+
+
+def _of_measured(
+    class_number: int, place: int, measured: Measured, p: NDArray[np.float64], p_best: NDArray[np.float64]
+) -> dict[str, Any]:
+    """Return the columns of one row that the measured split decides; `place` is that of the choice."""
+    found: dict[str, Any] = {
         "precision": float(measured.precision[place]),
         "recall": float(measured.recall[place]),
         "f1_random": float(measured.matched_f1[place]),
     }
     for number, metric in enumerate(METRICS):
-        score, own = measured.scores[number, place], measured.null[:, number, place]
-        best = measured.null_largest[:, number, choice.class_number]
         found |= {
-            metric: float(score),
+            metric: float(measured.scores[number, place]),
             f"{metric}_low": float(measured.intervals[number, place, 0]),
             f"{metric}_high": float(measured.intervals[number, place, 1]),
-            f"{metric}_null": float(own.mean()),
-            f"{metric}_null_best": float(np.quantile(best, NULL_QUANTILE)),
-            f"{metric}_p": float(p_value(score, own)),
-            f"{metric}_p_best": float(p_value(score, best)),
+            f"{metric}_null": float(measured.null[:, number, place].mean()),
+            f"{metric}_p": float(p[number, place]),
+            f"{metric}_best": float(measured.largest[number, class_number]),
+            f"{metric}_null_best": float(np.quantile(measured.null_largest[:, number, class_number], NULL_QUANTILE)),
+            f"{metric}_p_best": float(p_best[number, class_number]),
         }
     return found
 
 
 def _with_discovery_rates(table: pl.DataFrame) -> pl.DataFrame:
-    """Add the columns _q: p_best corrected for the number of classes, among the rows of one rank."""
+    """Add the columns _q: _p corrected for the number of classes, among the rows of one rank."""
     return table.with_columns(
-        pl.col(f"{metric}_p_best")
+        pl.col(f"{metric}_p")
         .map_batches(lambda p: pl.Series(benjamini_hochberg(p.fill_null(np.nan).to_numpy())), return_dtype=pl.Float64)
         .over("rank")
         .alias(f"{metric}_q")

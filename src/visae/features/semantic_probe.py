@@ -154,7 +154,13 @@ def probe_concept(
         write_json(output / "summary.json", {**settings, **summary})
 
 
-def probed(values: NDArray[np.floating], is_positive: NDArray[np.bool_], permutations: int, seed: int) -> Probed:
+def probed(
+    values: NDArray[np.floating],
+    is_positive: NDArray[np.bool_],
+    permutations: int,
+    seed: int,
+    ties: np.random.Generator | None = None,
+) -> Probed:
     """Choose latents on halves of the pictures, score them on the other halves, and permute labels.
 
     Parameters
@@ -163,6 +169,12 @@ def probed(values: NDArray[np.floating], is_positive: NDArray[np.bool_], permuta
         (n_pictures, width).
     is_positive
         (n_pictures,).
+    permutations
+        Permutations of the labels behind each p-value.
+    seed
+        Of the halves, the permutations and the interval.
+    ties
+        For checks of calibration alone: see `visae.features.resampling.tail_share`.
     """
     random = np.random.default_rng(seed)
     order = _in_halves(is_positive, random)
@@ -192,11 +204,11 @@ def probed(values: NDArray[np.floating], is_positive: NDArray[np.bool_], permuta
         low=low,
         high=high,
         null=float(held_out[1:].mean()),
-        p=float(p_value(held_out[0], held_out[1:])),
+        p=float(p_value(held_out[0], held_out[1:], ties)),
         best_latent=best_latent,
         best_auc=float(best[0]),
         null_best=float(np.quantile(best[1:], 0.95)),
-        p_best=float(p_value(best[0], best[1:])),
+        p_best=float(p_value(best[0], best[1:], ties)),
     )
 
 
