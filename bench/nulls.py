@@ -29,6 +29,7 @@ from scipy.stats import kstest
 from visae.config.settings import FeatureSettings
 from visae.data.index import read_index
 from visae.explore.files import FeatureFiles
+from visae.features import concepts, semantic_probe
 from visae.features.codes import read_codes_manifest, scan_codes
 from visae.features.concepts import METRICS
 from visae.features.image_scores import POOLINGS, write_image_scores
@@ -49,6 +50,8 @@ def main() -> int:
     made.add_argument("--check", action="store_true", help="exit with 1 where p-values are not even")
     arguments = made.parse_args()
     files = FeatureFiles.find(arguments.features)
+    # Intervals, which are not looked at here, would take most of the time.
+    concepts.RESAMPLES = semantic_probe.RESAMPLES = 2
     found = []
     for number in range(arguments.shuffles):
         found.append(p_values(files, number).with_columns(shuffle=pl.lit(number)))
