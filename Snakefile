@@ -63,6 +63,12 @@ KNOWN_CAUSES = [
 SCORED_BY_IMAGE = over_studies(
     f"{FEATURES}/image_scores.parquet", dataset="classification"
 )
+PROBED = [
+    CONCEPT.format(study=name, sae=sae, concept=concept) + "/probe.parquet"
+    for name, study in STUDIES.items()
+    for sae in study.saes
+    for concept in study.concepts
+]
 LABELLED = sorted({path.rsplit("/", 1)[0] for path in SCORED + SCORED_BY_IMAGE})
 FEATURE_TABLES = (
     over_studies(f"{FEATURES}/stats.parquet")
@@ -70,6 +76,7 @@ FEATURE_TABLES = (
     + SCORED
     + KNOWN_CAUSES
     + SCORED_BY_IMAGE
+    + PROBED
     + [f"{folder}/purity.parquet" for folder in LABELLED]
     + (
         over_studies(f"{FEATURES}/monosemanticity.parquet")

@@ -19,7 +19,8 @@ from visae.config.members import (
 from visae.config.parse import parse_config, to_plain
 from visae.config.settings import GIVEN, SlurmSettings
 from visae.config.stored import layers_of, members_of, used_datasets
-from visae.errors import ConfigError
+from visae.errors import ConfigError, DataError
+from visae.features.concept_files import concept_files
 from visae.launch.where import chosen_cluster
 from visae.provenance import code_fingerprint
 from visae.running import import_from_checkout
@@ -98,6 +99,7 @@ wildcard_constraints:
     sae=names([*EVERY_SAE, *SWEEPS]),
     study=names(STUDIES),
     layer=names(POINTS),
+    concept=names({name for study in STUDIES.values() for name in study.concepts}),
     shard=r"\d+",
 
 

@@ -226,3 +226,36 @@ rule monosemanticity:
         "Comparing the pictures that activate the latents of {wildcards.sae} in {wildcards.dataset}"
     script:
         "../scripts/monosemanticity.py"
+
+
+rule concept:
+    input:
+        sae=of_study(f"{SAE}/config.json"),
+        card=of_study(CARD),
+        pictures=pictures_of_concept,
+    output:
+        probe=f"{CONCEPT}/probe.parquet",
+        latents=f"{CONCEPT}/latents.parquet",
+        summary=f"{CONCEPT}/summary.json",
+    log:
+        f"logs/{CONCEPT}/probe.parquet.log",
+    benchmark:
+        f"benchmarks/{CONCEPT}/probe.parquet.tsv"
+    conda:
+        ENVIRONMENT
+    threads: SHARED_CORES
+    resources:
+        mem_mb=grown(8000),
+        runtime=grown(60),
+        gpu=GPUS,
+    params:
+        spec=lambda wildcards: spec(
+            STUDIES[wildcards.study].concepts[wildcards.concept],
+            "visae.features.semantic_probe",
+            layer=STUDIES[wildcards.study].point,
+            permutations=SETTINGS.features.permutations,
+        ),
+    message:
+        "Probing {wildcards.sae} for the concept {wildcards.concept}"
+    script:
+        "../scripts/concept.py"

@@ -11,6 +11,7 @@ RECEIPT = (
 )
 SAE = f"{RESULTS}/saes/{{trained_on}}/{{model}}/layer{{layer}}/{{sae}}"
 NAMES = f"{SAE}/names.csv"
+CONCEPT = f"{RESULTS}/concepts/{{study}}/{{sae}}/{{concept}}"
 FEATURES = (
     f"{RESULTS}/features/{{trained_on}}/{{model}}/layer{{layer}}/{{sae}}/{{dataset}}"
 )
@@ -254,6 +255,17 @@ def names_if_any(wildcards):
         study.train_on, study.stored_model, study.point, wildcards.sae
     )
     return of_study(NAMES)(wildcards) if known else []
+
+
+def pictures_of_concept(wildcards):
+    """Files of both folders of a concept."""
+    concept = STUDIES[wildcards.study].concepts[wildcards.concept]
+    try:
+        found = concept_files(Path(concept.positives), Path(concept.negatives))
+    except DataError as error:
+        place = f"studies: {wildcards.study}: concepts: {wildcards.concept}"
+        raise WorkflowError(f"{place}: {error}") from None
+    return [str(path) for files in found.values() for path in files]
 
 
 def training_metrics(wildcards):

@@ -111,7 +111,7 @@ def test_folders_are_probed_from_the_command_line(parts: Path, capsys: pytest.Ca
 
 
 def test_what_cannot_be_probed_is_a_clear_error(parts: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"--positives: .*nowhere: there is no such folder"):
+    with pytest.raises(DataError, match=r"positives: .*nowhere: there is no such folder"):
         probe(parts, "nowhere", "dark")
     (parts / "mixed").mkdir()
     shutil.copy(parts / "dark" / "0.png", parts / "mixed" / "renamed.png")
@@ -120,7 +120,10 @@ def test_what_cannot_be_probed_is_a_clear_error(parts: Path, tmp_path: Path) -> 
     few = parts / "few"
     few.mkdir()
     shutil.copy(parts / "bright" / "2.png", few)
-    (few / "bad.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"positives: .*few: 1 pictures, 4 are needed"):
+        probe(parts, "few", "dark")
+    for name in ("bad.png", "worse.png", "worst.png"):
+        (few / name).write_bytes(b"")
     with pytest.raises(DataError, match=r"(?s)1 readable pictures, 4 are needed.*skipped: .*bad.png"):
         probe(parts, "few", "dark")
     with pytest.raises(ModelError, match="--layer: 40"):

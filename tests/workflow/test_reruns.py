@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from conftest import SMALL, Workflow
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 
@@ -118,6 +120,28 @@ def test_names_of_latents_redraw_what_shows_them(workflow: Workflow) -> None:
     workflow.configure(changed(studies={"small": {"names": {"topk": "names.csv"}}}))
     shown = ["feature_map_figure", "exemplar_figure", "exemplar_range_figure", "class_latents_figure"]
     assert workflow.jobs("all") == {"names": 1, **dict.fromkeys(shown, 1), "strips_figure": 2, "report": 1}
+
+
+def test_a_concept_of_your_own_is_probed_and_nothing_else_runs(workflow: Workflow, tmp_path: Path) -> None:
+    folders = {key: tmp_path / key for key in ("positives", "negatives")}
+    concepts = {"concepts": {"bright": {key: str(folder) for key, folder in folders.items()}}}
+    workflow.configure(changed(studies={"small": concepts}))
+    done = workflow.run("all", "--dry-run")
+    assert f"studies: small: concepts: bright: positives: {folders['positives']}: there is no such folder" in (
+        done.stdout + done.stderr
+    )
+    for brightness, folder in zip((200, 20), folders.values(), strict=True):
+        folder.mkdir()
+        for number in range(4):
+            Image.new("RGB", (40, 30), (brightness, number, 0)).save(folder / f"{number}.png")
+    assert workflow.jobs("all") == {"concept": 2, "report": 1}
+    done = workflow.run("results/concepts/small/topk/bright/probe.parquet")
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = pl.read_parquet(workflow.folder / "results/concepts/small/topk/bright/probe.parquet")
+    assert table["dictionary"].to_list() == ["trained", "always-on", "untrained"]
+    assert workflow.jobs("all") == {"concept": 1, "report": 1}
+    Image.new("RGB", (40, 30), (0, 0, 90)).save(folders["negatives"] / "more.png")
+    assert workflow.jobs("all") == {"concept": 2, "report": 1}
 
 
 def test_how_a_model_is_fed_reruns_the_report_alone(workflow: Workflow) -> None:

@@ -120,6 +120,8 @@ def _impossible(settings: Settings, at: str, study: StudySettings) -> Iterator[s
     given = [name for name, dataset in known.items() if dataset.kind == "activations"]
     if study.model is None and len(given) < len(known):
         yield f"{at}: key 'model' is missing; only data sets of kind activations need no model"
+    if study.model is None and study.concepts:
+        yield f"{at}: concepts: their pictures go through the model; give the key 'model' or leave concepts out"
     tasks = [key for key in ("classification", "segmentation") if getattr(study, key) is not None]
     for key in tasks:
         if study.head_layer is None:

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 
 # Data sets, heads, interventions, SAEs and sweeps have modules of their own, whose sections are imported from here
 # like all others.
+from visae.config.concepts import ConceptSettings
 from visae.config.datasets import (  # noqa: F401
     ActivationsSettings,
     AnyDataset,
@@ -211,6 +212,11 @@ class StudySettings:
     names: dict[str, str] = setting(
         "CSV files of names that you gave to latents, by SAE or sweep: columns latent, name and, if you like, note. "
         "Names are carried into tables, figures and galleries.",
+        {},
+    )
+    concepts: dict[str, ConceptSettings] = setting(
+        "Concepts of your own by name, each two folders of pictures; every SAE of the study is probed for them, with "
+        "`features: permutations` behind each p-value.",
         {},
     )
     classification: str | None = setting(

@@ -10,15 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from visae.data.images import SUFFIXES, pixels
+from visae.data.images import pixels
 from visae.errors import DataError
+from visae.features.concept_files import FEWEST, concept_files, too_few
 from visae.files import file_sha256
 from visae.sae.autoencoder import SparseAutoencoder
 from visae.vision.hook_points import HookPoint
 from visae.vision.model import VisionModel
-
-FEWEST = 4
-"""Pictures that each folder needs: two for either half."""
 
 _BATCH_PICTURES = 8
 
@@ -58,11 +56,9 @@ def read_concept(positives: Path, negatives: Path, model: VisionModel) -> Concep
     read: list[torch.Tensor] = []
     skipped: list[tuple[Path, str]] = []
     counts = []
-    for option, folder in (("--positives", positives), ("--negatives", negatives)):
-        if not folder.is_dir():
-            raise DataError(f"{option}: {folder}: there is no such folder")
-        before = len(paths)
-        for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()):
+    for key, files in concept_files(positives, negatives).items():
+        before, folder = len(paths), files[0].parent
+        for path in files:
             same = seen.get(digest := file_sha256(path))
             if same is not None and same.parent != path.parent:
                 raise DataError(f"{path} is the same picture as {same}; a picture cannot show the concept and not")
@@ -79,7 +75,7 @@ def read_concept(positives: Path, negatives: Path, model: VisionModel) -> Concep
         counts.append(len(paths) - before)
         if counts[-1] < FEWEST:
             raise DataError(
-                f"{option}: {folder}: {counts[-1]} readable pictures, {FEWEST} are needed and 20 are better"
+                f"{key}: {folder}: {too_few(counts[-1], 'readable pictures')}"
                 + "".join(f"\n  skipped: {reason}" for path, reason in skipped if path.parent == folder)
             )
     return ConceptPictures(paths, np.repeat([True, False], counts), read, skipped)
