@@ -235,15 +235,14 @@ def test_scores_are_drawn_against_their_nulls(folder: Path) -> None:
     check_files(folder / "nulls", table)
     assert sorted(table["score"]) == [0.4, 0.7, 0.8]
     axes = score_nulls.draw(table.with_columns(null_value=pl.Series([0.9, 0.1, 0.1])), SETTINGS).axes[0]
-    assert axes.get_title(loc="left") == "2 of 3 above their own null"
-    steps = axes.patches[0].get_data()
-    np.testing.assert_allclose(steps.edges, [0, 0.4, 0.7, 0.8, 1])
-    np.testing.assert_allclose(steps.values, [1, 2 / 3, 1 / 3, 0], atol=1e-12)
+    assert axes.get_title(loc="left") == "2 of 3 beat the strictest null"
+    dots = np.asarray(axes.collections[0].get_offsets())
+    np.testing.assert_allclose(dots, [[0.9, 0.4], [0.1, 0.8], [0.1, 0.7]])
     # Other metrics and nulls are drawn where scores have them.
     more = scores.with_columns(auc=pl.col("f1"), auc_null_best=0.6, f1_null_best=pl.col("f1") + 0.1)
     figure = score_nulls.draw(score_nulls.data(more), SETTINGS)
-    assert [len(axes.patches) for axes in figure.axes] == [3, 2]
-    assert [axes.get_title(loc="left") for axes in figure.axes] == [f"{n} of 3 above their own null" for n in (0, 2)]
+    assert [len(axes.collections) for axes in figure.axes] == [2, 1]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [f"{n} of 3 beat the strictest null" for n in (0, 2)]
     assert score_nulls.data(scores.drop("f1_random")).is_empty()
 
 
@@ -251,18 +250,20 @@ def test_scores_are_drawn_against_their_nulls(folder: Path) -> None:
 def test_a_null_has_the_colour_that_the_legend_gives_it_in_every_panel(folder: Path, first: str) -> None:
     other = {"f1": "auc", "auc": "f1"}[first]
     scores = pl.read_parquet(folder / "scores.parquet").rename({"f1_random": f"{first}_random"})
-    more = {f"{metric}{ending}": pl.lit(0.5) for metric in (first, other) for ending in ("", "_null_best")}
+    more = {f"{metric}{ending}": pl.lit(0.5) for metric in (first, other) for ending in ("", "_null", "_null_best")}
     figure = score_nulls.draw(score_nulls.data(scores.with_columns(**more)), SETTINGS)
     legend = figure.legends[0]
     named = [
-        (text.get_text(), to_rgba(handle.get_color()))
+        (text.get_text(), to_rgba(handle.get_facecolor()[0]))
         for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)
     ]
-    assert [text for text, _ in named] == [score_nulls.CHOSEN, *score_nulls.NULLS.values()]
+    assert [text for text, _ in named] == list(score_nulls.NULLS.values())
     assert len({colour for _, colour in named}) == 3
-    drawn = [{(patch.get_label(), patch.get_edgecolor()) for patch in axes.patches} for axes in figure.axes]
+    drawn = [
+        {(kind.get_label(), to_rgba(kind.get_facecolor()[0])) for kind in axes.collections} for axes in figure.axes
+    ]
     assert sorted(map(len, drawn)) == [2, 3]
-    assert all(lines <= set(named) for lines in drawn)
+    assert all(dots <= set(named) for dots in drawn)
 
 
 def test_training_curves_are_the_table(folder: Path) -> None:

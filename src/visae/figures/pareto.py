@@ -69,7 +69,7 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
         figure = Figure(figsize=(width, COLUMN_WIDTH), layout="constrained")
         panels = np.atleast_1d(figure.subplots(1, len(shown)))
         front = table.filter("on_front")
-        panels[0].plot(front["l0"], front["normalized_mse"], color="#A0A0A0", zorder=1, label="front")
+        panels[0].plot(front["l0"], front["normalized_mse"], color="#A0A0A0", zorder=1, label="Pareto front")
         for axes, name in zip(panels, shown, strict=True):
             dots = _draw_members(axes, table, name, settings)
             axes.set_xlabel("Active latents a patch (L0)")

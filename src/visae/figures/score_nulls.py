@@ -1,4 +1,4 @@
-"""Scores of chosen latents against their nulls: how many reach what, and how many do so by chance."""
+"""Scores of chosen latents against their nulls: each latent beside what chance reaches for its class."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from visae.figures.style import COLUMN_WIDTH, PAGE_WIDTH, colours, save_figure, 
 METRICS = {"f1": "F1", "average_precision": "average precision", "auc": "ROC AUC"}
 """Columns of scores.parquet to draw, where there are such, with the names of their axes."""
 
-NULLS = {"_random": "latents about as often active", "_null_best": "best of all latents, shuffled labels (95 %)"}
+NULLS = {
+    "_null": "the same latent, labels shuffled (mean)",
+    "_random": "latents about as often active (mean)",
+    "_null_best": "strictest: the best of all latents, labels shuffled (95 %)",
+}
 """What a metric's nulls end in, the strictest last, and what they stand for."""
 
-CHOSEN = "chosen latents"
+_MARKERS = dict(zip(NULLS.values(), "osD", strict=True))
 
 
 def data(scores: pl.DataFrame) -> pl.DataFrame:
@@ -44,33 +48,28 @@ def data(scores: pl.DataFrame) -> pl.DataFrame:
 
 
 def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
-    """Draw the table of `data`: for each metric the share of scores, and of nulls, that are at least so high."""
+    """Draw the table of `data`: for each metric a dot a score and null; what lies above the diagonal beats the null."""
     metrics = table["metric"].unique(maintain_order=True).to_list() or list(METRICS)[:1]
     # Not all metrics have all nulls: a kind keeps its colour whatever else its panel shows.
-    colour = dict(zip((CHOSEN, *NULLS.values()), colours(settings), strict=False))
+    colour = dict(zip(NULLS.values(), colours(settings), strict=False))
     with style(settings):
         width = min(PAGE_WIDTH, COLUMN_WIDTH * len(metrics))
-        figure = Figure(figsize=(width, COLUMN_WIDTH * 0.9), layout="constrained")
+        figure = Figure(figsize=(width, width / len(metrics) + 0.9), layout="constrained")
         panels = np.atleast_1d(figure.subplots(1, len(metrics), sharey=True))
         for axes, metric in zip(panels, metrics, strict=True):
-            rows = table.filter(pl.col("metric") == metric)
-            nulls = rows.partition_by("null", maintain_order=True)
-            kinds = [(CHOSEN, nulls[0]["score"])] if nulls else []
-            kinds += [(null["null"][0], null["null_value"]) for null in nulls]
-            for kind, values in kinds:
-                share = 1 - np.arange(len(values) + 1) / len(values)
-                edges = np.concatenate([[0], np.sort(values.to_numpy()), [1]])
-                line = "-" if kind == CHOSEN else "--"
-                axes.stairs(share, edges, baseline=None, color=colour[kind], linestyle=line, label=kind)
+            axes.plot([0, 1], [0, 1], color="#A0A0A0", linewidth=0.8, zorder=0)
+            nulls = table.filter(pl.col("metric") == metric).partition_by("null", maintain_order=True)
+            for null in nulls:
+                kind = null["null"][0]
+                dots = {"color": colour[kind], "marker": _MARKERS[kind], "s": 9, "linewidths": 0, "clip_on": False}
+                axes.scatter(null["null_value"], null["score"], label=kind, **dots)
             if nulls:
                 above = (nulls[-1]["score"] > nulls[-1]["null_value"]).sum()
-                axes.set_title(f"{above} of {nulls[-1].height} above their own null", loc="left")
-            axes.set_xlim(0, 1)
-            axes.set_ylim(0, 1.02)
-            axes.set_xlabel(f"{METRICS[metric]} on held-out patches")
-        panels[0].set_ylabel("share that is at least so high")
-        lines = {line.get_label(): line for axes in panels for line in axes.patches}
-        figure.legend(handles=[lines[kind] for kind in colour if kind in lines], loc="outside upper left")
+                axes.set_title(f"{above} of {nulls[-1].height} beat the strictest null", loc="left")
+            axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel=f"{METRICS[metric]} by chance")
+        panels[0].set_ylabel("score on held-out patches")
+        shown = {dots.get_label(): dots for axes in panels for dots in axes.collections}
+        figure.legend(handles=[shown[kind] for kind in colour if kind in shown], loc="outside upper left")
     return figure
 
 
