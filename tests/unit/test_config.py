@@ -77,6 +77,7 @@ def test_defaults_are_filled_in() -> None:
         ),
         ("figures", {"log10_mean": [2, 1]}, r"figures: log10_mean: \[2.0, 1.0\]: write the lowest and the highest"),
         ("studies/demo/names", {"gone": "a.csv"}, r"studies: demo: names: 'gone' is not in this study's saes"),
+        ("studies/demo/concepts", {"flags": {"positives": "yes"}}, r"concepts: flags: key 'negatives' is missing"),
         ("seed", -1, r"seed: -1 is less than the minimum of 0"),
     ],
 )
@@ -101,6 +102,14 @@ def test_one_saes_latents_have_one_file_of_names() -> None:
         parse_config(values)
     values["studies"]["again"]["layer"] = 5  # another layer's SAE of that name is another SAE
     assert parse_config(values).studies["again"].names == {"topk": "b.csv"}
+
+
+def test_concepts_need_a_model() -> None:
+    values = changed("studies/demo/concepts", {"flags": {"positives": "yes", "negatives": "no"}})
+    assert parse_config(values).studies["demo"].concepts["flags"].negatives == "no"
+    values["studies"]["demo"]["model"] = None
+    with pytest.raises(ConfigError, match=r"studies: demo: concepts: their pictures go through the model"):
+        parse_config(values)
 
 
 def test_a_union_serves_training_only() -> None:

@@ -113,7 +113,7 @@ def test_folders_are_probed_from_the_command_line(parts: Path, capsys: pytest.Ca
 def test_what_cannot_be_probed_is_a_clear_error(parts: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"positives: .*nowhere: there is no such folder"):
         probe(parts, "nowhere", "dark")
-    (parts / "mixed").mkdir()
+    shutil.copytree(parts / "bright", parts / "mixed")
     shutil.copy(parts / "dark" / "0.png", parts / "mixed" / "renamed.png")
     with pytest.raises(DataError, match=r"renamed\.png is the same picture as .*0\.png"):
         probe(parts, "dark", "mixed")
