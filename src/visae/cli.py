@@ -180,12 +180,17 @@ def _run(name: str, place: tuple[str, str], arguments: list[str]) -> None:
 
 def _parser_of(name: str, function: Callable) -> tuple[argparse.ArgumentParser, dict[str, Any]]:
     """Build a parser from a function's signature and NumPy docstring."""
+    from numpy.random import Generator
+
     text = inspect.getdoc(function) or ""
     described = _described_parameters(text)
     parser = argparse.ArgumentParser(prog=f"python -m visae {name}", description=text.split("\n\n")[0])
-    hints = {key: kind for key, kind in get_type_hints(function).items() if key != "return"}
-    for key, parameter in inspect.signature(function).parameters.items():
-        kind = _required_kind(hints[key])
+    # A generator cannot be written on a command line: such a parameter is for Python alone.
+    hints = {key: _required_kind(kind) for key, kind in get_type_hints(function).items() if key != "return"}
+    hints = {key: kind for key, kind in hints.items() if kind is not Generator}
+    parameters = inspect.signature(function).parameters
+    for key, kind in hints.items():
+        parameter = parameters[key]
         options: dict[str, Any] = {"help": described.get(key, ""), "required": parameter.default is parameter.empty}
         if not options["required"]:
             options["default"] = parameter.default
@@ -204,7 +209,7 @@ def _parser_of(name: str, function: Callable) -> tuple[argparse.ArgumentParser, 
         else:
             options["type"] = kind
         parser.add_argument(f"--{key.strip('_').replace('_', '-')}", dest=key, **options)
-    return parser, {key: _required_kind(kind) for key, kind in hints.items()}
+    return parser, hints
 
 
 class _Numbers(argparse.Action):

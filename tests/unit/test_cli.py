@@ -26,6 +26,14 @@ def test_each_stage_explains_its_arguments(stage: str, capsys: pytest.CaptureFix
     assert stage in cli._SUMMARIES
 
 
+def test_what_cannot_be_written_on_a_command_line_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["scores", "--help"])
+    said = capsys.readouterr().out
+    assert "--seed" in said
+    assert "--ties" not in said
+
+
 def test_a_stage_runs_from_its_arguments(tmp_path: Path) -> None:
     index = tmp_path / "index.parquet"
     settings = ["kind=scenes", "train=8", "val=8", "test=8", "image_size=64"]
