@@ -1,4 +1,4 @@
-"""Items of several edits share batches; every family's own passes are tested in test_families.py."""
+"""Items of several edits share batches; every family's own passes are tested in test_family_edits.py."""
 
 import pytest
 import torch
