@@ -62,9 +62,11 @@ def test_bins_stand_where_their_confidence_is() -> None:
     )
     table = calibration.data(reliability)
     assert table["share"].to_list() == [0.25, 0.75]
-    metrics = {"calibration_error": 0.2, "calibration_error_low": 0.1, "calibration_error_high": 0.3}
-    figure = calibration.draw(table, {**metrics, "calibration_bins": 10}, SETTINGS)
-    assert figure.axes[0].get_title(loc="left") == "Calibration error 0.200 [0.100, 0.300], 10 bins"
+    metrics = {"rms_calibration_error": 0.2, "rms_calibration_error_low": 0.1, "rms_calibration_error_high": 0.3}
+    figure = calibration.draw(table, metrics, SETTINGS)
+    assert figure.axes[0].get_title(loc="left") == "RMS calibration error 0.200 [0.100, 0.300]"
+    unknown = calibration.draw(table, dict.fromkeys(metrics), SETTINGS)
+    assert unknown.axes[0].get_title(loc="left") == "RMS calibration error not measurable"
     assert figure.axes[0].lines[1].get_xydata().tolist() == [[0.45, 0], [0.97, 1]]
     assert [bar.get_height() for bar in figure.axes[1].patches] == [0.25, 0.75]
 
@@ -94,8 +96,8 @@ def test_figures_are_written_alike_every_time(tmp_path: Path, pairs: pl.DataFram
     kept.write_parquet(tmp_path / "faithfulness.parquet")
     bin_ = {"lower": 0.0, "upper": 1.0, "n_images": 2, "confidence": 0.6, "accuracy": 0.5}
     pl.DataFrame({**bin_, "accuracy_low": 0.0, "accuracy_high": 1.0}).write_parquet(tmp_path / "reliability.parquet")
-    error = dict.fromkeys(("calibration_error", "calibration_error_low", "calibration_error_high"), 0.1)
-    write_json(tmp_path / "metrics.json", {**error, "calibration_bins": 15})
+    error = dict.fromkeys((f"rms_calibration_error{end}" for end in ("", "_low", "_high")), 0.1)
+    write_json(tmp_path / "metrics.json", error)
     written = []
     for folder in (tmp_path / "first", tmp_path / "second"):
         confusion.draw_confusion(tmp_path / "confusion.parquet", folder / "confusion", SETTINGS)

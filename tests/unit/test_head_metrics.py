@@ -6,7 +6,7 @@ import torch
 from sklearn import metrics as scikit
 
 from visae.heads.bootstrap import estimates, grouped_sums
-from visae.heads.calibration import BINS, Judged, verdicts
+from visae.heads.calibration import BINS, Judged, Verdicts, verdicts
 from visae.heads.metrics import Tally, confusion_table
 from visae.heads.segmentation_metrics import SegmentationTally
 from visae.vision.torchvision_guard import allow_cpu_torch
@@ -59,11 +59,12 @@ def test_measures_are_torchmetrics(said):
     expected = {
         "accuracy": MulticlassAccuracy(CLASSES, average="micro"),
         "top5_accuracy": MulticlassAccuracy(CLASSES, top_k=5, average="micro"),
-        "calibration_error": MulticlassCalibrationError(CLASSES, n_bins=BINS, norm="l1"),
     }
     for name, metric in expected.items():
         assert found[name] == pytest.approx(float(metric(probabilities, truth)), abs=1e-6), name
-    assert found["calibration_error"] > 0.05
+    error = float(MulticlassCalibrationError(CLASSES, n_bins=BINS, norm="l1")(probabilities, truth))
+    assert judged(*said).calibration_error == pytest.approx(error, abs=1e-6)
+    assert error > 0.05
 
 
 def test_top_5_of_five_classes_is_not_reported():
@@ -89,9 +90,40 @@ def test_recall_and_reliability_are_counted_by_hand(said):
     table = found.reliability(0)
     assert table["n_images"].sum() == N
     gap = (table["n_images"] * (table["accuracy"] - table["confidence"]).abs()).sum() / N
-    assert gap == pytest.approx(found.measures(ONE)["calibration_error"][0])
+    assert gap == pytest.approx(found.calibration_error)
     assert (table["accuracy_low"] <= table["accuracy"]).all()
     assert (table["accuracy"] <= table["accuracy_high"]).all()
+
+
+def test_the_rms_calibration_error_is_the_bins_gaps_less_the_variance_of_each(said):
+    found = judged(*said)
+    gaps = [(found.found.confidence - found.right)[found.bins == b] for b in range(BINS)]
+    gaps = [gap for gap in gaps if len(gap) > 1]
+    squares = [len(gap) * (gap.mean() ** 2 - gap.var(ddof=1) / len(gap)) for gap in gaps]
+    estimate = found.rms_calibration_error(0)
+    assert estimate.value == pytest.approx(np.sqrt(sum(squares) / sum(len(gap) for gap in gaps)))
+    assert 0 < estimate.low < estimate.value < estimate.high
+    one = judged_all(said[0][:1], said[1][:1]).rms_calibration_error(0)
+    assert np.isnan([one.value, one.low, one.high]).all()  # not 0
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.1])
+def test_the_interval_of_a_calibration_error_holds_the_true_one(gap):
+    """Answers whose chance to be right is their confidence less a known gap, again and again."""
+    rng = np.random.default_rng(4)
+    n, repeats, held, squares = 300, 40, 0, []
+    for _ in range(repeats):
+        confidence = rng.uniform(0.3, 1, n)
+        right = rng.random(n) < confidence - gap
+        nothing = np.zeros(n)
+        answers = Verdicts(nothing.astype(int), np.where(right, 0, 1), confidence, nothing, nothing, nothing)
+        found = Judged([answers], 2).rms_calibration_error(0, resamples=200)
+        assert found.low <= found.value <= found.high
+        held += found.low <= gap <= found.high
+        squares.append(found.value**2)
+    assert held >= 36
+    # Three standard errors of this mean; without taking chance away it would be 0.007 too large.
+    assert np.mean(squares) == pytest.approx(gap**2, abs=0.003)
 
 
 def test_certainty_falls_in_the_last_bin():

@@ -136,7 +136,9 @@ def test_tables_are_of_the_published_probe(tmp_path, card):
     right = confusion.filter(pl.col("label_id") == pl.col("predicted_id"))
     assert right["n"].sum() / confusion["n"].sum() == pytest.approx(metrics["accuracy"])
     assert metrics["top5_accuracy"] is None  # of three classes
-    assert 0 <= metrics["calibration_error_low"] <= metrics["calibration_error_high"] <= 1
+    low, error, high = (metrics[f"rms_calibration_error{end}"] for end in ("_low", "", "_high"))
+    assert 0 <= low <= error <= high <= 1
+    assert 0 <= metrics["calibration_error"] <= 1
 
 
 def relabelled(index, labels):

@@ -44,9 +44,9 @@ def draw(table: pl.DataFrame, metrics: dict[str, Any], settings: FigureSettings)
             linestyle="",
             elinewidth=0.9,
         )
-        error, low, high = (metrics[f"calibration_error{end}"] for end in ("", "_low", "_high"))
-        bins = metrics["calibration_bins"]
-        above.set_title(f"Calibration error {error:.3f} [{low:.3f}, {high:.3f}], {bins} bins", loc="left")
+        found = [metrics[f"rms_calibration_error{end}"] for end in ("", "_low", "_high")]
+        shown = "not measurable" if None in found else "{:.3f} [{:.3f}, {:.3f}]".format(*found)
+        above.set_title(f"RMS calibration error {shown}", loc="left")
         above.set_ylabel("Accuracy")
         above.set_ylim(-0.03, 1.03)
         widths = (table["upper"] - table["lower"]).to_numpy()

@@ -163,6 +163,8 @@ def train_probe(
         "n_measure": judged.n_images,
         "n_prefix": model.card.n_prefix,
         "provenance": provenance.record(),
+        "calibration_error": judged.calibration_error,
+        **judged.rms_calibration_error(seed).named("rms_calibration_error"),
     }
     write_json(output / "metrics.json", metrics)
     return metrics
