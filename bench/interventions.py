@@ -30,7 +30,7 @@ from torch.nn.functional import normalize
 from visae.activations.given import write_store
 from visae.activations.store import ActivationStore
 from visae.config.settings import ModelSettings
-from visae.heads.segmentation import SegmentationHead
+from visae.heads.segmentation_head import SegmentationHead
 from visae.interventions.arms import Draws, Reconstruction, SetCoordinate, SetLatents, outcomes, situation
 from visae.interventions.edits import moved, patch_rows, with_rows
 from visae.interventions.segmenting import Segmenter

@@ -35,7 +35,9 @@ rule segmentation_arms:
             "visae.interventions.segmentation",
             layer=edited_layer(wildcards),
             min_purity=SETTINGS.features.min_purity,
-            manual=STUDIES[wildcards.study].manual.get(wildcards.sae, {}),
+            manual=STUDIES[wildcards.study]
+            .manual.get(wildcards.sae, {})
+            .get("segmentation", {}),
         ),
     message:
         "Editing latents of {wildcards.sae} and measuring segmentation, study {wildcards.study}"
@@ -72,7 +74,9 @@ rule classification_edits:
             SETTINGS.interventions,
             "visae.interventions.classification",
             layer=edited_layer(wildcards),
-            manual=STUDIES[wildcards.study].manual.get(wildcards.sae, {}),
+            manual=STUDIES[wildcards.study]
+            .manual.get(wildcards.sae, {})
+            .get("classification", {}),
         ),
     message:
         "Editing latents of {wildcards.sae} and measuring classification, study {wildcards.study}"

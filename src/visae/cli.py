@@ -14,7 +14,7 @@ import logging
 import re
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -204,6 +204,8 @@ def _parser_of(name: str, function: Callable) -> tuple[argparse.ArgumentParser, 
             options.update(nargs="+", type=get_args(kind)[0])
             if kind == list[int]:
                 options.update(type=str, action=_Numbers)
+        elif get_origin(kind) is Mapping:
+            options["type"] = _lists_by_name
         elif get_origin(kind) is Literal:
             options["choices"] = get_args(kind)
         else:
@@ -220,6 +222,17 @@ class _Numbers(argparse.Action):
             setattr(namespace, self.dest, [int(part) for text in values for part in text.split(",")])
         except ValueError:
             parser.error(f"argument {option_string}: {' '.join(values)!r}: write whole numbers, such as 3,4,5")
+
+
+def _lists_by_name(text: str) -> dict[str, list[int]]:
+    """Whole numbers by name, such as the latents of classes."""
+    try:
+        found = yaml.safe_load(text)
+        if all(isinstance(name, str) and [int(n) for n in numbers] == numbers for name, numbers in found.items()):
+            return found
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError):
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r}: write lists of whole numbers by name, such as '{{sky: [12, 40]}}'")
 
 
 def _required_kind(kind: Any) -> Any:

@@ -78,6 +78,17 @@ def test_defaults_are_filled_in() -> None:
         ("figures", {"log10_mean": [2, 1]}, r"figures: log10_mean: \[2.0, 1.0\]: write the lowest and the highest"),
         ("studies/demo/names", {"gone": "a.csv"}, r"studies: demo: names: 'gone' is not in this study's saes"),
         ("studies/demo/concepts", {"flags": {"positives": "yes"}}, r"concepts: flags: key 'negatives' is missing"),
+        (
+            "studies/demo/manual",
+            {"gone": {}},
+            r"demo: manual: 'gone' is not in this study's saes \(topk\)",
+        ),
+        (
+            "studies/demo/manual",
+            {"topk": {"segmentaton": {"sky": [1]}}},
+            r"demo: manual: topk: 'segmentaton' is no task of this study, which has classification, segmentation",
+        ),
+        ("studies/demo/manual", {"topk": {"sky": [1]}}, r"studies: demo: manual: topk: sky: \[1\] is not of type"),
         ("seed", -1, r"seed: -1 is less than the minimum of 0"),
     ],
 )
@@ -93,6 +104,11 @@ def test_all_mistakes_are_listed_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config(values)
     assert len(str(caught.value).splitlines()) == 2
+
+
+def test_classes_are_named_as_the_data_set_calls_them() -> None:
+    manual = {"topk": {"segmentation": {"traffic light (red)": [3, 7]}}}
+    assert parse_config(changed("studies/demo/manual", manual)).studies["demo"].manual == manual
 
 
 def test_one_saes_latents_have_one_file_of_names() -> None:

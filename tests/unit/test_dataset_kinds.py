@@ -28,7 +28,7 @@ from visae.data.index import SCHEMA, build_index, read_classes, read_ignore_ids,
 from visae.data.patch_labels import patch_labels, write_patch_labels
 from visae.errors import DataError
 from visae.files import file_sha256
-from visae.heads.segmentation import Masks
+from visae.heads.masks import Masks
 
 CLASSES = {2: "sky", 5: "tree"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def test_the_probabilities_are_those_of_a_pass_by_hand(features: visae.Features)
     change = (-2 * train["value"].max() - sae.latent_values(rows, [3])) @ sae.directions()[[3]]
     edited = tokens.clone()
     edited[0, [1 + patch for patch in INSIDE]] = rows + change
-    probe = load_probe(features.files.heads / "probe/metrics.json")
+    probe = load_probe(features.files.heads / "probe/metrics.json", model.card)
     before, after = (probe(model.resume(t, LAYER)).softmax(dim=1)[0] for t in (tokens, edited))
     table = {name: (b, a) for name, b, a in found.table.select("class_name", "before", "after").iter_rows()}
     for column, c in enumerate(probe.classes):
@@ -160,6 +161,16 @@ def test_a_head_that_is_not_there_is_named(folder: Path, tmp_path: Path) -> None
     shutil.rmtree(results / "heads")
     with pytest.raises(ModelError, match="name this data set as classification in a study"):
         copy.edit(5, 3, patches=INSIDE, device="cpu")
+
+
+def test_a_head_of_other_weights_is_refused(folder: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(folder.parents[5], results)
+    metrics = results / "heads/scenes/dinov2-small/probe/metrics.json"
+    metrics.write_text(json.dumps({**json.loads(metrics.read_text()), "model_sha256": "f" * 64}))
+    where = ["--features", str(results / folder.relative_to(folder.parents[5])), "--device", "cpu"]
+    with pytest.raises(SystemExit, match=r"ModelError: .*probe/metrics.json: trained on tokens of other weights"):
+        main(["features", "edit", *where, "--image", "5", "--latents", "3", "--patches", "5", "--output", "strip"])
 
 
 def test_the_command_prints_and_draws(

@@ -1,6 +1,7 @@
 """What replacing a layer's patches costs the heads: against runs by hand, and SAEs that keep everything or nothing."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,9 +21,10 @@ from visae.config.settings import (
     SegmentationHeadSettings,
 )
 from visae.data.patch_labels import write_patch_labels
-from visae.errors import DataError, ModelError
+from visae.errors import DataError, ModelError, StoreError
 from visae.heads.probe import load_probe, train_probe
-from visae.heads.segmentation import load_segmentation_head, train_segmentation_head
+from visae.heads.segmentation import train_segmentation_head
+from visae.heads.segmentation_head import load_segmentation_head
 from visae.interventions.faithfulness import REPLACEMENTS, mean_patch, measure_faithfulness
 from visae.sae import SparseAutoencoder, load_sae, save_sae
 from visae.sae.baselines import Random
@@ -54,7 +56,12 @@ def task(tmp_path_factory):
     for i, grid in enumerate(ids):
         Image.fromarray(np.kron(grid, np.ones((16, 16))).astype(np.uint8)).save(folder / f"mask-{i}.png")
     splits = {"train": N_FIT, "val": N_MEASURE}
-    manifest = write_store(folder / "store", tokens.astype(np.float32), model.card.tokens(0), splits)
+    manifests = {
+        layer: write_store(
+            folder / f"store{layer}", tokens.astype(np.float32), model.card.tokens(0), splits, layer=layer
+        )
+        for layer in (MIDDLE, LAST)
+    }
     pl.DataFrame(
         {
             "image_id": pl.Series(range(n), dtype=pl.Int32),
@@ -70,19 +77,19 @@ def task(tmp_path_factory):
     ).write_parquet(folder / "index.parquet")
     (folder / "summary.json").write_text(json.dumps({"kind": "scenes", "classes": NAMES}))
     write_patch_labels(folder / "index.parquet", folder / "model.json", 0, folder / "patch_labels.parquet")
-    shared = {"manifest": manifest, "index_path": folder / "index.parquet", "card_path": folder / "model.json"}
+    shared = {"manifest": manifests[LAST], "index_path": folder / "index.parquet", "card_path": folder / "model.json"}
     for pooling in ("mean", "class_token"):
         settings = ProbeSettings(pooling=pooling, c_values=[1.0])
         train_probe(settings, **shared, output=folder / f"probe-{pooling}", device="cpu")
     head = SegmentationHeadSettings(batch_size=4, epochs=4, learning_rates=[0.03], weight_decays=[0.001])
     labels_path = folder / "patch_labels.parquet"
     train_segmentation_head(head, **shared, patch_labels=labels_path, output=folder / "head", device="cpu")
-    return SimpleNamespace(folder=folder, manifest=manifest, model=model, labels=labels, ids=ids, d=d)
+    return SimpleNamespace(folder=folder, manifests=manifests, model=model, labels=labels, ids=ids, d=d)
 
 
 def kept(task, name):
     """SAE that keeps everything, nothing but the mean patch, or something: a baseline of four random directions."""
-    store = ActivationStore.open(task.manifest)
+    store = ActivationStore.open(task.manifests[LAST])
     if name == "something":
         rows = store.read(range(N_FIT), "patches").flatten(0, 1)
         sae = SparseAutoencoder(task.d, 4, Random(1))
@@ -101,20 +108,20 @@ def kept(task, name):
     return save_sae(sae, task.folder / name)
 
 
-def files_of(task, *tasks, probe="mean"):
+def files_of(task, *tasks, probe="mean", layer=LAST):
     f = task.folder
     found = {}
     if "classification" in tasks:
-        found |= {"classification_manifest": task.manifest, "classification_index": f / "index.parquet"}
+        found |= {"classification_manifest": task.manifests[layer], "classification_index": f / "index.parquet"}
         found |= {"probe_metrics": f / f"probe-{probe}/metrics.json"}
     if "segmentation" in tasks:
-        found |= {"segmentation_manifest": task.manifest, "segmentation_index": f / "index.parquet"}
+        found |= {"segmentation_manifest": task.manifests[layer], "segmentation_index": f / "index.parquet"}
         found |= {"patch_labels": f / "patch_labels.parquet", "head_metrics": f / "head/metrics.json"}
     return found
 
 
 def measured(task, sae_config, output, files=None, layer=LAST, settings=SETTINGS):
-    files = files_of(task, "classification", "segmentation") if files is None else files
+    files = files_of(task, "classification", "segmentation", layer=layer) if files is None else files
     found = measure_faithfulness(
         settings,
         layer=layer,
@@ -130,7 +137,7 @@ def measured(task, sae_config, output, files=None, layer=LAST, settings=SETTINGS
 
 def by_hand(task, sae_config, layer):
     """Accuracy and patch mIoU under each replacement, by plain loops over whole pictures."""
-    store, sae = ActivationStore.open(task.manifest), load_sae(sae_config)
+    store, sae = ActivationStore.open(task.manifests[LAST]), load_sae(sae_config)
     tokens = store.read(range(N_FIT, N_FIT + N_MEASURE), "all")
     patches = tokens[:, 1:]
     instead = {
@@ -139,8 +146,8 @@ def by_hand(task, sae_config, layer):
         "mean": store.read(range(N_FIT), "patches").mean(dim=(0, 1)).expand_as(patches),
         "zero": torch.zeros_like(patches),
     }
-    probe = load_probe(task.folder / "probe-mean/metrics.json")
-    head = load_segmentation_head(task.folder / "head/metrics.json")
+    probe = load_probe(task.folder / "probe-mean/metrics.json", task.model.card)
+    head = load_segmentation_head(task.folder / "head/metrics.json", task.model.card)
     truth, labels = task.ids[N_FIT:].ravel(), task.labels[N_FIT:]
     found = {}
     for name, values in instead.items():
@@ -214,7 +221,7 @@ def test_batches_do_not_matter(task, tmp_path):
 
 
 def test_the_mean_is_taken_over_pictures_that_are_evenly_spaced(task):
-    store = ActivationStore.open(task.manifest)
+    store = ActivationStore.open(task.manifests[LAST])
     few = store.read(range(N_FIT), "patches")[[0, 14, 29]].mean(dim=(0, 1))
     torch.testing.assert_close(mean_patch(store, range(N_FIT), 3), few)
     with pytest.raises(DataError, match="no picture to take the mean patch of"):
@@ -241,6 +248,23 @@ def test_half_of_a_head_is_refused(task, tmp_path):
     for given in (files, {}):
         with pytest.raises(DataError, match="give all files"):
             measured(task, task.folder, tmp_path, given)
+
+
+def test_a_head_of_other_weights_and_a_store_of_another_layer_are_refused(task, tmp_path):
+    for name in ("probe-mean", "head"):
+        shutil.copytree(task.folder / name, tmp_path / name)
+        metrics = json.loads((tmp_path / name / "metrics.json").read_text())
+        (tmp_path / name / "metrics.json").write_text(json.dumps({**metrics, "model_sha256": "f" * 64}))
+    config = kept(task, "everything")
+    for kind, file, folder in (
+        ("classification", "probe_metrics", "probe-mean"),
+        ("segmentation", "head_metrics", "head"),
+    ):
+        other = files_of(task, kind) | {file: tmp_path / folder / "metrics.json"}
+        with pytest.raises(ModelError, match=rf"{folder}/metrics.json: trained on tokens of other weights"):
+            measured(task, config, tmp_path, other)
+        with pytest.raises(StoreError, match=rf"tokens of layer {MIDDLE}, but those of layer {LAST} are needed"):
+            measured(task, config, tmp_path, files_of(task, kind, layer=MIDDLE))
 
 
 def test_a_transcoder_is_refused(task, tmp_path):

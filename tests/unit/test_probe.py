@@ -14,7 +14,7 @@ from visae.config.settings import ModelSettings, ProbeSettings
 from visae.errors import DataError, ModelError, StoreError
 from visae.heads.bootstrap import class_mean, interval, ratios, resampling_weights
 from visae.heads.probe import load_probe, pooled, train_probe
-from visae.vision.model import load_model, prepare_model
+from visae.vision.model import ModelCard, load_model, prepare_model
 
 N_CLASSES = 3
 
@@ -37,7 +37,8 @@ def made_task(folder, card, n_fit=60, n_measure=30, labels=True):
     tokens = (
         rng.normal(size=(n, len(model.card.tokens(0)), model.card.layers[0].d_model)) + 0.4 * centres[classes][:, None]
     )
-    manifest = write_store(folder, tokens.astype(np.float32), model.card.tokens(0), {"train": n_fit, "val": n_measure})
+    splits, last = {"train": n_fit, "val": n_measure}, model.card.depth - 1
+    manifest = write_store(folder, tokens.astype(np.float32), model.card.tokens(0), splits, layer=last)
     index = pl.DataFrame(
         {
             "image_id": pl.Series(range(n), dtype=pl.Int32),
@@ -72,7 +73,7 @@ def test_probe_predicts_as_scikit_learn_does(tmp_path, card):
     mean, std = features[:60].mean(axis=0), features[:60].std(axis=0)
     reference = LogisticRegression(C=0.1, max_iter=1000).fit((features[:60] - mean) / std, labels[:60])
 
-    probe = load_probe(tmp_path / "probe/metrics.json")
+    probe = load_probe(tmp_path / "probe/metrics.json", ModelCard.read(card))
     with torch.no_grad():
         probabilities = probe(final).softmax(dim=1).numpy()
     np.testing.assert_allclose(probabilities, reference.predict_proba((features - mean) / std), atol=1e-4)
@@ -88,7 +89,7 @@ def test_probe_predicts_as_scikit_learn_does(tmp_path, card):
 def test_probe_is_differentiable_in_the_tokens(tmp_path, card):
     model, manifest, index, tokens, _ = made_task(tmp_path, card)
     train(ProbeSettings(c_values=[1.0]), manifest, index, card, tmp_path / "probe")
-    probe = load_probe(tmp_path / "probe/metrics.json")
+    probe = load_probe(tmp_path / "probe/metrics.json", ModelCard.read(card))
     few = torch.from_numpy(tokens[:2]).float().requires_grad_()
     probe(model.final_norm(few))[:, 0].sum().backward()
     assert few.grad is not None
@@ -113,7 +114,7 @@ def test_every_pooling_and_solver_learns_and_is_read_back(tmp_path, card, poolin
     metrics = train(settings, manifest, index, card, tmp_path / "probe")
     assert (metrics["solver"], metrics["pooling"]) == (solver, pooling)
     assert set(metrics["held_out_log_loss"]) == {"0.1", "1"}
-    probe = load_probe(tmp_path / "probe/metrics.json")
+    probe = load_probe(tmp_path / "probe/metrics.json", ModelCard.read(card))
     with torch.no_grad():
         said = probe(model.final_norm(torch.from_numpy(tokens[60:]).float())).argmax(dim=1)
     right = np.array([c["id"] for c in probe.classes])[said] == labels[60:]
@@ -202,9 +203,13 @@ def test_pictures_without_labels_are_refused(tmp_path, card):
 def test_a_store_of_another_model_is_refused(tmp_path, card):
     _, _, index, _, _ = made_task(tmp_path, card)
     zeros = np.zeros((90, 5, 8), np.float32)
-    other = write_store(tmp_path / "other", zeros, [-1, 0, 1, 2, 3], {"train": 60, "val": 30})
-    with pytest.raises(StoreError, match="test_vit"):
+    splits = {"train": 60, "val": 30}
+    other = write_store(tmp_path / "other", zeros, [-1, 0, 1, 2, 3], splits, layer=5)
+    with pytest.raises(StoreError, match="5 tokens of 8 values a picture, but test_vit"):
         train(ProbeSettings(), other, index, card, tmp_path / "probe")
+    earlier = write_store(tmp_path / "earlier", zeros, [-1, 0, 1, 2, 3], splits, layer=4)
+    with pytest.raises(StoreError, match=r"earlier/manifest.json: tokens of layer 4, .* \(studies: head_layer: 5\)"):
+        train(ProbeSettings(), earlier, index, card, tmp_path / "probe")
 
 
 def test_bootstrap_of_two_pictures_is_the_binomial():

@@ -17,9 +17,9 @@ from visae.config.settings import ModelSettings, SegmentationHeadSettings
 from visae.data.patch_labels import write_patch_labels
 from visae.errors import DataError
 from visae.heads import metrics
-from visae.heads.masks import Masks, channels
-from visae.heads.segmentation import SegmentationHead, load_segmentation_head, new_head, train_segmentation_head
-from visae.heads.segmentation_metrics import SegmentationTally
+from visae.heads.masks import Masks, channels, patch_channels
+from visae.heads.segmentation import train_segmentation_head
+from visae.heads.segmentation_head import SegmentationHead, load_segmentation_head, new_head
 from visae.heads.training_tokens import TrainingTokens
 from visae.vision.model import load_model, prepare_model
 
@@ -73,9 +73,8 @@ def task(tmp_path_factory):
     tokens[:, 1:] += centres[ids.reshape(n, 16)]
     for i, grid in enumerate(ids):
         Image.fromarray(np.kron(grid, np.ones((16, 16))).astype(np.uint8)).save(folder / f"mask-{i}.png")
-    manifest = write_store(
-        folder / "store", tokens.astype(np.float32), card.tokens(0), {"train": n_fit, "val": n - n_fit}
-    )
+    splits, last = {"train": n_fit, "val": n - n_fit}, card.depth - 1
+    manifest = write_store(folder / "store", tokens.astype(np.float32), card.tokens(0), splits, layer=last)
     pl.DataFrame(
         {
             "image_id": pl.Series(range(n), dtype=pl.Int32),
@@ -122,11 +121,13 @@ def test_a_learnable_task_is_learned_and_measured_without_the_unlabelled(task, t
     assert found["patch_miou"] > 0.95
     assert found["n_images"] == 8
     assert found["class_iou"]["boat"] is None
+    assert found["not_learned"] == [{"id": 9, "name": "boat"}]
     assert set(found["class_iou"]) == set(NAMES.values())
     assert json.loads((tmp_path / "metrics.json").read_text()) == found
 
     # The file on disk, read again, gives the published numbers by another implementation.
-    head, model = load_segmentation_head(tmp_path / "metrics.json"), load_model(folder / "model.json")
+    model = load_model(folder / "model.json")
+    head = load_segmentation_head(tmp_path / "metrics.json", model.card)
     tokens = ActivationStore.open(manifest).read(range(16, 24), kinds="all")
     logits = head(model.final_norm(tokens))
     class_ids = np.array([c["id"] for c in head.classes])
@@ -149,7 +150,8 @@ def test_heads_with_a_hidden_layer_learn_and_are_read_back(task, tmp_path, kind)
     found = trained(task, tmp_path, kind=kind, hidden=32, learning_rates=[0.01])
     assert found["kind"] == kind
     assert found["patch_miou"] > 0.9
-    head, model = load_segmentation_head(tmp_path / "metrics.json"), load_model(folder / "model.json")
+    model = load_model(folder / "model.json")
+    head = load_segmentation_head(tmp_path / "metrics.json", model.card)
     assert head.d_model == model.card.d_final
     tokens = ActivationStore.open(manifest).read(range(16, 24), kinds="all")
     patches = np.array([c["id"] for c in head.classes])[head(model.final_norm(tokens)).argmax(dim=1).numpy()]
@@ -227,9 +229,33 @@ def test_a_mask_of_another_size_is_refused(task, tmp_path):
 
 
 def test_patch_labels_of_another_grid_are_refused(task):
-    tally = SegmentationTally([{"id": 1, "name": "sky"}])
-    with pytest.raises(DataError, match="patch labels: 9 a picture, but the head reads 16 patches"):
-        tally.add(torch.zeros(2, 1, 4, 4), torch.zeros(2, 9), torch.zeros(2, 8, 8))
+    labels = task[0] / "patch_labels.parquet"
+    with pytest.raises(DataError, match=r"patch_labels.parquet: 16 patches of picture 0, but the head reads 3 x 3"):
+        patch_channels(labels, list(NAMES), (3, 3))
+
+
+def test_a_class_that_is_only_measured_is_not_judged(task, tmp_path, caplog):
+    """Its pixels are not counted as wrong: nothing was there to learn it from."""
+    folder, _, ids = task
+    index = pl.read_parquet(folder / "index.parquet")
+    (tmp_path / "summary.json").write_text((folder / "summary.json").read_text())
+    for i, grid in enumerate(ids[:16]):
+        without = np.where(grid == 2, 0, grid)
+        Image.fromarray(np.kron(without, np.ones((16, 16))).astype(np.uint8)).save(tmp_path / f"mask-{i}.png")
+    masks = [*(str(tmp_path / f"mask-{i}.png") for i in range(16)), *index["mask_path"][16:]]
+    index.with_columns(mask_path=pl.Series(masks)).write_parquet(tmp_path / "index.parquet")
+    settings = SegmentationHeadSettings(batch_size=4, learning_rates=[0.03], weight_decays=[0.001])
+    found = train(folder, settings, tmp_path / "index.parquet", tmp_path / "head")
+    assert found["not_learned"] == [{"id": 2, "name": "road"}, {"id": 9, "name": "boat"}]
+    assert "class road is in no mask of split train" in caplog.text
+    assert [c["id"] for c in found["classes"]] == [1, 3]
+    assert found["class_iou"]["road"] is None
+    assert min(found["class_iou"]["sky"], found["class_iou"]["car"], found["patch_miou"]) > 0.9
+    assert set(pl.read_parquet(tmp_path / "head/classes.parquet")["class_name"]) == {"sky", "car"}
+    for i in range(16):
+        Image.new("L", (64, 64)).save(tmp_path / f"mask-{i}.png")
+    with pytest.raises(DataError, match="no pixel of split 'train' is labelled"):
+        train(folder, settings, tmp_path / "index.parquet", tmp_path / "head")
 
 
 def test_one_picture_cannot_be_swept(task, tmp_path):

@@ -8,7 +8,7 @@ from visae.activations.given import write_store
 from visae.activations.store import ActivationStore
 from visae.config.settings import ModelSettings
 from visae.features.concepts import Labels
-from visae.heads.segmentation import SegmentationHead
+from visae.heads.segmentation_head import SegmentationHead
 from visae.interventions.dictionaries import labelled_patches, untrained_dictionaries
 from visae.interventions.segmenting import Segmenter, counted
 from visae.interventions.targets import Target

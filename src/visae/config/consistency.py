@@ -26,6 +26,7 @@ def unresolved(settings: Settings) -> Iterator[str]:
             yield f"figures: {key}: {limits}: write the lowest and the highest, or an empty list"
     yield from _of_heads(settings)
     yield from _of_names(settings)
+    yield from _of_manual(settings)
     judge = settings.features.similarity
     if judge not in (None, "own") and judge not in settings.models:
         yield f"features: similarity: {judge!r} is neither own nor in models ({_names(settings.models)})"
@@ -111,6 +112,20 @@ def _of_names(settings: Settings) -> Iterator[str]:
                 yield f"{at}: {sae!r} is not in this study's saes ({', '.join(study.saes)})"
             if file != other_file:
                 yield f"{at}: {sae}: {file}: study {other} has {other_file} for the same SAE; use one file"
+
+
+def _of_manual(settings: Settings) -> Iterator[str]:
+    """Latents named by hand for an SAE or a task that the study does not have."""
+    for name, study in settings.studies.items():
+        at = f"studies: {name}: manual"
+        tasks = [task for task in ("classification", "segmentation") if getattr(study, task) is not None]
+        for sae, by_task in study.manual.items():
+            if sae not in study.saes:
+                yield f"{at}: {sae!r} is not in this study's saes ({', '.join(study.saes)})"
+            for task in by_task:
+                if task not in tasks:
+                    had = ", ".join(tasks) or "neither classification nor segmentation"
+                    yield f"{at}: {sae}: {task!r} is no task of this study, which has {had}"
 
 
 def _impossible(settings: Settings, at: str, study: StudySettings) -> Iterator[str]:

@@ -13,6 +13,7 @@ import yaml
 
 from visae.config.settings import Settings
 
+_NAMES = {"pattern": Settings.wildcard_pattern}
 _PLAIN = {int: "integer", float: "number", str: "string", bool: "boolean"}
 
 
@@ -43,11 +44,9 @@ def _of(kind: Any) -> dict[str, Any]:
     if origin is list:
         return {"type": "array", "items": _of(arguments[0])}
     if origin is dict:
-        return {
-            "type": "object",
-            "additionalProperties": _of(arguments[1]),
-            "propertyNames": {"pattern": Settings.wildcard_pattern},
-        }
+        schema = {"type": "object", "additionalProperties": _of(arguments[1])}
+        # Classes are the one thing that is named in lists, by whatever the data set calls them.
+        return schema if get_origin(arguments[1]) is list else schema | {"propertyNames": _NAMES}
     if kind is Any:
         return {}
     if is_dataclass(kind):

@@ -225,9 +225,9 @@ class StudySettings:
     segmentation: str | None = setting(
         "Data set with masks: a head learns on its split train, edits are judged on its split val.", None
     )
-    manual: dict[str, dict[str, list[int]]] = setting(
-        "Latents that you name yourself, by SAE or sweep and by class: `topk: {sky: [12, 40]}`. They are edited "
-        "together, beside those that are chosen for the class.",
+    manual: dict[str, dict[str, dict[str, list[int]]]] = setting(
+        "Latents that you name yourself, by SAE or sweep, task and class: `topk: {segmentation: {sky: [12, 40]}}`. "
+        "They are edited together, beside those that are chosen for the class.",
         {},
     )
 

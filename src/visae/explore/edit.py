@@ -25,12 +25,12 @@ from visae.figures import strips
 from visae.figures.gallery import GalleryFigure
 from visae.figures.pictures import load_pictures
 from visae.heads.probe import Probe, load_probe
-from visae.heads.segmentation import SegmentationHead, load_segmentation_head
+from visae.heads.segmentation_head import SegmentationHead, load_segmentation_head
 from visae.interventions.edits import Edit, Site, active_values, refuse_transcoder
 from visae.interventions.one_picture import Passes, passes_of
 from visae.sae import SparseAutoencoder, load_sae
 from visae.vision.hook_points import HookPoint
-from visae.vision.model import load_model
+from visae.vision.model import ModelCard, VisionModel, load_model
 
 if TYPE_CHECKING:
     from visae.explore.features import Features
@@ -102,8 +102,8 @@ class Edited:
             raise DataError(f"edit: {files.folder}: latents of hook {point.hook}; edits need the residual stream")
         there: list[Task] = [t for t, head in _HEADS.items() if _metrics(files, head).is_file()]
         measured: Task = task or (there[0] if there else "classification")
-        head = _loaded_head(files, measured, where)
         model, sae = load_model(files.card, where), load_sae(files.sae, where)
+        head = _loaded_head(files, measured, model.card, where)
         refuse_transcoder(sae, files.sae)
         model.card.check_editable(point.layer)
         tokens = model.read(pixels(path, model.card)[None].to(where), [point])[point].float()
@@ -117,7 +117,7 @@ class Edited:
         elif mask is not None:
             inside = of_mask(mask, path, features.card, grid, whole=True)
         elif predicted is not None:
-            inside = _predicted(files, predicted, model.resume(tokens, point.layer)).reshape(grid)
+            inside = _predicted(files, predicted, model, model.resume(tokens, point.layer)).reshape(grid)
         else:
             values = sae.latent_values(tokens[0, model.card.n_prefix :], list(chosen))
             inside = (values > 0).any(dim=1).cpu().numpy().reshape(grid)
@@ -173,7 +173,7 @@ def _metrics(files: FeatureFiles, head: str) -> Path:
     return files.heads / head / "metrics.json"
 
 
-def _loaded_head(files: FeatureFiles, task: Task, device: torch.device) -> Probe | SegmentationHead:
+def _loaded_head(files: FeatureFiles, task: Task, card: ModelCard, device: torch.device) -> Probe | SegmentationHead:
     """Load the head of a task, if there is one."""
     metrics = _metrics(files, _HEADS[task])
     if not metrics.is_file():
@@ -181,7 +181,7 @@ def _loaded_head(files: FeatureFiles, task: Task, device: torch.device) -> Probe
             f"{metrics}: no such file, so {task} cannot be measured; name this data set as {task} in a study and run "
             f"the stage heads: snakemake heads"
         )
-    return load_probe(metrics, device) if task == "classification" else load_segmentation_head(metrics, device)
+    return (load_probe if task == "classification" else load_segmentation_head)(metrics, card, device)
 
 
 def _site(files: FeatureFiles, layer: int, sae: SparseAutoencoder, latents: Sequence[int]) -> Site:
@@ -191,9 +191,9 @@ def _site(files: FeatureFiles, layer: int, sae: SparseAutoencoder, latents: Sequ
     return Site(layer, sae, active_values(files.codes, range(first, stop), latents))
 
 
-def _predicted(files: FeatureFiles, class_name: str, final: torch.Tensor) -> NDArray[np.bool_]:
+def _predicted(files: FeatureFiles, class_name: str, model: VisionModel, final: torch.Tensor) -> NDArray[np.bool_]:
     """Patches (n_patches,) that the segmentation head predicts as a class."""
-    head = _loaded_head(files, "segmentation", final.device)
+    head = _loaded_head(files, "segmentation", model.card, final.device)
     assert isinstance(head, SegmentationHead)
     names = [c["name"] for c in head.classes]
     if class_name not in names:

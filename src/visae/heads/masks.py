@@ -10,6 +10,7 @@ import torch
 
 from visae.data.images import fitted_mask
 from visae.data.index import read_ignore_ids, read_index
+from visae.errors import DataError
 from visae.vision.model import ModelCard
 
 UNLABELLED = -1
@@ -48,12 +49,23 @@ def channels(ids: np.ndarray, class_ids: list[int]) -> np.ndarray:
     return table[ids]
 
 
-def patch_channels(patch_labels: str | Path, class_ids: list[int]) -> dict[int, torch.Tensor]:
-    """Majority class of each patch as a channel, int16 (n_patches,), by picture."""
+def patch_channels(patch_labels: str | Path, class_ids: list[int], grid: tuple[int, int]) -> dict[int, torch.Tensor]:
+    """Majority class of each patch of a grid as a channel, int16 (n_patches,), by picture.
+
+    Raises
+    ------
+    DataError
+        If the labels are of another grid.
+    """
     frame = pl.read_parquet(patch_labels).sort("image_id", "token")
     ids = frame["image_id"].to_numpy()
     labels = channels(frame["label"].to_numpy().astype(np.int64), class_ids)
-    pictures, starts = np.unique(ids, return_index=True)
+    pictures, starts, counts = np.unique(ids, return_index=True, return_counts=True)
+    if (wrong := counts != grid[0] * grid[1]).any():
+        raise DataError(
+            f"{patch_labels}: {counts[wrong][0]} patches of picture {pictures[wrong][0]}, but the head reads "
+            f"{grid[0]} x {grid[1]}; write the labels for the same model and layer"
+        )
     return {
         int(picture): torch.from_numpy(part)
         for picture, part in zip(pictures, np.split(labels, starts[1:]), strict=True)

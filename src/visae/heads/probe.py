@@ -25,7 +25,7 @@ from visae.heads.bootstrap import COVERAGE, RESAMPLES, estimates
 from visae.heads.calibration import BINS, Judged, Verdicts, verdicts
 from visae.heads.metrics import confusion_table
 from visae.heads.solvers import SOLVERS, choose_c, chosen_solver
-from visae.heads.tokens import final_tokens, open_store
+from visae.heads.tokens import check_origin, final_tokens, open_store
 from visae.provenance import Provenance
 from visae.vision.model import ModelCard, VisionModel, load_model
 
@@ -57,6 +57,7 @@ class Probe(nn.Module):
         self.register_buffer("bias", bias)
         self.n_prefix, self.pooling = n_prefix, pooling
         self.classes: list[dict[str, Any]] = []
+        self.not_learned: list[dict[str, Any]] = []
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Logits (b, n_classes) of final-normed tokens (b, n_tokens, d_model); differentiable."""
@@ -71,15 +72,27 @@ def pooled(tokens: torch.Tensor, n_prefix: int, pooling: str) -> torch.Tensor:
     return torch.cat([tokens[:, 0], mean_patch], dim=1) if pooling == "both" else mean_patch
 
 
-def load_probe(metrics_path: str | Path, device: str | torch.device = "cpu") -> Probe:
-    """Load the probe whose metrics.json and weights.safetensors lie in one folder.
+def load_probe(metrics_path: str | Path, card: ModelCard, device: str | torch.device = "cpu") -> Probe:
+    """Load the probe of a model, whose metrics.json and weights.safetensors lie in one folder.
 
-    `.classes` lists {"id", "name"} in the order of the logits.
+    `.classes` lists {"id", "name"} in the order of the logits, `.not_learned` those that it has not learned.
+
+    Raises
+    ------
+    ModelError
+        If it was trained on another model's tokens.
     """
     metrics = read_json(metrics_path)
     tensors = load_file(Path(metrics_path).with_name("weights.safetensors"))
     probe = Probe(tensors["weight"], tensors["bias"], metrics["n_prefix"], metrics.get("pooling", "both"))
-    probe.classes = metrics["classes"]
+    probe.classes, probe.not_learned = metrics["classes"], metrics.get("not_learned", [])
+    check_origin(metrics_path, metrics, card)
+    if probe.weight.shape[1] not in (card.d_final, 2 * card.d_final) or probe.n_prefix != card.n_prefix:
+        raise ModelError(
+            f"{metrics_path}: the probe reads {probe.weight.shape[1]} values after {probe.n_prefix} prefix tokens, but "
+            f"{card.architecture} gives patches of {card.d_final} after {card.n_prefix}: it is the probe of another "
+            "model; train it again from the last layer of this one"
+        )
     return probe.to(device)
 
 
@@ -119,7 +132,7 @@ def train_probe(
     provenance = Provenance(settings, [manifest, index_path, card_path], seed, described(chosen))
     model = load_model(card_path, chosen)
     pooling = _pooling(settings.pooling, model.card)
-    store = open_store(manifest, model.card)
+    store = open_store(manifest, model.card, model.card.depth - 1)
     labels = image_labels(index_path)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
@@ -150,6 +163,8 @@ def train_probe(
     measured = estimates(judged.measures, judged.n_images, seed)
     metrics = {
         **{key: value for name, found in measured.items() for key, value in found.named(name).items()},
+        "calibration_error": judged.calibration_error,
+        **judged.rms_calibration_error(seed).named("rms_calibration_error"),
         "calibration_bins": BINS,
         "coverage": COVERAGE,
         "resamples": RESAMPLES,
@@ -162,9 +177,8 @@ def train_probe(
         "n_fit": len(classes),
         "n_measure": judged.n_images,
         "n_prefix": model.card.n_prefix,
+        "model_sha256": model.card.weights_sha256,
         "provenance": provenance.record(),
-        "calibration_error": judged.calibration_error,
-        **judged.rms_calibration_error(seed).named("rms_calibration_error"),
     }
     write_json(output / "metrics.json", metrics)
     return metrics

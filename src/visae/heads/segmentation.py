@@ -1,14 +1,14 @@
-"""Segmentation head on final patch tokens: linear, or with one hidden layer."""
+"""Training a segmentation head on final patch tokens, and measuring it."""
 
 from __future__ import annotations
 
+import logging
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import save_file
 from torch.nn import functional
 
 from visae.activations.store import ActivationStore
@@ -16,97 +16,25 @@ from visae.config.settings import SegmentationHeadSettings
 from visae.data.index import read_classes
 from visae.device import chosen_device, described
 from visae.errors import DataError
-from visae.files import atomic_path, read_json, write_json
+from visae.files import atomic_path, write_json
 from visae.heads.bootstrap import COVERAGE, RESAMPLES
 from visae.heads.masks import UNLABELLED, Masks, patch_channels
 from visae.heads.metrics import confusion_matrix, mean_iou
+from visae.heads.segmentation_head import SegmentationHead, new_head
 from visae.heads.segmentation_metrics import SegmentationTally
 from visae.heads.tokens import final_tokens, open_store
 from visae.heads.training_tokens import TrainingTokens
 from visae.progress import progress_bar
 from visae.provenance import Provenance
-from visae.vision.model import ModelCard, VisionModel, load_model
+from visae.vision.model import VisionModel, load_model
+
+logger = logging.getLogger(__name__)
 
 # The loss is taken on a grid this many times finer than the patches. Compared with one majority label a patch it
 # raised CamVid's pixel mIoU by a point or two; the full resolution gave no more and took ten times as long.
 FINER = 4
 # Share of the training pictures on which the members of a sweep are compared.
 HELD_OUT_SHARE = 0.2
-
-
-class SegmentationHead(nn.Module):
-    """A linear map from patches to class logits, of final tokens or of a hidden layer over them.
-
-    Parameters
-    ----------
-    weight, bias
-        (n_classes, d) and (n_classes,): d is d_model, or the width of the hidden layer.
-    n_prefix
-        Tokens before the patches.
-    grid
-        Patches down and across.
-    hidden
-        None in a linear head, else a Linear over each patch or a Conv2d over the grid; GELU follows.
-    """
-
-    def __init__(
-        self,
-        weight: torch.Tensor,
-        bias: torch.Tensor,
-        n_prefix: int,
-        grid: tuple[int, int],
-        hidden: nn.Linear | nn.Conv2d | None = None,
-    ) -> None:
-        super().__init__()
-        self.weight, self.bias, self.hidden = nn.Parameter(weight), nn.Parameter(bias), hidden
-        self.n_prefix, self.grid = n_prefix, grid
-        self.classes: list[dict[str, Any]] = []
-
-    @property
-    def d_model(self) -> int:
-        """Dimension of the tokens that it reads."""
-        return (self.weight if self.hidden is None else self.hidden.weight).shape[1]
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Logits (b, n_classes, grid_height, grid_width) of final-normed tokens (b, n_tokens, d_model)."""
-        patches = tokens[:, self.n_prefix :]
-        if isinstance(self.hidden, nn.Conv2d):
-            maps = self.hidden(patches.transpose(1, 2).unflatten(2, self.grid))
-            patches = functional.gelu(maps.flatten(2).transpose(1, 2))
-        elif self.hidden is not None:
-            patches = functional.gelu(self.hidden(patches))
-        return functional.linear(patches, self.weight, self.bias).transpose(1, 2).unflatten(2, self.grid)
-
-
-def new_head(settings: SegmentationHeadSettings, card: ModelCard, n_classes: int, seed: int) -> SegmentationHead:
-    """Head that gives every class the same logit; a hidden layer is drawn by seed."""
-    hidden: nn.Linear | nn.Conv2d | None = None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if settings.kind == "mlp":
-            hidden = nn.Linear(card.d_final, settings.hidden)
-        if settings.kind == "conv":
-            hidden = nn.Conv2d(card.d_final, settings.hidden, 3, padding=1)
-    width = card.d_final if hidden is None else settings.hidden
-    return SegmentationHead(torch.zeros(n_classes, width), torch.zeros(n_classes), card.n_prefix, card.grid, hidden)
-
-
-def load_segmentation_head(metrics_path: str | Path, device: str | torch.device = "cpu") -> SegmentationHead:
-    """Load the frozen head whose metrics.json and weights.safetensors lie in one folder.
-
-    `.classes` lists {"id", "name"} in the order of the logits.
-    """
-    metrics = read_json(metrics_path)
-    tensors = load_file(Path(metrics_path).with_name("weights.safetensors"))
-    hidden: nn.Linear | nn.Conv2d | None = None
-    if "hidden.weight" in tensors:
-        width, d_model = tensors["hidden.weight"].shape[:2]
-        is_linear = tensors["hidden.weight"].ndim == 2
-        hidden = nn.Linear(d_model, width) if is_linear else nn.Conv2d(d_model, width, 3, padding=1)
-    head = SegmentationHead(tensors["weight"], tensors["bias"], metrics["n_prefix"], tuple(metrics["grid"]), hidden)
-    head.load_state_dict(tensors)
-    head.classes = metrics["classes"]
-    return head.requires_grad_(False).to(device)
 
 
 def train_segmentation_head(
@@ -125,6 +53,7 @@ def train_segmentation_head(
     """Train and measure a head; write its weights, metrics.json and tables into `output`.
 
     Tables are classes.parquet (IoU of each class with its interval, by patches and by pixels) and confusion.parquet.
+    Pixels of a class that no picture of `fit_split` has count nowhere, and `not_learned` names the class.
 
     Parameters
     ----------
@@ -145,11 +74,15 @@ def train_segmentation_head(
     chosen, seed = chosen_device(device), seed + settings.seed
     provenance = Provenance(settings, [manifest, index_path, card_path], seed, described(chosen))
     model = load_model(card_path, chosen)
-    store = open_store(manifest, model.card)
+    store = open_store(manifest, model.card, model.card.depth - 1)
     names = {i: name for i, name in sorted(read_classes(index_path).items()) if i != 0}
     masks = Masks(index_path, model.card, list(names))
-    head, learned = _learned(settings, store, model, masks=masks, split=fit_split, device=chosen, seed=seed)
-    head.classes = [{"id": i, "name": name} for i, name in names.items()]
+    head, class_ids, learned = _learned(settings, store, model, masks=masks, split=fit_split, device=chosen, seed=seed)
+    head.classes = [{"id": i, "name": names[i]} for i in class_ids]
+    head.not_learned = [{"id": i, "name": name} for i, name in names.items() if i not in class_ids]
+    for c in head.not_learned:
+        logger.warning("class %s is in no mask of split %s: it is neither learned nor judged", c["name"], fit_split)
+    masks = Masks(index_path, model.card, class_ids)
     output = Path(output)
     with atomic_path(output / "weights.safetensors") as temporary:
         save_file({name: tensor.cpu().contiguous() for name, tensor in head.state_dict().items()}, temporary)
@@ -157,14 +90,18 @@ def train_segmentation_head(
     for name, table in tally.tables(seed).items():
         with atomic_path(output / f"{name}.parquet") as temporary:
             table.write_parquet(temporary)
+    measured = tally.metrics(seed)
     metrics = {
-        **tally.metrics(seed),
+        **measured,
+        "class_iou": measured["class_iou"] | {c["name"]: None for c in head.not_learned},
         "coverage": COVERAGE,
         "resamples": RESAMPLES,
         **learned,
         "classes": head.classes,
+        "not_learned": head.not_learned,
         "n_prefix": head.n_prefix,
         "grid": list(head.grid),
+        "model_sha256": model.card.weights_sha256,
         "provenance": provenance.record(),
     }
     write_json(output / "metrics.json", metrics)
@@ -180,16 +117,21 @@ def _learned(
     split: str,
     device: torch.device,
     seed: int,
-) -> tuple[SegmentationHead, dict[str, Any]]:
-    """Head that has learned from all labelled pictures of a split, and how its learning rate and decay were chosen."""
+) -> tuple[SegmentationHead, list[int], dict[str, Any]]:
+    """Head that has learned from all labelled pictures of a split.
+
+    Also the ids of the classes that it has learned, and how its learning rate and decay were chosen.
+    """
     image_ids = [i for i in store.image_ids(split) if i in masks]
     if not image_ids:
         raise DataError(f"{masks.index_path}: no picture of split {split!r} has a mask; segmentation needs masks")
     shape = model.card.grid[0] * FINER, model.card.grid[1] * FINER
     data = TrainingTokens(store, masks, image_ids, shape, settings.memory_gb * 1e9)
+    if not data.class_ids:
+        raise DataError(f"{masks.index_path}: no pixel of split {split!r} is labelled; segmentation needs masks there")
     members = list(product(settings.learning_rates, settings.weight_decays))
     everything = torch.arange(len(image_ids))
-    training = _Training(settings, model, data, len(masks.class_ids), device, seed)
+    training = _Training(settings, model, data, device, seed)
     held_out: list[dict[str, float]] = []
     if len(members) > 1:
         if len(image_ids) < 2:
@@ -207,13 +149,17 @@ def _learned(
         ]
         members = [members[found.index(max(found))]]
     head = training.heads(members, everything)[0]
-    return head, {
-        "kind": settings.kind,
-        "learning_rate": members[0][0],
-        "weight_decay": members[0][1],
-        "held_out": held_out,
-        "n_fit": len(image_ids),
-    }
+    return (
+        head,
+        data.class_ids,
+        {
+            "kind": settings.kind,
+            "learning_rate": members[0][0],
+            "weight_decay": members[0][1],
+            "held_out": held_out,
+            "n_fit": len(image_ids),
+        },
+    )
 
 
 class _Training:
@@ -224,12 +170,11 @@ class _Training:
         settings: SegmentationHeadSettings,
         model: VisionModel,
         data: TrainingTokens,
-        n_classes: int,
         device: torch.device,
         seed: int,
     ) -> None:
         self.settings, self.model, self.data = settings, model, data
-        self.n_classes, self.device, self.seed = n_classes, device, seed
+        self.n_classes, self.device, self.seed = len(data.class_ids), device, seed
 
     def heads(self, members: list[tuple[float, float]], rows: torch.Tensor) -> list[SegmentationHead]:
         """Frozen heads, one for each learning rate and weight decay, that have learned from some rows of the data."""
@@ -286,7 +231,7 @@ def _measured(
     device: torch.device,
 ) -> SegmentationTally:
     """What the head says of a split's labelled pictures, counted."""
-    by_image = patch_channels(patch_labels, masks.class_ids)
+    by_image = patch_channels(patch_labels, masks.class_ids, head.grid)
     tally = SegmentationTally(head.classes)
     for image_ids, tokens in final_tokens(store, model, split, device, batch_images=16):
         keep = [i for i, image_id in enumerate(image_ids) if int(image_id) in masks]

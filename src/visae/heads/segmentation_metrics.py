@@ -9,7 +9,6 @@ import polars as pl
 import torch
 from torch.nn import functional
 
-from visae.errors import DataError
 from visae.heads.bootstrap import estimates
 from visae.heads.metrics import Tally, confusion_table
 
@@ -39,18 +38,8 @@ class SegmentationTally:
             (b, n_classes, grid_height, grid_width).
         patches, pixels
             Labels as channels, negative where there is none: (b, n_patches) and (b, height, width), on the CPU.
-
-        Raises
-        ------
-        DataError
-            If the patch labels are of another grid.
         """
         predicted = logits.argmax(dim=1).flatten(1).cpu()
-        if predicted.shape != patches.shape:
-            raise DataError(
-                f"patch labels: {patches.shape[1]} a picture, but the head reads {predicted.shape[1]} patches; write "
-                "them for the same model and layer"
-            )
         fine = functional.interpolate(logits, pixels.shape[1:], mode="bilinear", align_corners=False)
         self.levels["patch"].add(patches, predicted)
         self.levels["pixel"].add(pixels, fine.argmax(dim=1).cpu())

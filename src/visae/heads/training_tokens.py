@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from visae.activations.store import ActivationStore
-from visae.heads.masks import Masks
+from visae.heads.masks import UNLABELLED, Masks
 
 _Picture = tuple[int, torch.Tensor]
 
@@ -31,6 +31,8 @@ class TrainingTokens:
 
     Attributes
     ----------
+    class_ids
+        Ids of the classes that some picture has: the channels. Of others there is nothing to learn.
     labels
         int16 (n, height, width) class channels.
     """
@@ -48,6 +50,14 @@ class TrainingTokens:
         self._groups = store.groups(range(image_ids[0], image_ids[-1] + 1))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             self.labels = torch.stack([*pool.map(lambda image_id: _coarse(masks.read(image_id), shape), image_ids)])
+        # Picture by picture, so that memory does not hold all labels again as wide integers.
+        present = sorted({channel for grid in self.labels for channel in grid.unique().tolist()} - {UNLABELLED})
+        self.class_ids = [masks.class_ids[channel] for channel in present]
+        # The last entry is that of UNLABELLED, which is -1.
+        channels = torch.full((len(masks.class_ids) + 1,), UNLABELLED, dtype=self.labels.dtype)
+        channels[torch.tensor(present, dtype=torch.int64)] = torch.arange(len(present), dtype=self.labels.dtype)
+        for grid in self.labels:
+            grid.copy_(channels[grid.long()])
         first = store.read_group(*self._groups[0], "all")[0]
         self._pool = max(1, int(memory_bytes // (first.numel() * first.element_size())))
         self._tokens: torch.Tensor | None = None

@@ -108,6 +108,16 @@ Draws = Mapping[str, Sequence[Change]]
 """The draws of each arm of one class, by the arm's name; AUTOMATIC is one of them, `none` needs no draw."""
 
 
+def edited_latents(by_class: Mapping[int, Draws]) -> dict[tuple[str, int], tuple[int, ...]]:
+    """Latents that the arms of one draw edit, by arm and class id."""
+    return {
+        (arm, class_id): changes[0].latents
+        for class_id, draws in by_class.items()
+        for arm, changes in draws.items()
+        if len(changes) == 1 and isinstance(changes[0], SetLatents)
+    }
+
+
 def situation(sae: SparseAutoencoder, rows: Tensor, draws: Draws) -> Situation:
     """Describe rows (n, d_model) to the draws of all arms."""
     edits = [change for changes in draws.values() for change in changes if isinstance(change, SetLatents)]

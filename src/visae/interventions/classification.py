@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from visae.errors import DataError
 from visae.files import atomic_path, write_json
 from visae.heads.probe import image_labels, load_probe
 from visae.heads.tokens import open_store
-from visae.interventions.arms import MATCHED, SIZES, Draws, SetLatents, outcomes, situation
+from visae.interventions.arms import MATCHED, SIZES, Draws, edited_latents, outcomes, situation
 from visae.interventions.classification_examples import EXAMPLE_ARMS, SCHEMA, examples
 from visae.interventions.classifying import Classifier, classification_draws
 from visae.interventions.edits import patch_rows, refuse_transcoder
@@ -31,11 +30,13 @@ from visae.interventions.tables import (
     edits_table,
     moved_table,
 )
-from visae.interventions.targets import Target, latent_activity, targets_by_auc
+from visae.interventions.targets import NOT_LEARNED, Manual, Target, check_manual, latent_activity, targets_by_auc
 from visae.progress import progress_bar
 from visae.provenance import Provenance
 from visae.sae import SparseAutoencoder, load_sae
 from visae.vision.model import load_model
+
+NO_LATENT = "no latent is active in its pictures of the selection split"
 
 
 def classification_edits(
@@ -49,7 +50,7 @@ def classification_edits(
     probe_metrics: str | Path,
     index_path: str | Path,
     output: str | Path,
-    manual: Mapping[str, Sequence[int]] | None = None,
+    manual: Manual | None = None,
     fit_split: str = "train",
     measure_split: str = "val",
     device: str = "auto",
@@ -90,8 +91,8 @@ def classification_edits(
     model, sae = load_model(card_path, chosen), load_sae(sae_config, chosen)
     refuse_transcoder(sae, sae_config)
     model.card.check_editable(layer)
-    probe = load_probe(probe_metrics, chosen)
-    store = open_store(manifest, model.card)
+    probe = load_probe(probe_metrics, model.card, chosen)
+    store = open_store(manifest, model.card, layer)
     classifier = Classifier(model, layer, probe, store, settings.batch_size)
     labels = image_labels(index_path)
     fit = {i: labels[i] for i in store.image_ids(fit_split) if i in labels}
@@ -100,6 +101,7 @@ def classification_edits(
     if not targets:
         raise DataError(f"{codes_manifest}: no latent is active on split {fit_split!r}; train the SAE for longer")
     activity = latent_activity(codes_manifest, store.image_ids(fit_split))
+    check_manual(manual or {}, "classification", probe_metrics, classes.values(), sae.width, activity)
     draws = classification_draws(
         classifier,
         sae,
@@ -119,13 +121,7 @@ def classification_edits(
             experiment.run(target, draws[target.class_id])
             bar.update()
 
-    latents = {
-        (arm, class_id): changes[0].latents
-        for class_id, of_class in draws.items()
-        for arm, changes in of_class.items()
-        if len(changes) == 1 and isinstance(changes[0], SetLatents)
-    }
-    table = edits_table(experiment.edits, latents, len(measured), settings.bootstrap, seed)
+    table = edits_table(experiment.edits, edited_latents(draws), len(measured), settings.bootstrap, seed)
     tables = {
         "edits": table,
         "moved": moved_table(experiment.edits, list(classes.values())),
@@ -134,7 +130,6 @@ def classification_edits(
     for name, frame in tables.items():
         with atomic_path(Path(output) / f"{name}.parquet") as temporary:
             frame.write_parquet(temporary)
-    chosen_for, done = {t.class_id for t in targets}, set(table.filter(edit=SUPPRESS)["class_id"].drop_nulls())
     summary = {
         "mean": table.filter(class_name=MEAN).drop("class_id", "latents", "q").to_dicts(),
         "classes": [
@@ -148,15 +143,11 @@ def classification_edits(
             for t in targets
         ],
         "not_measurable": [
-            {
-                **c,
-                "reason": f"split {measure_split!r} has no picture of it"
-                if c["id"] in chosen_for
-                else "no latent is active in its pictures of the selection split",
-            }
+            {**c, "reason": experiment.why_not.get(c["id"], NO_LATENT)}
             for c in probe.classes
-            if c["id"] not in done
-        ],
+            if c["id"] not in {edits.target.class_id for edits in experiment.edits if edits.edit == SUPPRESS}
+        ]
+        + [{**c, "reason": NOT_LEARNED} for c in probe.not_learned],
         "n_images": len(measured),
         "layer": layer,
         "provenance": provenance.record(),
@@ -184,6 +175,8 @@ class _Experiment:
     seed: int
     edits: list[ClassEdits] = field(default_factory=list)
     examples: list[dict[str, Any]] = field(default_factory=list)
+    # By class id: why it was not suppressed.
+    why_not: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.places = {image_id: place for place, image_id in enumerate(self.measured)}
@@ -194,7 +187,11 @@ class _Experiment:
         image_ids = np.array(list(self.measured))
         own = self._drawn(image_ids[is_own], target, 6)
         others = self._drawn(image_ids[~is_own], target, 7)
-        if own:
+        if not own:
+            self.why_not[target.class_id] = "the measured split has no picture of it"
+        elif not self._is_active(own, target):
+            self.why_not[target.class_id] = "its latents are active in none of its pictures of the measured split"
+        else:
             self._edit(SUPPRESS, own + others, target, draws, tuple(self.settings.scales))
         if others:
             self._edit(INSERT, others, target, draws, (self.settings.insert_scale,))
@@ -243,6 +240,10 @@ class _Experiment:
                 kept = examples(target, edit, true, patches.cpu(), before.cpu(), shown, list(names.values()))
                 self.examples += kept
         self.edits.append(result)
+
+    def _is_active(self, image_ids: list[int], target: Target) -> bool:
+        """Whether there is anything to suppress in some pictures."""
+        return any(self._patches(SUPPRESS, tokens, target).any() for _, tokens in self.classifier.batches(image_ids))
 
     def _patches(self, edit: str, tokens: Tensor, target: Target) -> Tensor:
         """Patches to edit, bool (b, n_patches)."""

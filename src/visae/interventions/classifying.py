@@ -11,12 +11,11 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from visae.activations.store import ActivationStore
-from visae.errors import DataError, ModelError
 from visae.heads.probe import Probe
 from visae.interventions.arms import ARMS, AUTOMATIC, Change, Draws, Reconstruction
 from visae.interventions.dictionaries import Gradients, targets_by_gradient
 from visae.interventions.directions import coordinates, random_vectors
-from visae.interventions.targets import Activity, Target, drawn_controls, latent_draws
+from visae.interventions.targets import Activity, Manual, Target, drawn_controls, latent_draws
 from visae.sae import SparseAutoencoder
 from visae.vision.model import VisionModel
 
@@ -32,7 +31,6 @@ class Classifier:
         self.model, self.layer, self.probe, self.store, self.batch_size = model, layer, probe, store, batch_size
         self.columns = {c["id"]: column for column, c in enumerate(probe.classes)}
         self.device = probe.weight.device
-        check_probe(probe, model)
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Logits (b, n_classes); differentiable in tokens."""
@@ -75,17 +73,6 @@ class Classifier:
         return found
 
 
-def check_probe(probe: Probe, model: VisionModel) -> None:
-    """Raise ModelError where a probe was trained on the tokens of another model."""
-    card = model.card
-    if probe.weight.shape[1] not in (card.d_final, 2 * card.d_final) or probe.n_prefix != card.n_prefix:
-        raise ModelError(
-            f"the probe reads {probe.weight.shape[1]} values after {probe.n_prefix} prefix tokens, but "
-            f"{card.architecture} gives patches of {card.d_final} after {card.n_prefix}: it is the probe of another "
-            "model; train it again from the last layer of this one"
-        )
-
-
 def classification_draws(
     classifier: Classifier,
     sae: SparseAutoencoder,
@@ -96,7 +83,7 @@ def classification_draws(
     arms: Sequence[str],
     random_draws: int,
     split: str,
-    manual: Mapping[str, Sequence[int]],
+    manual: Manual,
     seed: int,
 ) -> dict[int, Draws]:
     """Draws of every arm for each class, by class id, in the order of ARMS.
@@ -108,13 +95,8 @@ def classification_draws(
     labels
         Class of each picture of the selection split.
     manual
-        Latents named by hand, by class name; names of other tasks' classes are left aside.
+        Latents named by hand, by class name.
     """
-    for class_name, latents in manual.items():
-        if not latents or not all(0 <= latent < sae.width for latent in latents):
-            raise DataError(
-                f"studies: …: manual: {class_name}: {list(latents)}: the SAE has latents 0 to {sae.width - 1}"
-            )
     needs_gradients = {"head_weight", "latent_by_gradient"} & set(arms)
     gradients = classifier.gradients(labels, seed) if needs_gradients else {}
     controls = drawn_controls(targets, activity, random_draws, seed)

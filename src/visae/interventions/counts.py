@@ -89,8 +89,8 @@ def pooled_shares(classes: list[ClassCounts], key: Key, weights: NDArray[np.floa
 
 
 def mean_shares(by_class: list[Shares]) -> Shares:
-    """Means of MEASURES over classes."""
-    return {measure: class_mean(np.stack([shares[measure] for shares in by_class], -1)) for measure in MEASURES}
+    """Means over classes."""
+    return {measure: class_mean(np.stack([shares[measure] for shares in by_class], -1)) for measure in by_class[0]}
 
 
 def _sums(counts: ClassCounts, key: Key, weights: NDArray[np.float64] | None) -> dict[str, NDArray[np.float64]]:
@@ -135,7 +135,7 @@ def _ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np
 def with_intervals(found: Shares, resampled: Shares) -> dict[str, float]:
     """Each measure with its `_low` and `_high`."""
     row: dict[str, float] = {}
-    for measure in MEASURES:
+    for measure in found:
         low, high = interval(resampled[measure])
         row |= {measure: float(found[measure]), f"{measure}_low": low, f"{measure}_high": high}
     return row

@@ -21,7 +21,7 @@ from visae.heads.bootstrap import COVERAGE, estimates
 from visae.heads.calibration import Judged, Verdicts, verdicts
 from visae.heads.masks import Masks, patch_channels
 from visae.heads.probe import image_labels, learned_labels, load_probe
-from visae.heads.segmentation import load_segmentation_head
+from visae.heads.segmentation_head import load_segmentation_head
 from visae.heads.segmentation_metrics import LEVELS, SegmentationTally
 from visae.heads.tokens import open_store
 from visae.interventions.edits import refuse_transcoder
@@ -94,11 +94,11 @@ def measure_faithfulness(
     judges: list[tuple[ActivationStore, _Classified | _Segmented]] = []
     if classified:
         manifest, index, probe = classified
-        store = open_store(manifest, model.card)
-        judges.append((store, _Classified(index, probe, store.image_ids(measure_split), chosen)))
+        store = open_store(manifest, model.card, layer)
+        judges.append((store, _Classified(index, probe, store.image_ids(measure_split), model, chosen)))
     if segmented:
         manifest, index, labels, head = segmented
-        store = open_store(manifest, model.card)
+        store = open_store(manifest, model.card, layer)
         judges.append((store, _Segmented(index, labels, head, model, chosen)))
 
     replacing = _Replacing(model, sae, layer, settings.batch_size)
@@ -128,8 +128,10 @@ def measure_faithfulness(
 class _Classified:
     """A probe's verdicts under each replacement."""
 
-    def __init__(self, index: str | Path, probe: str | Path, images: range, device: torch.device) -> None:
-        self.probe = load_probe(probe, device)
+    def __init__(
+        self, index: str | Path, probe: str | Path, images: range, model: VisionModel, device: torch.device
+    ) -> None:
+        self.probe = load_probe(probe, model.card, device)
         self.known, _ = learned_labels(self.probe, images, image_labels(index), read_classes(index))
         if not self.known:
             raise DataError(f"{index}: no measured picture has a class that the probe has learned")
@@ -163,10 +165,10 @@ class _Segmented:
     def __init__(
         self, index: str | Path, patch_labels: str | Path, head: str | Path, model: VisionModel, device: torch.device
     ) -> None:
-        self.head = load_segmentation_head(head, device)
+        self.head = load_segmentation_head(head, model.card, device)
         ids = [c["id"] for c in self.head.classes]
         self.index, self.masks = index, Masks(index, model.card, ids)
-        self.by_image = patch_channels(patch_labels, ids)
+        self.by_image = patch_channels(patch_labels, ids, self.head.grid)
         self.tallies = {name: SegmentationTally(self.head.classes) for name in REPLACEMENTS}
 
     def __contains__(self, image_id: int) -> bool:

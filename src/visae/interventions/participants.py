@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from visae.config.settings import InterventionSettings
-from visae.errors import DataError
 from visae.features.blocks import codes_by_latents
 from visae.features.codes import read_codes_manifest
 from visae.features.concepts import BLOCK_CODES
@@ -27,6 +26,7 @@ from visae.interventions.directions import coordinates, random_vectors
 from visae.interventions.segmenting import Segmenter
 from visae.interventions.targets import (
     Activity,
+    Manual,
     Target,
     drawn_controls,
     latent_draws,
@@ -34,9 +34,6 @@ from visae.interventions.targets import (
     targets_by_patches,
 )
 from visae.sae import SparseAutoencoder
-
-Manual = Mapping[str, Sequence[int]]
-"""Latents named by hand, by class name."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +89,9 @@ def participants(selection: Selection, targets: list[Target], manual: Manual) ->
     Raises
     ------
     DataError
-        If too few latents are active to draw from, or `manual` names classes or latents that are not there.
+        If too few latents are active to draw from.
     """
     settings, activity, classes = selection.settings, selection.activity, selection.patches.classes
-    _check_manual(manual, selection)
     controls = drawn_controls(targets, activity, settings.random_draws, selection.seed)
     alternatives = {
         arm: {t.class_id: t for t in selection.targets(by)}
@@ -148,16 +144,3 @@ def _directions(selection: Selection, targets: list[Target]) -> dict[int, dict[s
         for (class_id, arm, _), edit in zip(vectors, edits, strict=True):
             found[class_id].setdefault(arm, []).append(edit)
     return found
-
-
-def _check_manual(manual: Manual, selection: Selection) -> None:
-    names = set(selection.patches.classes.values())
-    for class_name, latents in manual.items():
-        if class_name not in names:
-            raise DataError(
-                f"studies: …: manual: {class_name!r} is no class of the head; it has {', '.join(sorted(names))}"
-            )
-        if not latents or not all(0 <= latent < selection.sae.width for latent in latents):
-            raise DataError(
-                f"studies: …: manual: {class_name}: {list(latents)}: the SAE has latents 0 to {selection.sae.width - 1}"
-            )

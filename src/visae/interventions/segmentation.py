@@ -11,14 +11,15 @@ from visae.config.settings import InterventionSettings
 from visae.device import chosen_device, described
 from visae.features.scores import patch_classes
 from visae.files import atomic_path, write_json
-from visae.heads.segmentation import load_segmentation_head, patch_channels
+from visae.heads.masks import patch_channels
+from visae.heads.segmentation_head import load_segmentation_head
 from visae.heads.tokens import open_store
-from visae.interventions.arms import SetLatents
+from visae.interventions.arms import edited_latents
 from visae.interventions.dictionaries import labelled_patches
 from visae.interventions.doses import responses
 from visae.interventions.edits import refuse_transcoder
 from visae.interventions.experiment import MAPS_SCHEMA, SegmentationExperiment
-from visae.interventions.participants import Manual, Selection, participants
+from visae.interventions.participants import Selection, participants
 from visae.interventions.segmentation_tables import (
     arms_table,
     becomes_table,
@@ -27,7 +28,7 @@ from visae.interventions.segmentation_tables import (
     untrained_table,
 )
 from visae.interventions.segmenting import Segmenter
-from visae.interventions.targets import latent_activity
+from visae.interventions.targets import NOT_LEARNED, Manual, check_manual, latent_activity
 from visae.interventions.untrained import rank_tests
 from visae.progress import progress_bar
 from visae.provenance import Provenance
@@ -97,14 +98,16 @@ def segmentation_arms(
     model, sae = load_model(card_path, chosen), load_sae(sae_config, chosen)
     refuse_transcoder(sae, sae_config)
     model.card.check_editable(layer)
-    head = load_segmentation_head(head_metrics, chosen)
-    store = open_store(manifest, model.card)
+    head = load_segmentation_head(head_metrics, model.card, chosen)
+    store = open_store(manifest, model.card, layer)
     classes = {c["id"]: c["name"] for c in head.classes}
-    segmenter = Segmenter(model, layer, head, store, patch_channels(patch_labels, list(classes)), settings.batch_size)
+    channels = patch_channels(patch_labels, list(classes), head.grid)
+    segmenter = Segmenter(model, layer, head, store, channels, settings.batch_size)
     fit_images, images = store.image_ids(fit_split), store.image_ids(measure_split)
     labels = patch_classes(Path(patch_labels), list(classes), min_purity, fit_images)
     patches = labelled_patches(store, labels, classes, seed)
     activity = latent_activity(codes_manifest, fit_images)
+    check_manual(manual or {}, "segmentation", head_metrics, classes.values(), sae.width, activity)
     selection = Selection(settings, segmenter, sae, codes_manifest, scores, patches, activity, fit_split, seed)
     targets = selection.targets(settings.choose_by)
     draws = participants(selection, targets, manual or {})
@@ -114,13 +117,7 @@ def segmentation_arms(
             experiment.run(target, draws[target.class_id])
             bar.update()
     measured = [counts for counts in experiment.counts if len(counts.images)]
-    latents = {
-        (arm, class_id): changes[0].latents
-        for class_id, of_class in draws.items()
-        for arm, changes in of_class.items()
-        if len(changes) == 1 and isinstance(changes[0], SetLatents)
-    }
-    rows = arms_table(measured, latents, len(images), settings.bootstrap, seed)
+    rows = arms_table(measured, edited_latents(draws), len(images), settings.bootstrap, seed)
     doses = experiment.doses(measured, draws, codes_manifest, fit_split)
     ranked = experiment.against_untrained(measured, selection)
     tests = significance(rows, rank_tests(ranked), max(settings.scales, key=abs))
@@ -155,7 +152,8 @@ def segmentation_arms(
             {"id": class_id, "name": name, "reason": experiment.why_not(class_id)}
             for class_id, name in classes.items()
             if class_id not in {counts.target.class_id for counts in measured}
-        ],
+        ]
+        + [{**c, "reason": NOT_LEARNED} for c in head.not_learned],
         "significant_share": sum(test["significant"] for test in tests.values()) / len(tests) if tests else None,
         "responses": responses(doses),
         "n_images": len(images),

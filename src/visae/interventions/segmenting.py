@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visae.activations.store import ActivationStore
-from visae.errors import ModelError
 from visae.features.concepts import Labels
-from visae.heads.segmentation import SegmentationHead
+from visae.heads.segmentation_head import SegmentationHead
 from visae.interventions.counts import ClassCounts, EditCounts
 from visae.interventions.dictionaries import Gradients
 from visae.interventions.targets import Target
@@ -44,7 +43,6 @@ class Segmenter:
         self.labels, self.batch_size = labels, batch_size
         self.ids = [c["id"] for c in head.classes]
         self.device = head.weight.device
-        check_head(head, model)
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Logits (b, n_classes, n_patches); differentiable in tokens."""
@@ -96,18 +94,6 @@ class Segmenter:
                 rows, slopes = (torch.cat(values) for values in zip(*parts, strict=True))
                 found[number] = (rows, slopes)
         return found
-
-
-def check_head(head: SegmentationHead, model: VisionModel) -> None:
-    """Raise ModelError where a head was trained on the tokens of another model."""
-    card = model.card
-    found, wanted = (head.d_model, head.n_prefix, head.grid), (card.d_final, card.n_prefix, card.grid)
-    if found != wanted:
-        raise ModelError(
-            f"the segmentation head reads {found[0]} values of {found[2][0]} x {found[2][1]} patches after {found[1]} "
-            f"prefix tokens, but {card.architecture} gives {wanted[0]} of {wanted[2][0]} x {wanted[2][1]} after "
-            f"{wanted[1]}: it is the head of another model; train it again from the last layer of this one"
-        )
 
 
 def counted(

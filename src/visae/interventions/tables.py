@@ -11,9 +11,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from visae.features.resampling import benjamini_hochberg
-from visae.heads.bootstrap import class_mean, interval, resampling_weights
+from visae.heads.bootstrap import resampling_weights
 from visae.interventions.arms import ARMS, AUTOMATIC, NATURAL
-from visae.interventions.counts import Key, paired_p, sign_flips
+from visae.interventions.counts import Key, Shares, mean_shares, paired_p, sign_flips, with_intervals
 from visae.interventions.targets import Target
 
 MEAN = "mean"
@@ -98,11 +98,7 @@ class ClassEdits:
         return ~self.own if self.edit == SUPPRESS else self.own
 
 
-Found = Mapping[str, NDArray[np.float64]]
-"""By measure: one number, (), or one a resample, (resamples,)."""
-
-
-def measures(edits: ClassEdits, key: Key, weights: NDArray[np.float64] | None = None) -> Found:
+def measures(edits: ClassEdits, key: Key, weights: NDArray[np.float64] | None = None) -> Shares:
     """MEASURES of an edit; with weights (resamples, pictures of the split) of every resample."""
     values, counts = edits.values[key], np.ones(len(edits.images)) if weights is None else weights[:, edits.images]
     own, others = (_means(values, counts, chosen) for chosen in (edits.own, edits.others))
@@ -181,12 +177,10 @@ def edits_table(
         for edits, one, spread, one_p, q in zip(of_edit, found, resampled, p, benjamini_hochberg(p), strict=True):
             who = {"class_name": edits.target.class_name, "class_id": edits.target.class_id}
             edited = {"latents": latents.get((arm, edits.target.class_id)), "p": one_p, "q": q}
-            rows.append(about | who | edited | _with_intervals(one, spread) | _sizes([edits]))
-        mean, spread = (
-            {m: class_mean(np.stack([f[m] for f in part], -1)) for m in MEASURES} for part in (found, resampled)
-        )
+            rows.append(about | who | edited | with_intervals(one, spread) | _sizes([edits]))
+        mean, spread = mean_shares(found), mean_shares(resampled)
         mean_p = None if arm == AUTOMATIC else paired_p(np.mean(added, axis=0), signs)
-        rows.append(about | {"class_name": MEAN, "p": mean_p} | _with_intervals(mean, spread) | _sizes(of_edit))
+        rows.append(about | {"class_name": MEAN, "p": mean_p} | with_intervals(mean, spread) | _sizes(of_edit))
     return pl.DataFrame(rows, schema=_EDITS_SCHEMA).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
@@ -211,14 +205,6 @@ def _keys(classes: list[ClassEdits]) -> list[tuple[str, Key]]:
     """All edits, suppressions first, in the order of ARMS."""
     keys = dict.fromkeys((edits.edit, key) for edits in classes for key in edits.values)
     return sorted(keys, key=lambda found: (found[0] == INSERT, ARMS.index(found[1][0])))
-
-
-def _with_intervals(found: Found, resampled: Found) -> dict[str, float]:
-    row: dict[str, float] = {}
-    for measure in MEASURES:
-        low, high = interval(resampled[measure])
-        row |= {measure: float(found[measure]), f"{measure}_low": low, f"{measure}_high": high}
-    return row
 
 
 def _sizes(classes: list[ClassEdits]) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from visae.interventions.arms import SetLatents
 
 # A frequency-matched latent is drawn among this many whose frequency is nearest.
 NEAREST = 10
+NOT_LEARNED = "the head has not learned it: it does not occur in the split that the head learned from"
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,7 @@ class Activity:
     largest: Mapping[int, float]
 
     def edit(self, latents: tuple[int, ...]) -> SetLatents:
-        """Edit of latents in multiples of their largest values; DataError where one is never active."""
-        for latent in latents:
-            if latent not in self.largest:
-                raise DataError(
-                    f"latent {latent} is never active on the selection split, so it cannot be set to multiples of its "
-                    "largest value there; name another in studies: …: manual"
-                )
+        """Edit of latents, all active on the selection split, in multiples of their largest values there."""
         return SetLatents(latents, tuple(self.largest[latent] for latent in latents))
 
 
@@ -59,6 +54,36 @@ def latent_activity(codes_manifest: str | Path, image_ids: range) -> Activity:
     )
     latents = found["latent"].to_list()
     return Activity(dict(zip(latents, found["len"], strict=True)), dict(zip(latents, found["value"], strict=True)))
+
+
+Manual = Mapping[str, Sequence[int]]
+"""Latents named by hand, by class name."""
+
+
+def check_manual(
+    manual: Manual, task: str, head: str | Path, classes: Collection[str], width: int, activity: Activity
+) -> None:
+    """Raise DataError where what a study names by hand for a task is not there.
+
+    Parameters
+    ----------
+    head, classes
+        metrics.json of the task's head, and the names of the classes that it knows.
+    width
+        Latents of the SAE.
+    """
+    for class_name, latents in manual.items():
+        at = f"studies: …: manual: …: {task}: {class_name}"
+        if class_name not in classes:
+            raise DataError(f"{at}: no class of {head}, which has {', '.join(sorted(classes))}")
+        if not latents or not all(0 <= latent < width for latent in latents):
+            raise DataError(f"{at}: {list(latents)}: name one latent or more; the SAE has latents 0 to {width - 1}")
+        for latent in latents:
+            if latent not in activity.largest:
+                raise DataError(
+                    f"{at}: latent {latent} is never active on the selection split, so it cannot be set to multiples "
+                    "of its largest value there; name another"
+                )
 
 
 def targets_by_f1(scores_path: str | Path, n_latents: int) -> list[Target]:
