@@ -64,7 +64,7 @@ SCORED_BY_IMAGE = over_studies(
     f"{FEATURES}/image_scores.parquet", dataset="classification"
 )
 PROBED = [
-    CONCEPT.format(study=name, sae=sae, concept=concept) + "/probe.parquet"
+    f"{CONCEPT}/probe.parquet".format(study=name, sae=sae, concept=concept)
     for name, study in STUDIES.items()
     for sae in study.saes
     for concept in study.concepts
