@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +79,10 @@ class Workflow:
 
     def interrupted(self, until: str, *arguments: str) -> None:
         """Start a run and press Ctrl-C once its output says `until`."""
+        # Shells let what they start in the background ignore Ctrl-C, and its children too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(
-            self.command(*arguments),
-            cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            # Shells let what they start in the background ignore Ctrl-C, and with it all that tests start there.
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+            self.command(*arguments), cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         assert process.stdout is not None
         for line in process.stdout:
