@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,7 +58,8 @@ def test_a_flipped_bit_is_never_read_as_a_value(made: tuple[Path, torch.Tensor],
     try:
         read_right_or_refused(path, values)
         [problem] = check_store(path.parent)
-        assert f"{shard.name}: altered" in problem
+        # Where the bit is one of those that say whose shard it is, it looks like somebody else's.
+        assert re.search(rf"{re.escape(shard.name)}: (altered|foreign)", problem)
     finally:
         shard.write_bytes(whole)
 
