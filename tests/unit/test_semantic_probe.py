@@ -100,6 +100,9 @@ def test_folders_are_probed_from_the_command_line(parts: Path, capsys: pytest.Ca
     summary = json.loads((parts / "out" / "summary.json").read_text())
     assert {Path(entry["path"]).name for entry in summary["skipped"]} == {"broken.jpg", "again.png"}
     assert len(summary["positives"]) == len(summary["negatives"]) == 6
+    provenance = summary["provenance"]
+    assert provenance["inputs"].keys() == {"config.json", "model.json"}
+    assert provenance["settings"] == {"positives": f"{parts}/bright", "negatives": f"{parts}/dark"}
     table = pl.read_parquet(parts / "out" / "probe.parquet")
     assert table["dictionary"].to_list() == ["trained", "always-on", "untrained"]
     assert (table["low"] <= table["auc"]).all()

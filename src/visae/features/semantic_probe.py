@@ -14,11 +14,13 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from visae.device import chosen_device
+from visae.config.concepts import ConceptSettings
+from visae.device import chosen_device, described
 from visae.errors import ConfigError, ModelError
 from visae.features.concept_pictures import read_concept, summed_codes
 from visae.features.resampling import RESAMPLES, p_value, percentile_interval
 from visae.files import atomic_path, read_json, write_json
+from visae.provenance import Provenance
 from visae.sae.autoencoder import SparseAutoencoder, load_sae
 from visae.vision.hook_points import HookPoint
 from visae.vision.model import load_model
@@ -85,7 +87,7 @@ def probe_concept(
         Layer, such as 10 or 10-attention; left out, the one that the SAE's config.json names.
     output
         Folder for probe.parquet (one row a dictionary), latents.parquet (AUC of every latent of the SAE on all
-        pictures) and summary.json, which lists the pictures that were used and skipped.
+        pictures) and summary.json, which lists the pictures that were used and skipped, and says what made it.
     permutations
         Permutations of the labels behind each p-value, whose smallest value is 1 / (1 + permutations).
     seed
@@ -101,6 +103,8 @@ def probe_concept(
         If model and SAE do not fit.
     """
     where = chosen_device(device)
+    folders = ConceptSettings(positives=str(positives), negatives=str(negatives))
+    provenance = Provenance(folders, [sae, model], seed, described(where))
     trained, vision = load_sae(sae, where), load_model(model, where)
     point = _hook_point(layer, sae)
     vision.card.check(point, "--layer")
@@ -142,16 +146,18 @@ def probe_concept(
                 frame.write_parquet(temporary)
         used = [str(path) for path in pictures.paths]
         skipped = [{"path": str(path), "reason": reason} for path, reason in pictures.skipped]
-        settings = {
+        n_positive = int(pictures.is_positive.sum())
+        summary = {
             "sae": str(sae),
             "model": str(model),
             "layer": str(point),
-            "seed": seed,
             "permutations": permutations,
+            "positives": used[:n_positive],
+            "negatives": used[n_positive:],
+            "skipped": skipped,
+            "provenance": provenance.record(),
         }
-        n_positive = int(pictures.is_positive.sum())
-        summary = {"positives": used[:n_positive], "negatives": used[n_positive:], "skipped": skipped}
-        write_json(output / "summary.json", {**settings, **summary})
+        write_json(output / "summary.json", summary)
 
 
 def probed(

@@ -19,6 +19,8 @@ _PANELS = {
     "dead_share": "Share of dead latents",
 }
 _SPLIT_LINES: dict[str, Literal["--", "-"]] = {"train": "--", "val": "-"}
+# A few dead latents of thousands are not to look like many.
+_LEAST_DEAD_SHARE_SHOWN = 0.05
 
 
 def data(runs: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
@@ -60,6 +62,8 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
             axes.set_xlabel("Step")
             axes.set_ylabel(label)
             axes.set_ylim(bottom=0)
+            if metric == "dead_share":
+                axes.set_ylim(top=max(_LEAST_DEAD_SHARE_SHOWN, axes.get_ylim()[1]))
         handles = [Line2D([], [], color=palette[sae], label=sae.replace("$", r"\$")) for sae in saes]
         handles += [
             Line2D([], [], color="#606060", linestyle=_SPLIT_LINES[split], label=split)

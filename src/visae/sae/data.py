@@ -64,7 +64,7 @@ class TrainingData:
 
     @cached_property
     def sample(self) -> Tokens:
-        """Tokens of the first batches."""
+        """Tokens of the first batches; kept in memory until `forget_sample`."""
         wanted = min(_SAMPLE_TOKENS, self.reader.n_tokens)
         with self.batches() as batches:
             parts = list(islice(batches, -(-wanted // self.reader.batch_size)))
@@ -72,6 +72,10 @@ class TrainingData:
         return Tokens(
             inputs, torch.cat([part.target for part in parts if part.target is not None]) if self.targets else None
         )
+
+    def forget_sample(self) -> None:
+        """Give the sample's memory back: only initial weights are made from it."""
+        vars(self).pop("sample", None)
 
     @cached_property
     def held_out(self) -> Tokens:

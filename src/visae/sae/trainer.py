@@ -117,6 +117,7 @@ def train_together(
                 trainees[number] = Trainee(member, data, [*manifests, *targets], where, seed, ranks, loggers or [])
             except VisaeError as error:
                 failures[number] = error
+        data.forget_sample()
         summaries = _train_all(trainees, data, failures, ranks)
     if len(members) == 1 and failures:
         raise failures[0]
