@@ -160,43 +160,76 @@ def test_missing_and_damaged_files_of_saelens_are_named(exported, tmp_path):
         read_saelens(tmp_path)
 
 
-def write_saev(path, header, seed=3, d_model=6, width=24):
-    generator = torch.Generator().manual_seed(seed)
+def write_saev(path, header, threshold=None, d_model=6, width=24):
+    generator = torch.Generator().manual_seed(3)
     tensors = {
         "W_enc": torch.randn(d_model, width, generator=generator),
         "b_enc": torch.randn(width, generator=generator),
         "W_dec": normalize(torch.randn(width, d_model, generator=generator)),
         "b_dec": torch.randn(d_model, generator=generator),
     }
+    more = {} if threshold is None else {"activation.threshold": torch.tensor(threshold)}
     with path.open("wb") as file:
         file.write((json.dumps(header) + "\n").encode())
-        torch.save(tensors, file)
+        torch.save(tensors | more, file)
     return tensors
-
-
-def schema_2(cls, **params):
-    return {"schema": 2, "cfg": {"d_vit": 6, "exp_factor": 4, "activation": {"cls": cls, "params": params}}}
 
 
 # saev 0.1.0's SparseAutoencoder settings.
 OLD = {"d_vit": 6, "exp_factor": 4, "sparsity_coeff": 4e-4, "n_reinit_samples": 1, "ghost_grads": False, "seed": 0}
+SIZES = {1: {"d_vit": 6, "exp_factor": 4}, 2: {"d_vit": 6, "exp_factor": 4}, 5: {"d_model": 6, "d_sae": 24}}
+# What schema 5 keeps beside top_k.
+NESTED = {
+    "sparsity": {"cls": "NoSparsity", "params": {"key": "no-sparsity"}},
+    "aux": {"cls": "AuxK", "params": {"key": "auxk", "k_aux": 512, "alpha": 1 / 32}},
+}
+
+
+def schema(number, cls, **params):
+    return {"schema": number, "cfg": {**SIZES.get(number, SIZES[5]), "activation": {"cls": cls, "params": params}}}
+
+
+def first_schema(cls, **params):
+    return {"schema": 1, "cls": cls, "cfg": {**SIZES[1], **params}}
 
 
 @pytest.mark.parametrize(
-    "header", [OLD, schema_2("Relu"), schema_2("TopK", top_k=3), schema_2("BatchTopK", top_k=3)], ids=str
+    ("header", "rule", "options"),
+    [
+        (OLD, "relu of the difference", {}),
+        (first_schema("Relu"), "relu", {"decoder_bias": "not-subtracted"}),
+        (first_schema("Relu"), "relu of the difference", {"decoder_bias": "subtracted"}),
+        (first_schema("TopK", top_k=3), "top 3", {"decoder_bias": "not-subtracted"}),
+        (schema(1, "BatchTopK", top_k=3), "top 3", {"decoder_bias": "not-subtracted"}),
+        (schema(2, "Relu"), "relu", {}),
+        (schema(2, "TopK", top_k=3), "top 3", {}),
+        (schema(2, "BatchTopK", top_k=3), "top 3", {}),
+        (schema(3, "TopK", top_k=3), "top 3", {}),
+        (schema(4, "BatchTopK", top_k=3, momentum=0.1), "above 1.5", {}),
+        (schema(5, "Relu", key="relu", sparsity={"cls": "L1Sparsity", "params": {"coeff": 4e-4}}), "relu", {}),
+        (schema(5, "TopK", key="top-k", top_k=3, **NESTED), "top 3", {}),
+        (schema(5, "BatchTopK", key="batch-top-k", top_k=3, momentum=0.1, **NESTED), "above 1.5", {}),
+        (schema(5, "BatchTopK", key="batch-top-k", top_k=3, momentum=0.1, **NESTED), "above -0.5", {}),
+    ],
+    ids=str,
 )
-def test_saevs_checkpoints_compute_what_saev_does(header, tmp_path):
-    tensors = write_saev(tmp_path / "sae.pt", header)
+def test_saevs_checkpoints_compute_what_saev_does(header, rule, options, tmp_path):
+    kind, _, number = rule.partition(" ")
+    threshold = float(number) if kind == "above" else None
+    tensors = write_saev(tmp_path / "sae.pt", header, threshold)
     inputs = torch.randn(100, 6, generator=torch.Generator().manual_seed(5))
-    shifted = inputs if "schema" in header else inputs - tensors["b_dec"]
+    shifted = inputs - tensors["b_dec"] if "difference" in rule else inputs
     pre = shifted @ tensors["W_enc"] + tensors["b_enc"]
     codes = pre.relu()
-    if "top_k" in str(header):
+    if kind == "top":
         codes = torch.zeros_like(pre).scatter(1, pre.topk(3).indices, pre.topk(3).values)
         assert float(codes.min()) == 0  # else saev would keep what TopK cuts
-    sae = read_saev(tmp_path / "sae.pt")
+    elif threshold is not None:
+        codes = pre * (pre > max(threshold, 0.0))
+    sae = read_saev(tmp_path / "sae.pt", **options)
     assert relative_error(sae.encode(inputs), codes) < 1e-6
     assert relative_error(sae(inputs), codes @ tensors["W_dec"] + tensors["b_dec"]) < 1e-6
+    assert relative_error(sae.decode(sae.sparse_codes(inputs)), codes @ tensors["W_dec"] + tensors["b_dec"]) < 1e-6
 
 
 def test_normalization_of_elsewhere_becomes_part_of_the_sae(tmp_path):
@@ -238,10 +271,35 @@ def test_an_imported_sae_is_measured_like_one_that_was_trained_on_the_store(tmp_
         import_sae(tmp_path / "theirs", tmp_path / "out", manifests=[other])
 
 
-@pytest.mark.parametrize("schema", [1, 3, 5])
-def test_other_schemas_of_saev_are_refused_by_their_number(schema, tmp_path):
-    write_saev(tmp_path / "sae.pt", {"schema": schema, "cfg": {}})
-    with pytest.raises(ModelError, match=rf"schema: {schema}; allowed: none \(saev 0\.1\.0\), 2"):
+def test_what_a_file_of_saev_does_not_tell_is_asked_for(tmp_path):
+    source = tmp_path / "sae.pt"
+    tensors = write_saev(source, first_schema("Relu"))
+    with pytest.raises(
+        ModelError, match=r"schema: 1: .* say it: --decoder-bias subtracted, or --decoder-bias not-subtracted"
+    ):
+        read_saev(source)
+    arguments = ["import-sae", "--source", str(source), "--output", str(tmp_path / "out")]
+    cli.main([*arguments, "--decoder-bias", "subtracted"])
+    inputs = torch.randn(50, 6)
+    codes = ((inputs - tensors["b_dec"]) @ tensors["W_enc"] + tensors["b_enc"]).relu()
+    assert relative_error(load_sae(tmp_path / "out/config.json").encode(inputs), codes) < 1e-6
+    with pytest.raises(ModelError, match="decoder_bias is for files of saev"):
+        import_sae(tmp_path, tmp_path / "out", decoder_bias="not-subtracted")
+
+
+@pytest.mark.parametrize(
+    ("header", "threshold", "message"),
+    [
+        ({"schema": 6, "cfg": {}}, None, r"schema: 6; allowed: none \(saev 0\.1\.0\), 1 to 5"),
+        (schema(4, "AbsBatchTopK", top_k=3), None, "code rule 'AbsBatchTopK'; allowed: Relu, TopK, BatchTopK"),
+        (schema(5, "TopK"), None, "not a checkpoint of saev: KeyError: 'top_k'"),
+        (schema(5, "TopK", top_k=3), 1.5, "tensors that no TopK SAE of saev has: activation.threshold"),
+    ],
+    ids=str,
+)
+def test_files_of_saev_that_are_not_understood_are_refused(header, threshold, message, tmp_path):
+    write_saev(tmp_path / "sae.pt", header, threshold)
+    with pytest.raises(ModelError, match=message):
         read_saev(tmp_path / "sae.pt")
 
 

@@ -15,7 +15,7 @@ from visae.provenance import Provenance
 from visae.sae.autoencoder import SparseAutoencoder, load_sae, save_sae
 from visae.sae.data import TrainingData
 from visae.sae.foreign.saelens import read_saelens, write_saelens
-from visae.sae.foreign.saev import read_saev
+from visae.sae.foreign.saev import DecoderBias, read_saev
 from visae.sae.metrics import quality
 from visae.sae.published import METRICS, metrics_table, points
 
@@ -35,6 +35,7 @@ def import_sae(
     normalization: Path | None = None,
     manifests: list[Path] | None = None,
     seed: int = 0,
+    decoder_bias: DecoderBias | None = None,
 ) -> None:
     """Take in an SAE of SAELens (a folder) or saev (a .pt file); writes sae.safetensors and config.json.
 
@@ -54,13 +55,18 @@ def import_sae(
         Manifests of the stores that a study would train on, of the layer that the SAE was trained for.
     seed
         Of the held-out tokens: with that of the study's own SAEs, the same as theirs.
+    decoder_bias
+        For files of saev: whether b_dec is subtracted from activations before they are encoded. Needed for schema 1
+        alone, which was written in either case.
 
     Raises
     ------
     ModelError
         If the files are not what they should be, hold what cannot be kept, or belong to other activations.
     """
-    sae = read_saelens(source) if source.is_dir() else read_saev(source)
+    if source.is_dir() and decoder_bias is not None:
+        raise ModelError(f"{source}: decoder_bias is for files of saev; this is a folder, as SAELens writes")
+    sae = read_saelens(source) if source.is_dir() else read_saev(source, decoder_bias)
     if normalization is not None:
         mean, scale = _normalization(normalization, sae.d_model)
         sae.mean.copy_(mean)
