@@ -8,7 +8,7 @@ from typing import Any
 
 from harness import Measurement, Target, measurement
 from quality_data import activations, photographs
-from quality_runs import KeptRuns
+from quality_runs import KeptRuns, described
 
 from visae.config.settings import AnySae, ReluSettings, TopKSettings
 from visae.files import file_sha256
@@ -28,7 +28,7 @@ def measure(scratch: Path, kept: KeptRuns, quick: bool) -> list[Measurement]:
     rows = []
     for name, settings in TRAINED.items():
         made_by = {
-            "dead": repr(settings),
+            "dead": described(settings),
             "data": file_sha256(data.manifest),
             "code": code_fingerprint("visae.sae.trainer"),
         }

@@ -19,6 +19,7 @@ from peer_processes import PINS, Peer
 from trainer_contenders import Contender, reason
 from visae_training import sae_settings
 
+from visae.config.settings import AnySae
 from visae.files import file_sha256
 from visae.provenance import code_fingerprint
 
@@ -112,9 +113,7 @@ class Worker:
         """Return all that decides what comes of a run."""
         if self.contender.peer != "visae":
             return {**self._made_by, **options}
-        made = sae_settings({**self.settings, **options})
-        defaults = f"{made}, rates {made.peak_learning_rate:g} and {made.bias_multiple:g} x"
-        return {**self._made_by, "defaults": defaults, **options}
+        return {**self._made_by, "defaults": described(sae_settings({**self.settings, **options})), **options}
 
     def run(self, **options: Any) -> dict[str, Any]:
         """Train and measure one SAE, or return what was measured earlier.
@@ -291,6 +290,11 @@ def _code(contender: Contender) -> dict[str, Any]:
     scripts = (contender.script, "quality_protocol.py", "training_protocol.py")
     hashes = {script: file_sha256(FOLDER / "peers" / script) for script in scripts}
     return {**hashes, "package": own_code() if contender.peer == "visae" else PINS[contender.peer]}
+
+
+def described(settings: AnySae) -> str:
+    """Settings, and the learning rates that they leave to their defaults."""
+    return f"{settings}, rates {settings.peak_learning_rate:g} and {settings.bias_multiple:g} x"
 
 
 def own_code() -> list[str]:

@@ -234,13 +234,16 @@ def test_dead_latents_are_revived_by_the_auxiliary_loss(planted):
 def test_the_default_learning_rate_follows_the_number_of_steps():
     rates = [TopKSettings(variant="topk", steps=steps).peak_learning_rate for steps in (10, 100, 400)]
     assert rates == pytest.approx([0.008, 0.008, 0.004])
-    assert ReluSettings(variant="relu", steps=400).peak_learning_rate == pytest.approx(0.008)
+    rates = [ReluSettings(variant="relu", steps=steps).peak_learning_rate for steps in (10, 100, 10_000)]
+    assert rates == pytest.approx([0.036 / 10**0.5] * 2 + [0.0036])
     assert TopKSettings(variant="topk", learning_rate=0.5).peak_learning_rate == 0.5
 
 
 def test_biases_are_faster_in_a_short_training():
-    multiples = [ReluSettings(variant="relu", steps=steps).bias_multiple for steps in (10, 75, 100, 300, 5000)]
-    assert multiples == pytest.approx([10 * 3**1.5] * 3 + [10, 10])
+    multiples = [ReluSettings(variant="relu", steps=steps).bias_multiple for steps in (10, 100, 300, 1200, 5000)]
+    assert multiples == pytest.approx([12**1.5] * 2 + [8, 1, 1])
+    assert ReluSettings(variant="relu", steps=100, bias_rate=3).bias_multiple == 3
+    assert TopKSettings(variant="topk", steps=100).bias_multiple == 1
 
 
 def test_biases_have_a_learning_rate_of_their_own():

@@ -8,13 +8,17 @@ from typing import ClassVar, Literal
 
 from visae.config.fields import setting
 
+# Of fewer steps the default learning rates are those of so many.
+_SHORTEST = 100
+
 
 @dataclass(frozen=True, kw_only=True)
 class SaeSettings:
     """What all sparse autoencoders share."""
 
-    default_rate: ClassVar[float] = 0.08  # learning rate times the square root of the steps
-    shortest: ClassVar[int] = 100  # of fewer steps the rate is that of so many
+    # The default learning rate is the first over the steps to the power of the second.
+    default_rate: ClassVar[float] = 0.08
+    steps_power: ClassVar[float] = 1 / 2
 
     expansion: int = setting("Latents per dimension of the activations (the expansion factor).", 8, minimum=1)
     steps: int = setting(
@@ -24,12 +28,17 @@ class SaeSettings:
     )
     batch_size: int = setting("Tokens in a step.", 2048, minimum=1)
     learning_rate: float | None = setting(
-        "Adam's peak learning rate; left out, 0.08 (`relu`: 0.16) divided by the square root of `steps`, which "
-        "count as at least 100 (`relu`: 200).",
+        "Adam's peak learning rate; left out, 0.08 divided by the square root of `steps`, which count as at least 100 "
+        "(`relu`: 0.036 divided by their fourth root).",
         None,
         above=0,
     )
-    bias_rate: float = setting("Learning rate of biases as a multiple of the weights'.", 1.0, above=0)
+    bias_rate: float | None = setting(
+        "Learning rate of biases as a multiple of the weights'; left out, 1 (`relu`: (1200 / `steps`)^1.5, in which "
+        "`steps` count as at least 100 and at most 1200).",
+        None,
+        above=0,
+    )
     warmup_steps: int = setting("Steps over which the learning rate grows linearly to its peak.", 10, minimum=0)
     decay_share: float = setting(
         "Share of the steps, at the end, over which the learning rate falls linearly to zero.",
@@ -73,12 +82,12 @@ class SaeSettings:
         """Adam's peak learning rate."""
         if self.learning_rate is not None:
             return self.learning_rate
-        return self.default_rate / max(self.steps, self.shortest) ** 0.5
+        return self.default_rate / max(self.steps, _SHORTEST) ** self.steps_power
 
     @property
     def bias_multiple(self) -> float:
         """Learning rate of biases as a multiple of the weights'."""
-        return self.bias_rate
+        return 1.0 if self.bias_rate is None else self.bias_rate
 
     @property
     def target_point(self) -> str | None:
@@ -150,24 +159,23 @@ class ArchetypalSettings(_TopKShared):
 class ReluSettings(SaeSettings):
     """ReLU latents with an L1 penalty and unit-norm decoder rows (Stevens et al. 2025, arXiv 2502.06755)."""
 
-    default_rate: ClassVar[float] = 0.16
-    shortest: ClassVar[int] = 200
+    default_rate: ClassVar[float] = 0.036
+    steps_power: ClassVar[float] = 1 / 4
 
     variant: Literal["relu"]
-    bias_rate: float = setting(
-        "Learning rate of biases as a multiple of the weights'. What latents add up to is about sqrt(d_model) times as "
-        "large as a weight, and biases alone keep a latent silent, so they have a long way to go. In a training of "
-        "fewer than 300 steps, which count as at least 100, it is (300 / steps)^1.5 times as large.",
-        10.0,
-        above=0,
-    )
     l1: float = setting("Weight of the L1 penalty.", 5e-3, minimum=0)
     l1_warmup_steps: int = setting("Steps over which the L1 weight grows linearly.", 50, minimum=0)
 
     @property
     def bias_multiple(self) -> float:
-        """Learning rate of biases as a multiple of the weights'."""
-        return self.bias_rate * max(1.0, 300 / max(self.steps, 100)) ** 1.5
+        """Learning rate of biases as a multiple of the weights'.
+
+        Biases alone keep a latent silent. What latents add up to is about sqrt(d_model) times as large as a weight, so
+        they have further to go than any weight, and in a short training little time.
+        """
+        if self.bias_rate is not None:
+            return self.bias_rate
+        return max(1.0, 1200 / max(self.steps, _SHORTEST)) ** 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
