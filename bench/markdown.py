@@ -26,7 +26,9 @@ def markdown(path: Path, parts: list[str], judged: bool = False) -> str:
         if (not parts or row.name.startswith(tuple(parts))) and not (judged and row.target is None):
             ratio = "" if row.ratio is None or row.unit == "x" else f"{row.ratio:.2f}"
             held = "" if row.target is None else f"{row.target}: {'holds' if row.holds else 'MISSED'}"
-            lines.append(f"| {row.name} | {f'{short(row.value)} {row.unit}'.strip()} | {ratio} | {held} |")
+            # What did not run says why in place of a unit, and has no value.
+            value = row.unit if row.unit.startswith("not run") else f"{short(row.value)} {row.unit}".strip()
+            lines.append(f"| {row.name} | {value} | {ratio} | {held} |")
     return "\n".join(lines) + "\n"
 
 

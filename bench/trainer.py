@@ -37,7 +37,7 @@ from trainer_sweep import measure_sweep
 # Share of the rows that each latent starts out active on in the sparse comparison, and what keeps visae there: its
 # learning rate is several times its peers', so its L1 has to be larger too.
 SPARSE_SHARE = 0.01
-SPARSE_OPTIONS = {"visae": {"options": {"l1": 2e-2, "l1_warmup_steps": 0}}, "saelens": {"l1": 5.0}}
+SPARSE_OPTIONS = {"visae": {"options": {"l1": 1e-2, "l1_warmup_steps": 0}}, "saelens": {"l1": 5.0}}
 HOW = {"as run": None, "tuned": TUNED, "sparse, tuned": TUNED}
 
 
