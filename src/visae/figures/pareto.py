@@ -28,6 +28,8 @@ _SCHEMA = {
     "f1": pl.Float64,
     "f1_random": pl.Float64,
 }
+# Colours tell shares of dead latents up to at least this apart, in percent: a few of thousands are not many.
+_LEAST_SHOWN = 5.0
 _AXES = {"normalized_mse": "Normalized MSE", "f1": "Held-out F1, mean over classes"}
 
 
@@ -58,7 +60,7 @@ def data(selection: dict[str, Any], scores: Mapping[str, pl.DataFrame] | None = 
 
 
 def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
-    """Draw the table of `data`: a dot a member, darker with more dead latents, the front a line, a ring the chosen.
+    """Draw the table of `data`: a dot a member, paler with more dead latents, the front a line, a ring the chosen.
 
     A member outside the limits of the choice is a cross. Where there are scores, a second panel has them, with what
     chance reaches below.
@@ -109,7 +111,13 @@ def draw_pareto(
 
 def _draw_members(axes: Axes, table: pl.DataFrame, name: str, settings: FigureSettings) -> PathCollection:
     """Draw one column against L0; returns dots that a colour bar can be made of."""
-    shades = {"cmap": "viridis_r", "vmin": 0, "vmax": max(1e-9, 100 * max(table["dead_share"])), "zorder": 2}
+    # Up to a tenth above the largest share: the palest shade is hard to see on white.
+    shades = {
+        "cmap": "viridis",
+        "vmin": 0,
+        "vmax": 1.1 * max(_LEAST_SHOWN, 100 * max(table["dead_share"])),
+        "zorder": 2,
+    }
     within, refused = table.filter("within_limits"), table.filter(~pl.col("within_limits"))
     for part, marker in ((within, {"s": 22}), (refused, {"marker": "x", "label": "not within limits"})):
         if part.height:
