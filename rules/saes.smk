@@ -52,7 +52,10 @@ rule train_sae:
         together=lambda wildcards: json.dumps(together(wildcards)),
     params:
         spec=lambda wildcards: spec(
-            EVERY_SAE[wildcards.sae], "visae.sae.trainer", runs=f"{RESULTS}/.runs"
+            EVERY_SAE[wildcards.sae],
+            "visae.sae.trainer",
+            rates=EVERY_SAE[wildcards.sae].rates,
+            runs=f"{RESULTS}/.runs",
         ),
     message:
         "Training SAE {wildcards.sae} on {wildcards.trained_on}, layer {wildcards.layer} of {wildcards.model}"

@@ -20,7 +20,8 @@ with running_job(globals()) as job:
     for name, plain in json.loads(job.resources.together).items():
         settings = from_plain(AnySae, plain)
         # Whatever decides a result names the folder of the work in progress, so nothing else is ever resumed.
-        text = json.dumps({**job.spec, "settings": to_plain(settings)}, sort_keys=True)
+        own = {"settings": to_plain(settings), "rates": settings.rates}
+        text = json.dumps({**job.spec, **own}, sort_keys=True)
         # Where it is published belongs to that: two data sets may hold the same, and be asked for at the same time.
         made_from = [text, str(output.parent), *(path.read_text() for path in [*manifests, *targets])]
         work = Path(job.spec["runs"], text_sha256("\n".join(made_from))[:16])

@@ -1,6 +1,7 @@
 """Runs that are killed, told to stop, or find damaged checkpoints."""
 
 import dataclasses
+import json
 import logging
 import os
 import random
@@ -19,6 +20,7 @@ from sae_run_for_tests import settings
 from safetensors.torch import load_file
 
 from visae.activations.given import write_store
+from visae.config.settings import TopKSettings
 from visae.sae.checkpoints import Checkpoint, Checkpoints
 from visae.sae.trainer import train
 
@@ -201,6 +203,18 @@ def test_a_checkpoint_of_other_settings_is_named_and_ignored(place, stopped, cap
     assert "settings.expansion, settings.steps differs" in caplog.text
     train(other, [place / "store/manifest.json"], place / "fresh/out", place / "fresh/work", "cpu")
     assert_same_result(folder, place / "fresh")
+
+
+def test_a_checkpoint_of_other_default_rates_is_named_and_ignored(place, stopped, caplog, monkeypatch):
+    folder = shutil.copytree(stopped, place / "rates")
+    monkeypatch.setattr(TopKSettings, "default_rate", 0.01)
+    with caplog.at_level(logging.WARNING):
+        train(settings(STEPS), [place / "store/manifest.json"], folder / "out", folder / "work", "cpu")
+    assert "rates.learning_rate differs" in caplog.text
+    assert json.loads((folder / "out/config.json").read_text())["rates"] == {
+        "learning_rate": 0.01 / STEPS**0.5,
+        "bias_rate": 1.0,
+    }
 
 
 def test_two_checkpoints_are_kept_and_read_back_whole(tmp_path):

@@ -90,6 +90,11 @@ class SaeSettings:
         return 1.0 if self.bias_rate is None else self.bias_rate
 
     @property
+    def rates(self) -> dict[str, float]:
+        """What these two keys come to: where they are left out, another version of visae may choose otherwise."""
+        return {"learning_rate": self.peak_learning_rate, "bias_rate": self.bias_multiple}
+
+    @property
     def target_point(self) -> str | None:
         """Layer and hook that a transcoder gives, as they stand in paths; None for other SAEs."""
         if self.target_layer is None:
@@ -218,6 +223,7 @@ class BaselineSettings:
     learning_rate: ClassVar[float] = 0.0
     peak_learning_rate: ClassVar[float] = 0.0
     bias_multiple: ClassVar[float] = 1.0
+    rates: ClassVar[dict[str, float]] = {}
     encoder_start: ClassVar[Literal["unit"]] = "unit"
     warmup_steps: ClassVar[int] = 0
     decay_share: ClassVar[float] = 0.0

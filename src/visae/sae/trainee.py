@@ -166,7 +166,12 @@ class Trainee:
         self.checkpoints.stop_if_taken_over()
         with atomic_path(output / "metrics.parquet") as temporary:
             metrics.write_parquet(temporary)
-        more = {"settings": asdict(self.settings), "provenance": summary["provenance"], **points(self.data)}
+        more = {
+            "settings": asdict(self.settings),
+            "rates": self.settings.rates,
+            "provenance": summary["provenance"],
+            **points(self.data),
+        }
         save_sae(run.sae, output, **more)
         write_json(output / "summary.json", summary)
         self.checkpoints.clear()
@@ -199,6 +204,7 @@ def _identity(settings: AnySae, manifests: list[Path], seed: int, device: torch.
     """What a checkpoint must share with the run that continues from it."""
     return {
         "settings": {name: value for name, value in asdict(settings).items() if name not in _WITHOUT_EFFECT},
+        "rates": settings.rates,
         "seed": seed,
         "data": [file_sha256(path) for path in manifests],
         "device": device.type,
