@@ -6,7 +6,8 @@ What each of saev's headers stands for, from src/saev/nn/modeling.py at the comm
   ReLU(W_enc^T (x - b_dec) + b_enc).
 - schema 1: `cls` names the code rule, or `cfg.activation` does. It was written both while b_dec was subtracted and
   after that had stopped, and no entry says which.
-- schemas 2 to 5: `cfg.activation` names the code rule; b_dec is not subtracted.
+- schemas 2 to 5: `cfg.activation` names the code rule; b_dec is not subtracted. (No commit that wrote 3 was found;
+  saev's reader takes it as 2 and 4.)
 
 BatchTopK keeps the k largest of each token where the file has no `activation.threshold`, as TopK does; where it has
 one, codes are the pre-activations above it.
