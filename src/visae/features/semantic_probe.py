@@ -103,9 +103,9 @@ def probe_concept(
         If model and SAE do not fit.
     """
     where = chosen_device(device)
+    trained, vision = load_sae(sae, where), load_model(model, where)
     folders = ConceptSettings(positives=str(positives), negatives=str(negatives))
     provenance = Provenance(folders, [sae, model], seed, described(where))
-    trained, vision = load_sae(sae, where), load_model(model, where)
     point = _hook_point(layer, sae)
     vision.card.check(point, "--layer")
     d_model = vision.card.layers[point.layer].d_model
