@@ -200,7 +200,7 @@ def first_schema(cls, **params):
         (first_schema("Relu"), "relu", {"decoder_bias": "not-subtracted"}),
         (first_schema("Relu"), "relu of the difference", {"decoder_bias": "subtracted"}),
         (first_schema("TopK", top_k=3), "top 3", {"decoder_bias": "not-subtracted"}),
-        (schema(1, "BatchTopK", top_k=3), "top 3", {"decoder_bias": "not-subtracted"}),
+        (schema(1, "TopK", top_k=3), "top 3", {"decoder_bias": "not-subtracted"}),
         (schema(2, "Relu"), "relu", {}),
         (schema(2, "TopK", top_k=3), "top 3", {}),
         (schema(2, "BatchTopK", top_k=3), "top 3", {}),
@@ -290,8 +290,10 @@ def test_what_a_file_of_saev_does_not_tell_is_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ("header", "threshold", "message"),
     [
+        (first_schema("BatchTopK", top_k=3), None, "code rule 'BatchTopK' in schema 1; allowed: Relu, TopK"),
+        (schema(4, "BatchTopK", top_k=3), None, "BatchTopK of schema 2 or with activation.threshold"),
         ({"schema": 6, "cfg": {}}, None, r"schema: 6; allowed: none \(saev 0\.1\.0\), 1 to 5"),
-        (schema(4, "AbsBatchTopK", top_k=3), None, "code rule 'AbsBatchTopK'; allowed: Relu, TopK, BatchTopK"),
+        (schema(4, "AbsBatchTopK", top_k=3), None, "code rule 'AbsBatchTopK' in schema 4; allowed: Relu, TopK"),
         (schema(5, "TopK"), None, "not a checkpoint of saev: KeyError: 'top_k'"),
         (schema(5, "TopK", top_k=3), 1.5, "tensors that no TopK SAE of saev has: activation.threshold"),
     ],
@@ -300,7 +302,7 @@ def test_what_a_file_of_saev_does_not_tell_is_asked_for(tmp_path):
 def test_files_of_saev_that_are_not_understood_are_refused(header, threshold, message, tmp_path):
     write_saev(tmp_path / "sae.pt", header, threshold)
     with pytest.raises(ModelError, match=message):
-        read_saev(tmp_path / "sae.pt")
+        read_saev(tmp_path / "sae.pt", "not-subtracted")
 
 
 def test_a_checkpoint_that_would_run_code_or_is_damaged_is_refused(tmp_path):

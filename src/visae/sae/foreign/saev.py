@@ -9,8 +9,8 @@ What each of saev's headers stands for, from src/saev/nn/modeling.py at the comm
 - schemas 2 to 5: `cfg.activation` names the code rule; b_dec is not subtracted. (No commit that wrote 3 was found;
   saev's reader takes it as 2 and 4.)
 
-BatchTopK keeps the k largest of each token where the file has no `activation.threshold`, as TopK does; where it has
-one, codes are the pre-activations above it.
+BatchTopK's codes are the pre-activations above `activation.threshold` where the file has one. In schema 2 it keeps the
+k largest of each token, as TopK does; in schema 1 it kept k of a whole batch, which is no rule for one token.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ DecoderBias = Literal["subtracted", "not-subtracted"]
 _TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec")
 _THRESHOLD = "activation.threshold"
 _UNDECIDED, _NOT_SUBTRACTED = 1, (2, 3, 4, 5)
+_BATCH_TOPK_IS_TOPK = 2
 
 
 def read_saev(path: Path, decoder_bias: DecoderBias | None = None) -> SparseAutoencoder:
@@ -85,7 +86,7 @@ def _is_subtracted(header: dict[str, Any], decoder_bias: DecoderBias | None, pat
         raise ModelError(
             f"{path}: schema: 1: saev wrote it while it subtracted b_dec from what it encodes, and after that; "
             "the file does not say which, so say it: --decoder-bias subtracted, or --decoder-bias not-subtracted. "
-            "If you do not know, import both with --manifests: the wrong one has a far larger normalized_mse"
+            "If you do not know, import both with --manifests: the smaller normalized_mse is the likelier"
         )
     return schema is None
 
@@ -102,10 +103,13 @@ def _rule(header: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> Var
         variant = BatchTopK(int(params["top_k"]))
         # A threshold of zero or less is none there, and cuts at zero.
         filled(variant.threshold, tensors[_THRESHOLD].clamp(min=0))
-    elif name in ("TopK", "BatchTopK"):
+    elif name == "TopK" or (name == "BatchTopK" and header["schema"] == _BATCH_TOPK_IS_TOPK):
         variant = TopK(int(params["top_k"]))
     else:
-        raise ModelError(f"{path}: code rule {name!r}; allowed: Relu, TopK, BatchTopK")
+        raise ModelError(
+            f"{path}: code rule {name!r} in schema {header['schema']}; allowed: Relu, TopK, and BatchTopK of schema "
+            f"{_BATCH_TOPK_IS_TOPK} or with {_THRESHOLD}"
+        )
     if unknown := sorted(tensors.keys() - known):
         raise ModelError(f"{path}: tensors that no {name} SAE of saev has: {', '.join(unknown)}")
     return variant
