@@ -68,6 +68,7 @@ GIVEN_SETS = [
 SCENES = [
     name for name, dataset in SETTINGS.datasets.items() if dataset.kind == "scenes"
 ]
+USED_MODELS = sorted({study.stored_model for study in STUDIES.values()})
 POINTS = sorted(
     {study.point for study in STUDIES.values()}
     | {
