@@ -251,7 +251,7 @@ def test_same_masks_patch_labels_and_channels(tmp_path, index_path, kind, ignore
     assert read_classes(index_path) == CLASSES
     assert read_ignore_ids(index_path) == tuple(ignore_ids)
     (tmp_path / "model.json").write_text(
-        json.dumps({"image_size": [28, 28], "fit": "crop", "layers": [{"d_model": 1, "grid": [4, 4]}]})
+        json.dumps({"image_size": [28, 28], "fit": "crop", "crop_share": 1.0, "layers": [{"d_model": 1, "grid": [4, 4]}]})
     )
     write_patch_labels(index_path, tmp_path / "model.json", 0, tmp_path / "labels.parquet")
     labels = polars.read_parquet(tmp_path / "labels.parquet")

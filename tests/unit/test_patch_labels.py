@@ -25,7 +25,7 @@ class Card:
 
 
 def write_card(path: Path, fit: str) -> Path:
-    path.write_text(json.dumps({"image_size": [56, 56], "fit": fit, "layers": [{"d_model": 1, "grid": [4, 4]}]}))
+    path.write_text(json.dumps({"image_size": [56, 56], "fit": fit, "crop_share": 1.0, "layers": [{"d_model": 1, "grid": [4, 4]}]}))
     return path
 
 

@@ -38,7 +38,8 @@ class Masks:
     def read(self, image_id: int) -> torch.Tensor:
         """Channels int16 (height, width) of a picture."""
         path, width, height = self._rows[image_id]
-        mask = fitted_mask(path, (width, height), self.card.image_size, self.card.fit, self.ignore_ids)
+        size, fit, share = self.card.image_size, self.card.fit, self.card.crop_share
+        mask = fitted_mask(path, (width, height), size, fit, self.ignore_ids, share)
         return torch.from_numpy(channels(mask, self.class_ids))
 
 

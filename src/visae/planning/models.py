@@ -7,7 +7,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from visae.config.settings import ModelSettings
+from visae.vision.assumptions import own_size
 from visae.vision.model import HookPoint, VisionModel, card_of
+from visae.vision.origins import Origin
 from visae.vision.torchvision_guard import allow_cpu_torch
 from visae.vision.weights import created
 
@@ -52,5 +54,6 @@ class PlannedModel:
 
     def _built(self, device: str) -> VisionModel:
         with torch.device(device):
-            module = created(self.settings.architecture, self.settings.image_size, pretrained=False).eval()
+            size = own_size(self.settings, Origin())
+            module = created(self.settings.architecture, size, pretrained=False).eval()
             return VisionModel(module, card_of(module, self.settings.identity(), "", ""))
