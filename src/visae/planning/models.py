@@ -7,6 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from visae.config.settings import ModelSettings
+from visae.errors import ModelError
 from visae.vision.assumptions import own_size
 from visae.vision.model import HookPoint, VisionModel, card_of
 from visae.vision.origins import Origin
@@ -28,7 +29,7 @@ class PlannedModel:
         allow_cpu_torch()
         try:
             self._network = self._built("meta")
-        except RuntimeError:  # networks of stages must be run to know their shapes
+        except (ModelError, RuntimeError):  # networks of stages must be run to know their shapes
             self._network = self._built("cpu")
         self.card = self._network.card
         self._flop: dict[tuple[str, ...], float] = {}

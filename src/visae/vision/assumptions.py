@@ -86,17 +86,20 @@ def assumed(module: Any, settings: ModelIdentity, origin: Origin) -> Assumptions
 
 
 def activation_function(module: nn.Module) -> str | None:
-    """Name of the activation function that most parts of a network use: gelu, gelu_tanh, quick_gelu, silu, relu..."""
+    """Name of the activation function that most of a network's parts use: gelu, gelu_tanh, quick_gelu, silu, relu...
+
+    Those that make position biases are not counted.
+    """
     from timm.layers import activations
 
-    kinds = tuple(getattr(nn.modules.activation, name) for name in ("GELU", "SiLU", "ReLU", "ReLU6", "Hardswish"))
-    kinds += tuple(
-        kind
-        for name in dir(activations)
-        if isinstance(kind := getattr(activations, name), type) and "Sigmoid" not in name
-    )
+    timms = (kind for name, kind in vars(activations).items() if isinstance(kind, type) and "Sigmoid" not in name)
+    kinds: tuple[type[nn.Module], ...] = (nn.GELU, nn.SiLU, nn.ReLU, nn.ReLU6, nn.Hardswish, *timms)
     body = getattr(module, "blocks", module)
-    named = Counter(_name(part) for part in body.modules() if isinstance(part, kinds))
+    named = Counter(
+        _name(part)
+        for place, part in body.named_modules()
+        if isinstance(part, kinds) and not any(position in place for position in ("rel_pos", "cpb", "pos_embed"))
+    )
     return named.most_common(1)[0][0] if named else None
 
 
@@ -118,7 +121,7 @@ def _on_pictures(
             text = (
                 f"weights: {weights}: nothing beside them says how pictures are prepared, so timm's configuration of "
                 f"{name} is assumed: mean {seen.mean}, std {seen.std}, {seen.interpolation}, fit {seen.fit}, "
-                f"crop_share {seen.crop_share}; set models: mean and std (and the others) to what the weights were trained with"
+                f"crop_share {seen.crop_share}; set models: mean and std, and the others, as they were trained"
             )
             found.append(Notice("warning", text))
         if origin.architecture and origin.architecture.split(".")[0] != name.split(".")[0]:

@@ -22,7 +22,7 @@ from visae.vision.card import LayerShape, ModelCard
 from visae.vision.hook_points import NO_CHANGES, Changes, HookPoint
 from visae.vision.origins import Origin, beside
 from visae.vision.torchvision_guard import allow_cpu_torch
-from visae.vision.trial import FAMILIES, family_of, tried
+from visae.vision.trial import FAMILIES, measured, tried
 from visae.vision.weights import created, fetched
 
 logger = logging.getLogger(__name__)
@@ -199,9 +199,8 @@ def card_of(
     assumptions = assumed(module, settings, found or Origin())
     transform = assumptions.transform
     size = transform.image_size or tuple(module.pretrained_cfg["input_size"][1:])
-    family = family_of(module, settings.architecture)
-    layers = family(module, size)
-    shapes = layers.shapes()
+    family, tokens = measured(module, settings.architecture, size)
+    shapes = tokens.layers
     if any(side % cells for shape in shapes for side, cells in zip(size, shape.grid, strict=True)):
         raise ModelError(
             f"models: image_size: {size[0]} x {size[1]} px do not divide into the grids of {settings.architecture} "
@@ -213,15 +212,15 @@ def card_of(
         weights=settings.weights,
         weights_origin=origin,
         weights_sha256=weights_sha256,
-        family=family.family,
+        family=family,
         layers=shapes,
-        d_final=layers.d_final(),
+        d_final=tokens.d_final,
         n_classes=module.num_classes,
         image_size=size,
         fit=transform.fit or "crop",
         precision=settings.precision,
-        has_class_token=layers.has_class_token(),
-        n_prefix=layers.n_prefix(),
+        has_class_token=tokens.has_class_token,
+        n_prefix=tokens.n_prefix,
         mean=transform.mean or IMAGENET_MEAN,
         std=transform.std or IMAGENET_STD,
         interpolation=transform.interpolation or "bicubic",

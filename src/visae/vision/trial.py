@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,8 +20,17 @@ FAMILIES: tuple[type[Blocks] | type[Stages], ...] = (Blocks, Stages)
 TOLERANCE = 1e-4
 
 
-def family_of(module: Any, architecture: str) -> type[Blocks] | type[Stages]:
-    """Find how a network's layers are read.
+class Tokens(NamedTuple):
+    """What a card says of a network's tokens."""
+
+    layers: tuple[LayerShape, ...]
+    d_final: int
+    n_prefix: int
+    has_class_token: bool
+
+
+def measured(module: Any, architecture: str, size: tuple[int, int]) -> tuple[str, Tokens]:
+    """Find how a network's layers are read, and what their tokens are.
 
     Raises
     ------
@@ -32,10 +41,12 @@ def family_of(module: Any, architecture: str) -> type[Blocks] | type[Stages]:
     for family in FAMILIES:
         try:
             if family.has(module):
-                return family
-        except Exception as error:  # networks fail in many ways on a picture that they were not made for
+                layers = family(module, size)
+                found = layers.shapes(), layers.d_final(), layers.n_prefix(), layers.has_class_token()
+                return family.family, Tokens(*found)
+        except Exception as error:  # networks fail in many ways at what they were not made for
             reason = _short(error)
-    raise ModelError(f"models: architecture: {architecture} ({type(module).__name__}) cannot be read: {reason}")
+    raise _unread(module, architecture, reason)
 
 
 def tried(module: Any, card: ModelCard) -> ModelCard:
@@ -55,12 +66,14 @@ def tried(module: Any, card: ModelCard) -> ModelCard:
     # Two pictures, so that what is kept of one of them is seen; noise, so that no symmetry hides a wrong order.
     images = torch.randn(2, 3, *card.image_size, generator=generator).to(device)
     with torch.no_grad():
-        whole, read = layers.final(images), _read(layers, card.depth, images)
+        try:
+            whole = layers.final(images)
+        except Exception as error:  # as in measured
+            raise _unread(module, card.architecture, _short(error)) from error
+        read = _read(layers, card.depth, images)
         shapes = tuple(_layer(layers, card, number, read[number], whole) for number in range(card.depth))
     if not any(shape.can_read for shape in shapes):
-        raise ModelError(
-            f"models: architecture: {card.architecture} ({type(module).__name__}) cannot be read: {shapes[-1].why_not}"
-        )
+        raise _unread(module, card.architecture, shapes[-1].why_not)
     return replace(card, layers=shapes)
 
 
@@ -70,14 +83,14 @@ def _read(layers: Blocks | Stages, depth: int, images: Tensor) -> list[Tensor | 
     try:
         found = layers.read(images, points)
         return [found[point] for point in points]
-    except Exception as error:  # as in family_of
+    except Exception as error:  # as in measured
         return [_short(error)] if depth == 1 else [_read_alone(layers, point, images) for point in points]
 
 
 def _read_alone(layers: Blocks | Stages, point: HookPoint, images: Tensor) -> Tensor | str:
     try:
         return layers.read(images, [point])[point]
-    except Exception as error:  # as in family_of
+    except Exception as error:  # as in measured
         return _short(error)
 
 
@@ -93,8 +106,8 @@ def _layer(layers: Blocks | Stages, card: ModelCard, number: int, tokens: Tensor
         return replace(shape, can_read=False, can_edit=False, why_not=f"{reason} as after its last block")
     try:
         resumed = layers.resume(tokens, number)
-    except Exception as error:  # as in family_of
-        return replace(shape, can_edit=False, why_not=_short(error))
+    except Exception as error:  # as in measured
+        return replace(shape, can_edit=False, why_not=f"no pass can be resumed there ({_short(error)})")
     if resumed.shape != whole.shape:
         return replace(shape, can_edit=False, why_not="a pass that is resumed there ends in another shape")
     off = float((resumed - whole).abs().max() / whole.abs().max().clamp_min(1e-12))
@@ -104,5 +117,11 @@ def _layer(layers: Blocks | Stages, card: ModelCard, number: int, tokens: Tensor
     return shape
 
 
+def _unread(module: Any, architecture: str, reason: str) -> ModelError:
+    return ModelError(f"models: architecture: {architecture} ({type(module).__name__}) cannot be read: {reason}")
+
+
 def _short(error: Exception) -> str:
-    return str(error).strip().split("\n", maxsplit=1)[0] or type(error).__name__
+    """What an error says, in one line; with its kind where it is not meant for people."""
+    text = str(error).strip().split("\n", maxsplit=1)[0]
+    return text if isinstance(error, ModelError) else f"{type(error).__name__}: {text}".removesuffix(": ")
