@@ -108,10 +108,11 @@ def test_a_pass_that_does_not_end_where_it_should_is_found() -> None:
     settings = ModelIdentity(architecture="test_vit", weights="random", image_size=64)
     card = card_of(module, settings, "", "")
     seen: list[torch.Tensor] = []
+    ramp = torch.linspace(-1, 1, 64)  # unlike a constant, no norm takes it away
     module.patch_embed.register_forward_hook(
-        lambda _m, _i, output: seen.append(output.flatten(1).mean(1)[:, None, None])
+        lambda _m, _i, output: seen.append(output.flatten(1).std(1)[:, None, None])
     )
-    module.blocks[-1].register_forward_pre_hook(lambda _m, inputs: (inputs[0] + seen[-1],))
+    module.blocks[-1].register_forward_pre_hook(lambda _m, inputs: (inputs[0] + seen[-1] * ramp,))
     found = tried(module, card)
     assert layers(found, "can_read") == list(range(card.depth))
     assert layers(found, "can_edit") == [card.depth - 1]
