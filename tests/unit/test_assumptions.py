@@ -174,8 +174,29 @@ def test_timms_own_say_counts_where_there_is_no_other() -> None:
     found = of("vit_base_patch16_siglip_224.webli")
     assert (found.transform.fit, found.transform.crop_share) == ("crop", 0.9)
     assert (found.tag, found.hub_id) == ("webli", "timm/vit_base_patch16_siglip_224.webli")
-    assert "open_clip does set models: fit: squash and crop_share: 1.0" in notes(found.notices)
+    assert "open_clip does set models: fit: squash, crop_share: 1.0" in notes(found.notices)
     assert not warnings(found.notices)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "theirs"),
+    [
+        ("vit_base_patch16_clip_quickgelu_224.openai", ("ViT-B-16", "openai")),
+        ("vit_base_patch16_siglip_224.webli", ("ViT-B-16-SigLIP", "webli")),
+        ("vit_base_patch16_siglip_224.v2_webli", ("ViT-B-16-SigLIP2", "webli")),
+        ("vit_pe_core_base_patch16_224.fb", ("PE-Core-B-16", "meta")),
+    ],
+)
+def test_where_open_clip_prepares_pictures_otherwise_the_line_for_it_is_given(architecture: str, theirs: tuple) -> None:
+    import open_clip
+
+    wanted = of_open_clip({"preprocess_cfg": open_clip.get_pretrained_cfg(*theirs)}, "open_clip")
+    found = of(architecture)
+    (line,) = [notice.text for notice in found.notices if "open_clip" in notice.text]
+    told = yaml.safe_load("{" + line.split("set models: ")[1] + "}")
+    followed = of(architecture, **told)
+    assert not followed.transform.differences(wanted)
+    assert "open_clip" not in notes(followed.notices)
 
 
 @pytest.mark.parametrize("weights", ["random", "embedded"])

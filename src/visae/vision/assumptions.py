@@ -17,7 +17,11 @@ from visae.vision.transforms import Transform, of_timm
 WHOLE = Transform(fit="crop", crop_share=1.0)
 EMBEDDED_SIZE = 224
 # How open_clip prepares pictures for weights that timm prepares them for in another way.
-_OPEN_CLIP = (("siglip", "squash"), ("vit_pe_core", "squash"), ("_clip_", "crop"))
+_OPEN_CLIP = {
+    "siglip": Transform(fit="squash", crop_share=1.0, interpolation="bicubic"),
+    "vit_pe_core": Transform(fit="squash", crop_share=1.0, interpolation="bilinear"),
+    "_clip_": Transform(fit="crop", crop_share=1.0, interpolation="bicubic"),
+}
 _QUICK = "quickgelu"
 
 
@@ -130,10 +134,11 @@ def _on_pictures(
     if weights.startswith("hub") and made_for is not None and made_for != seen.image_size and seen.image_size:
         text = f"made for {made_for[0]} x {made_for[1]} px and used at {seen.image_size[0]} x {seen.image_size[1]}"
         found.append(Notice("note", f"{name} was {text}; position embeddings, where it has them, are resampled"))
-    fit = next((fit for part, fit in _OPEN_CLIP if part in name), None)
-    if weights == "hub" and fit and "_ft_" not in name and (seen.fit, seen.crop_share) != (fit, 1.0):
-        text = f"{name}: pictures are prepared with fit {seen.fit} and crop_share {seen.crop_share}, as timm does"
-        found.append(Notice("note", f"{text}; for what open_clip does set models: fit: {fit} and crop_share: 1.0"))
+    clip = next((transform for part, transform in _OPEN_CLIP.items() if part in name), Transform())
+    other = [f"{key}: {value}" for key, value in clip.said().items() if value != seen.said().get(key)]
+    if weights == "hub" and other and "_ft_" not in name:
+        text = f"{name}: pictures are prepared as timm does; for what open_clip does set models: {', '.join(other)}"
+        found.append(Notice("note", text))
     return found
 
 
