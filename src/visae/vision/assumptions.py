@@ -74,7 +74,7 @@ def assumed(module: Any, settings: ModelIdentity, origin: Origin) -> Assumptions
     transform = found.over(theirs)
     notices = [
         *origin.notices,
-        *_on_pictures(settings, mine, origin, theirs, transform),
+        *_on_pictures(settings, mine, origin, theirs, transform, timm.get("tag")),
         *_on_activation(settings, activation, origin, tuple(timm.get("notes") or ()), is_timms),
         *(Notice("note", f"timm notes: {text}") for text in notes if _QUICK not in _low(text)),
     ]
@@ -113,7 +113,7 @@ def _name(part: nn.Module) -> str:
 
 
 def _on_pictures(
-    settings: ModelIdentity, mine: Transform, origin: Origin, timm: Transform, seen: Transform
+    settings: ModelIdentity, mine: Transform, origin: Origin, timm: Transform, seen: Transform, tag: str | None
 ) -> list[Notice]:
     """What a person should know of where the transform comes from."""
     name, weights = settings.architecture, settings.weights
@@ -124,8 +124,8 @@ def _on_pictures(
         elif mine.mean is None or mine.std is None:
             text = (
                 f"weights: {weights}: nothing beside them says how pictures are prepared, so timm's configuration of "
-                f"{name} is assumed: mean {seen.mean}, std {seen.std}, {seen.interpolation}, fit {seen.fit}, "
-                f"crop_share {seen.crop_share}; set models: mean and std, and the others, as they were trained"
+                f"{_tagged(name, tag)} is assumed: mean {seen.mean}, std {seen.std}, {seen.interpolation}, "
+                f"fit {seen.fit}, crop_share {seen.crop_share}; set models: mean and std, and what else differs"
             )
             found.append(Notice("warning", text))
         if origin.architecture and origin.architecture.split(".")[0] != name.split(".")[0]:
@@ -168,6 +168,10 @@ def _on_activation(
         )
         return [Notice("warning" if quick and built != "quick_gelu" else "note", text)]
     return []
+
+
+def _tagged(name: str, tag: str | None) -> str:
+    return f"{name}.{tag}" if tag and "." not in name else name
 
 
 def _quick_name(name: str) -> str:
