@@ -14,8 +14,6 @@ from visae.sae.run import TrainingRun
 from visae.sae.selection import blocks
 from visae.sae.sparse import SparseCodes, gathered_products, value_gradients
 
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
-
 
 def run_of(settings, device="cpu", steps=40, precision="float32"):
     data = planted(4000, seed=1)
@@ -65,7 +63,7 @@ def test_compiled_inner_products_of_rows_are_those_of_eager_torch():
         torch.testing.assert_close(compiled(left, rows[0], right, rows[1]), expected, rtol=1e-5, atol=1e-5)
 
 
-@GPU
+@pytest.mark.gpu
 def test_gradients_of_codes_on_a_gpu_are_the_dense_ones():
     generator = torch.Generator().manual_seed(0)
     dense = torch.rand(300, 900, generator=generator) * (torch.rand(300, 900, generator=generator) > 0.95)
@@ -78,7 +76,7 @@ def test_gradients_of_codes_on_a_gpu_are_the_dense_ones():
     torch.testing.assert_close(value_gradients(codes, gradient, rows), expected, rtol=1e-4, atol=1e-4)
 
 
-@GPU
+@pytest.mark.gpu
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_training_on_a_gpu_is_training_on_the_cpu(case):
     here, there = run_of(case.settings, steps=3), run_of(case.settings, "cuda", steps=3)
