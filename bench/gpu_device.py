@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from xml.etree import ElementTree
 
 import torch
@@ -130,5 +129,5 @@ def tests(size: Size, report: Report) -> None:
         measurement("tests: passed", len(cases) - len(skipped) - len(failed), "tests"),
         measurement("tests: skipped", len(skipped), "tests"),
         measurement("tests: failed", len(failed), "tests", None, NONE),
-        *(measurement(f"tests: {Path(case.get('classname', '')).name}, {case.get('name')}", 1, "failed") for case in failed),
+        *(measurement(f"tests: {case.get('classname')}, {case.get('name')}", 1, "failed") for case in failed),
     )

@@ -53,7 +53,8 @@ class Size:
     repetitions: int = 5
     dumps: int = 2
     square: int = 8192
-    timing: Timing = Timing(5, warm_up=10, seconds=1.0, fewest=4, most=200)
+    timing: Timing = Timing(5, warm_up=10, seconds=0.6, fewest=4, most=200)
+    threads: int = os.cpu_count() or 1
     device: str = "cuda"
     scratch: Path = Path()
 
@@ -79,7 +80,7 @@ class Size:
     def worker_settings(self, **more: Any) -> dict[str, Any]:
         """What every worker of a comparison is told."""
         shapes = {"d_model": self.d_model, "width": self.width, "batch_size": self.batch, "k": self.k}
-        given = {"threads": os.cpu_count() or 1, "seed": SEED, "sample_tokens": self.sample_tokens}
+        given = {"threads": self.threads, "seed": SEED, "sample_tokens": self.sample_tokens}
         return {"data": str(self.data()[0]), "device": self.device, "variant": "topk", **given, **shapes, **more}
 
 
@@ -105,4 +106,5 @@ TINY = Size(
     dumps=1,
     square=64,
     timing=Timing(2, warm_up=1, seconds=0.01, fewest=1, most=2),
+    threads=1,
 )

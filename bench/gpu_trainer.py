@@ -54,7 +54,7 @@ def variants(size: Size, report: Report) -> None:
 
 def _compared(size: Size, contenders: list[Contender], given: dict[str, Any], logs: str) -> Found:
     folder = size.scratch / "logs" / logs
-    found = compare(contenders, given, size.timing, folder, at_once=size.device == "cuda")
+    found = compare(contenders, given, size.timing, folder, at_once=True)
     if found.missing:
         _show_logs(folder)
     return found
@@ -68,16 +68,17 @@ def _show_logs(folder: Path) -> None:
 
 def _rows(title: str, found: Found) -> list[Measurement]:
     ours = OURS in found.rates
+    over = {name: median_ratio(found.rates, OURS, name) for name in found.rates} if ours else {}
     rows = [
-        measurement(f"{title}: {name}", median(rates), "tokens/s", median_ratio(found.rates, OURS, name) if ours else None)
+        measurement(f"{title}: {name}", median(rates), "tokens/s", over.get(name))
         for name, rates in found.rates.items()
     ]
     rows += [measurement(f"{title}: {name}", 0, f"not run: {why}") for name, why in found.missing.items()]
     peers = [name for name in found.rates if not name.startswith(OURS)]
     if ours and peers:
         best = fastest(found.rates, peers)
-        ratio = median_ratio(found.rates, OURS, best)
-        rows.append(measurement(f"{title}: visae over the fastest peer ({best})", ratio, "x", ratio, AT_LEAST_AS_FAST))
+        name = f"{title}: visae over the fastest peer ({best})"
+        rows.append(measurement(name, over[best], "x", over[best], AT_LEAST_AS_FAST))
     rows += [measurement(f"{title}: codes a token, {name}", value, "L0") for name, value in found.l0.items()]
     for name, megabytes in found.megabytes.items():
         judged = name == OURS and peers
@@ -94,11 +95,12 @@ def quality(size: Size, report: Report) -> None:
     more = {"steps": size.quality_steps, "held_out": str(size.data()[1]), "normalization": None}
     given, folder = size.worker_settings(**more), size.scratch / "logs" / "quality"
     folder.mkdir(parents=True)
-    with ThreadPoolExecutor(len(FIRST) if size.device == "cuda" else 1) as pool:
+    with ThreadPoolExecutor(len(FIRST)) as pool:
         answers = list(pool.map(lambda contender: _quality(contender, given, folder), FIRST))
     title = f"quality, {size.quality_steps} steps"
-    errors = {contender.name: answer["nmse"] for contender, answer in zip(FIRST, answers, strict=True) if "nmse" in answer}
-    for contender, answer in zip(FIRST, answers, strict=True):
+    found = list(zip(FIRST, answers, strict=True))
+    errors = {contender.name: answer["nmse"] for contender, answer in found if "nmse" in answer}
+    for contender, answer in found:
         name = contender.name
         if "cannot" in answer:
             report.add(measurement(f"{title}: {name}", 0, f"not run: {answer['cannot']}"))

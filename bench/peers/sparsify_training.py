@@ -3,8 +3,8 @@
 Its Trainer wants a language model to hook, so what it does in its hook and after it is done here with the same calls:
 decoder bias from the first batch, unit decoder rows before the forward pass, the fraction of variance unexplained as
 the loss, no AuxK (its default), parallel gradients removed, then the optimizer and the count of silent latents.
-`optimizer` is "signum" (its default: schedule-free sign descent) or "adam". On a GPU its forward pass is in bfloat16, as
-it is written, and decodes by its Triton kernel but for `triton: false`.
+`optimizer` is "signum" (its default: schedule-free sign descent) or "adam". On a GPU its forward pass is in bfloat16,
+as it is written, and decodes by its Triton kernel but for `triton: false`.
 """
 
 from __future__ import annotations
