@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -86,6 +87,7 @@ def main() -> int:
     made.add_argument("--tiny", action="store_true", help="so small that a CPU does it in under two minutes")
     made.add_argument("--budget", type=float, default=420, help="seconds for all of it")
     made.add_argument("--only", nargs="+", metavar="SECTION", choices=list(SECTIONS), default=list(SECTIONS))
+    made.add_argument("--onto", type=Path, help="earlier results file, whose rows of other sections are taken over")
     made.add_argument("--check", action="store_true", help="exit with 1 where a stated target is missed")
     made.add_argument("--output", type=Path, help="results file (bench/results/gpu.json; with --tiny build/gpu.json)")
     made.add_argument("--scratch", type=Path, default=CACHE / "scratch", help="folder, on a real disk, for the data")
@@ -100,7 +102,7 @@ def main() -> int:
     arguments.scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
         environment = _environment(Path(scratch))
-        rows: list[Measurement] = []
+        rows = _kept(arguments.onto, arguments.only)
         for name in arguments.only:
             left = arguments.budget - (time.monotonic() - started)
             rows += _section(name, left, arguments, Path(scratch), environment)
@@ -112,6 +114,12 @@ def main() -> int:
 
 
 # --- the parent's side ---------------------------------------------------------------------------
+
+
+def _kept(path: Path | None, measured: list[str]) -> list[Measurement]:
+    """Rows of an earlier results file that are of other sections."""
+    rows = [] if path is None else [Measurement(**row) for row in read_json(path)]
+    return [row for row in rows if re.split("[,:]", row.name)[0] not in measured]
 
 
 def _environment(scratch: Path) -> dict[str, str]:

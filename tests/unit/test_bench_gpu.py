@@ -77,6 +77,17 @@ def test_a_spent_budget_is_said_and_starts_nothing(tmp_path: Path) -> None:
     assert [row["unit"] for row in read_json(output)] == ["not run: the budget of 5 s was spent"] * len(gpu.SECTIONS)
 
 
+def test_other_sections_of_an_earlier_run_stay(tmp_path: Path) -> None:
+    earlier, output = tmp_path / "earlier.json", tmp_path / "gpu.json"
+    rows = [Measurement("trainer, batch 8: visae", 1.0, "x"), Measurement("memory: seconds", 2.0, "s")]
+    write_json(earlier, [vars(row) for row in rows])
+    run("--budget", 5, "--output", output, "--scratch", tmp_path, "--only", "memory", "--onto", earlier)
+    assert [(row["name"], row["value"]) for row in read_json(output)] == [
+        ("trainer, batch 8: visae", 1.0),
+        ("memory: whole", 0),
+    ]
+
+
 def test_ratios_of_tiny_sizes_are_not_judged(tmp_path: Path) -> None:
     for tiny, held in ((True, None), (False, False)):
         report = gpu.Report(tmp_path / "rows.json", tiny)
