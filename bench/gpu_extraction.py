@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from statistics import median
 
@@ -40,10 +41,10 @@ def _precision(size: Size, precision: str, index: Path, one: Path, report: Repor
     folder = size.scratch / precision
     card = prepared(settings, folder / "model")
     model = load_model(card, torch.device(size.device))
-    if precision == "bfloat16":
-        alone = seconds("cpu", lambda: decoded(index, model, size.decoded))
-        report.add(measurement("extraction: decoding alone, one process", size.decoded / alone, "images/s"))
-    batches = decoded(index, model, size.decoded).to(size.device).split(size.image_batch)
+    started = time.perf_counter()
+    pictures_read = decoded(index, model, size.decoded)
+    alone = size.decoded / (time.perf_counter() - started)
+    batches = pictures_read.to(size.device).split(size.image_batch)
     read_layer(model, batches[0], size.layer)
     samples: dict[str, list[float]] = {"forward": [], "dump": [], "with start": []}
     peak, held = 0, 0
@@ -65,6 +66,7 @@ def _precision(size: Size, precision: str, index: Path, one: Path, report: Repor
         samples["with start"].append(size.pictures / taken["all"])
     title, ratio = f"extraction: {precision}", median_ratio(samples, "dump", "forward")
     report.add(
+        measurement(f"{title}, decoding alone, one process", alone, "images/s"),
         measurement(f"{title}, bare forward passes", median(samples["forward"]), "images/s"),
         measurement(f"{title}, dump", median(samples["dump"]), "images/s", ratio, NEARLY_ALL),
         measurement(f"{title}, dump of {size.pictures} with its start", median(samples["with start"]), "images/s"),
