@@ -24,7 +24,7 @@ from visae.config.settings import (
     WebDatasetSettings,
 )
 from visae.data.images import fitted_mask, pixels
-from visae.data.index import SCHEMA, build_index, read_classes, read_ignore_ids, read_index
+from visae.data.index import SCHEMA, build_index, read_classes, read_index, read_mask_reading
 from visae.data.patch_labels import patch_labels, write_patch_labels
 from visae.errors import DataError
 from visae.files import file_sha256
@@ -249,7 +249,7 @@ def test_same_masks_patch_labels_and_channels(tmp_path, index_path, kind, ignore
         content[3].mask[:, :4] = 255
     build_index(kind.write(tmp_path / "set", content, ignore_ids=ignore_ids), index_path)
     assert read_classes(index_path) == CLASSES
-    assert read_ignore_ids(index_path) == tuple(ignore_ids)
+    assert read_mask_reading(index_path).ignore_ids == tuple(ignore_ids)
     (tmp_path / "model.json").write_text(
         json.dumps({"image_size": [28, 28], "fit": "crop", "layers": [{"d_model": 1, "grid": [4, 4]}]})
     )
