@@ -26,9 +26,10 @@ _NAMED_IDS = 5
 
 @dataclass(frozen=True, slots=True)
 class MaskFacts:
-    """What a look at a mask told: its mode, pixels by stored id, colours of these ids, its own orientation."""
+    """What a look at a mask told: mode, format, pixels by stored id, colours of these ids, its own orientation."""
 
     mode: str
+    kind: str
     pixels: dict[int, int]
     palette: dict[int, tuple[int, int, int]]
     orientation: int
@@ -117,7 +118,7 @@ class Checker:
         if foreign:
             raise self._unknown_ids(path, foreign, pixels)
         colours = {number: mask.palette[number] for number in pixels if number in mask.palette}
-        return MaskFacts(mask.mode, pixels, colours, mask.orientation)
+        return MaskFacts(mask.mode, mask.kind, pixels, colours, mask.orientation)
 
     def _unknown_ids(self, path: str, foreign: list[int], pixels: dict[int, int]) -> UnknownIdsError:
         """What is wrong with ids that are not listed, and what they may mean."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +16,13 @@ from visae.errors import DataError
 
 _MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 _FORMATS = ("PNG", "TIFF", "BMP", "GIF", "PPM")
+_LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF", "HEIF", "JXL")
 _LOSSLESS_TIFF = (
     *("raw", "tiff_raw_16", "tiff_ccitt", "group3", "group4", "tiff_lzw", "packbits"),
     *("tiff_adobe_deflate", "tiff_deflate", "lzma", "zstd"),
 )
+# Pillow reads rows of 4 bits as if they had 8, and of 8 as if they had 1, where the palette is one of greys.
+_BMP_BITS = {"1": 1, "L": 8}
 _SAVE = "save masks as PNG, from where they were drawn"
 _LOSS = f"such compression may change ids, at edges most of all; {_SAVE}"
 
@@ -61,6 +65,8 @@ class StoredMask:
         int32 (height, width), turned by the file's own orientation where it has one.
     mode
         Pillow's mode: `L`, `P`, ...
+    kind
+        Pillow's name of the format.
     palette
         Colours by id, where it has a palette.
     orientation
@@ -69,6 +75,7 @@ class StoredMask:
 
     ids: NDArray[np.int32]
     mode: str
+    kind: str
     palette: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     orientation: int = 1
 
@@ -84,7 +91,9 @@ def stored_mask(path: str | Path) -> StoredMask:
     try:
         with opened(path) as file, Image.open(file) as image:
             _refuse_format(path, image)
-            divisor, maximum = _scale(image)
+            if image.format == "BMP" and _bmp_bits(file) != _BMP_BITS.get(image.mode, _bmp_bits(file)):
+                raise DataError(f"{path}: Pillow does not unpack the pixels of this kind of BMP; {_SAVE}")
+            stored, shown = _scale(image)
             orientation = orientation_of(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else 0
             image.load()
             if image.mode not in _MODES:
@@ -96,7 +105,10 @@ def stored_mask(path: str | Path) -> StoredMask:
             values = np.asarray(image).astype(np.int32)
             if not orientation:
                 values = turned(values, orientation := orientation_of(image))
-            return StoredMask(_unscaled(values, divisor, maximum), image.mode, _palette(image), orientation)
+            palette, kind = _palette(image), str(image.format)
+            if kind == "GIF" and _is_renumbered(values, palette):
+                raise DataError(f"{path}: its writer has numbered grey values anew, as writers of GIF do; {_SAVE}")
+            return StoredMask(_unscaled(values, stored, shown), image.mode, kind, palette, orientation)
     except DataError:
         raise
     except FileNotFoundError as error:
@@ -131,15 +143,25 @@ def reason(error: Exception) -> str:
 
 def _refuse_format(path: str | Path, image: ImageFile.ImageFile) -> None:
     if image.format not in _FORMATS:
-        raise DataError(f"{path}: the mask's content is {image.format}, whatever its name says: {_LOSS}")
+        why = _LOSS if image.format in _LOSSY else f"masks are read from PNG, TIFF, BMP, GIF and PGM; {_SAVE}"
+        raise DataError(f"{path}: the mask's content is {image.format}, whatever its name says: {why}")
     compression = image.info.get("compression")
     if image.format == "TIFF" and compression not in _LOSSLESS_TIFF:
         raise DataError(f"{path}: the mask is a TIFF compressed as {compression}: {_LOSS}")
-    if image.format == "TIFF" and image.mode != "1" and image.tag_v2.get(262) == 0:  # type: ignore[attr-defined]
-        raise DataError(f"{path}: the mask stores 0 as white, which programs read in two ways; {_SAVE}")
+    # A PBM of bits, and a TIFF of WhiteIsZero.
+    inverted = image.format == "PPM" and image.mode == "1"
+    if inverted or (image.format == "TIFF" and image.tag_v2.get(262) == 0):  # type: ignore[attr-defined]
+        raise DataError(f"{path}: the mask stores white as 0, which programs read in two ways; {_SAVE}")
     n_frames = getattr(image, "n_frames", 1)
     if n_frames > 1:
         raise DataError(f"{path}: the mask's file holds {n_frames} pictures; save one, with one class id a pixel")
+
+
+def _bmp_bits(file: BinaryIO) -> int:
+    """Bits a pixel, as the header of a BMP says."""
+    file.seek(14)
+    header = file.read(16)
+    return struct.unpack_from("<H", header, 10 if header[0] == 12 else 14)[0]
 
 
 def _scale(image: ImageFile.ImageFile) -> tuple[int, int]:
@@ -162,6 +184,13 @@ def _palette(image: Image.Image) -> dict[int, tuple[int, int, int]]:
         return {}
     flat = image.getpalette() or []
     return {number: (flat[i], flat[i + 1], flat[i + 2]) for number, i in enumerate(range(0, len(flat) - 2, 3))}
+
+
+def _is_renumbered(values: NDArray[np.int32], palette: dict[int, tuple[int, int, int]]) -> bool:
+    """Whether all ids stand for greys, and some for another grey than their own."""
+    colours = {number: palette.get(number, (number,) * 3) for number in np.unique(values).tolist()}
+    greys = all(len(set(colour)) == 1 for colour in colours.values())
+    return greys and any(colour[0] != number for number, colour in colours.items())
 
 
 def _other_names(path: str | Path) -> str:

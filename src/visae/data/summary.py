@@ -153,8 +153,8 @@ def _of_masks(found: dict[str, Any], tally: Tally) -> Iterator[Notice]:
         yield Notice(
             "warning",
             f"masks hold 0 ({shares[0]:.1%} of their pixels), which counts as unlabelled beside {_named(ignored)}: if "
-            "it is a class (ADE20K reduced, Cityscapes' trainIds, VOC's background), it is never counted, and where the "
-            "list of classes begins at 1 for it, all classes are shifted by one; set zero_based: true",
+            "it is a class (ADE20K reduced, Cityscapes' trainIds, VOC's background), it is never counted, and where "
+            "the list of classes begins at 1 for it, all classes are shifted by one; set zero_based: true",
         )
     if tally.palette:
         yield from _of_palette(found, tally)
@@ -185,8 +185,8 @@ def _of_palette(found: dict[str, Any], tally: Tally) -> Iterator[Notice]:
         shown = ", ".join(f"{number} is grey {value}" for number, value in sorted(grey.items())[:_NAMED])
         yield Notice(
             "warning",
-            f"masks have a palette of greys whose ids are others than the greys ({shown}): a program that wrote grey "
-            "values so has numbered them anew (GIF does); if the greys are the ids, save masks as PNG of greys",
+            f"masks have a palette of greys whose ids are others than the greys ({shown}): ids are taken as stored; if "
+            "the greys are the ids, save masks as PNG of greys",
         )
 
 

@@ -21,6 +21,10 @@ _UNKNOWN_FRAME = (
     "upside down; set mask_frame: raw, else mask_frame: turned"
 )
 _OWN_ORIENTATION = "{n} masks have an EXIF orientation of their own, such as {example}; they are turned by it"
+_GIF = (
+    "{n} masks are GIFs with colours, such as {example}; writers of GIF may leave out colours that a picture does not "
+    "have and number the others anew, so that ids differ from file to file: compare some with where they were drawn"
+)
 _TWO_PALETTES = (
     "{n} masks have a palette in which an id has another colour than before, such as {example}; palettes made by "
     "quantizing colours number them anew in each file, so that ids mean nothing: turn colours into ids by a fixed table"
@@ -95,6 +99,8 @@ class Tally:
                 self.noticed.count("warning", _UNKNOWN_FRAME, picture.path)
         if mask.orientation != 1:
             self.noticed.count("warning", _OWN_ORIENTATION, str(picture.mask))
+        if mask.kind == "GIF" and mask.palette:
+            self.noticed.count("warning", _GIF, str(picture.mask))
         if any(self.palette.setdefault(number, colour) != colour for number, colour in mask.palette.items()):
             self.noticed.count("warning", _TWO_PALETTES, str(picture.mask))
 
