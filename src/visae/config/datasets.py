@@ -32,8 +32,8 @@ class DatasetSettings:
         minimum=1,
     )
     hashes: bool = setting(
-        "Whether the index keeps a sha256 of every picture; without, copies in two splits are noticed only where they "
-        "are links to one file.",
+        "Whether the index keeps a sha256 of every picture; without it, and with `check: size`, copies in two splits "
+        "are noticed only where they are links to one file.",
         True,
     )
     check: Literal["decode", "size"] = setting(

@@ -94,8 +94,24 @@ def list_segmentation_folder(settings: SegmentationFolderSettings) -> Listing:
             for path in _pictures(images, noticed):
                 stem, _ = os.path.splitext(_below(path, images))
                 yield Picture(path, split, mask=f"{masks}/{stem}.png")
+            _notice_lone_masks(str(images), str(masks), noticed)
 
     return Listing(found(), classes, noticed)
+
+
+def _notice_lone_masks(images: str, masks: str, noticed: Noticed) -> None:
+    """Count what lies among the masks and is none of a picture; of all names, those in one folder are held."""
+    folder, stems = "", set[str]()
+    for path in walked(masks, noticed, set()):
+        if os.path.dirname(path) != folder:
+            folder = os.path.dirname(path)
+            beside = images + folder.removeprefix(masks)
+            stems = {os.path.splitext(name)[0] for name in os.listdir(beside)} if os.path.isdir(beside) else set()
+        stem, suffix = os.path.splitext(os.path.basename(path))
+        if suffix != ".png":
+            noticed.leave_out("pictures among the masks that are no .png", path)
+        elif stem not in stems:
+            noticed.leave_out("masks without a picture", path)
 
 
 def _existing_folder(root: Path, name: str, key: str) -> Path:

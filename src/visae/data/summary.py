@@ -39,6 +39,7 @@ def what_was_read(listing: Listing, tally: Tally, index_path: Path, settings: Da
         Part of summary.json; results/README.md says what each key is.
     """
     copies = find_copies(tally)
+    compared = settings.hashes or settings.check == "decode"
     n_pixels = tally.mask_pixels.total()
     classes = [_class(number, name, tally) for number, name in sorted(listing.classes.items())]
     unlabelled = sum(n for number, n in tally.mask_pixels.items() if tally.reading.is_unlabelled(number))
@@ -53,8 +54,8 @@ def what_was_read(listing: Listing, tally: Tally, index_path: Path, settings: Da
         "left_out": listing.noticed.left_out(),
         "n_turned": tally.n_turned,
         "n_turned_masked": tally.n_turned_masked,
-        # Without hashes only links to one file are found: none found is then no news.
-        "n_shared_between_splits": copies.n_between if settings.hashes else copies.n_between or None,
+        # With neither pixels nor hashes only links to one file are found: none found is then no news.
+        "n_shared_between_splits": copies.n_between if compared else copies.n_between or None,
         "shared_example": _paths(index_path, copies.between),
         "unlabelled_share": unlabelled / n_pixels if n_pixels else None,
         "classes": classes,
