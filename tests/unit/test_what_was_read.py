@@ -295,6 +295,17 @@ def test_pictures_that_splits_share_are_counted_and_said(tmp_path, caplog, how, 
     assert "out: warning: 12 pictures are in more than one split" in caplog.text
 
 
+def test_jobs_that_read_activations_repeat_what_is_wrong_with_their_data(tmp_path, caplog):
+    root = class_folders(tmp_path / "set", ["ant", "bee"], [])
+    linked(root, "whole split")
+    build_index(image_folder(root), tmp_path / "results" / "datasets" / "birds" / "index.parquet")
+    caplog.clear()
+    manifest = tmp_path / "results" / "activations" / "birds" / "vit" / "layer10" / "manifest.json"
+    with caplog.at_level(logging.WARNING):
+        repeat_warnings([manifest, tmp_path / "results" / "datasets" / "birds" / "index.parquet"])
+    assert caplog.text.count("birds: warning: 12 pictures are in more than one split") == 1
+
+
 def test_pictures_that_are_there_twice(tmp_path):
     root = class_folders(tmp_path / "set", ["ant", "bee"], ["ant", "bee"])
     os.link(root / "train" / "ant" / "0.png", root / "train" / "ant" / "again.png")
