@@ -43,6 +43,10 @@ def what_was_read(listing: Listing, tally: Tally, index_path: Path, settings: Da
     n_pixels = tally.mask_pixels.total()
     classes = [_class(number, name, tally) for number, name in sorted(listing.classes.items())]
     unlabelled = sum(n for number, n in tally.mask_pixels.items() if tally.reading.is_unlabelled(number))
+
+    def ignored(number: int) -> bool:
+        return number - tally.reading.zero_based in tally.reading.ignore_ids
+
     found: dict[str, Any] = {
         "n_images": tally.n_images,
         "n_skipped": tally.n_skipped,
@@ -61,7 +65,7 @@ def what_was_read(listing: Listing, tally: Tally, index_path: Path, settings: Da
         "classes": classes,
         "mask_ids": [{"id": number, "share": n / n_pixels} for number, n in sorted(tally.mask_pixels.items())],
         "mask_modes": dict(sorted(tally.mask_modes.items())),
-        "never": [entry["name"] for entry in classes if not entry["n_images"]],
+        "never": [entry["name"] for entry in classes if not entry["n_images"] and not ignored(entry["id"])],
     }
     notices = [
         *listing.noticed.notices(),
@@ -81,6 +85,9 @@ def log_summary(name: str, summary: dict[str, Any]) -> None:
     sizes = ", ".join(f"{which} {width} x {height}" for which, (width, height) in summary["sizes"].items())
     logger.info("%s: %s; skipped %s; sizes: %s", name, splits, summary["n_skipped"], sizes)
     logger.info("%s: %s classes, %s of them never seen", name, len(summary["classes"]), len(summary["never"]))
+    if summary["n_turned"]:
+        turned = f"{summary['n_turned']} pictures are turned by EXIF, {summary['n_turned_masked']} of them with masks"
+        logger.info("%s: %s", name, turned)
     if summary["mask_ids"]:
         modes = ", ".join(f"{mode} {n}" for mode, n in summary["mask_modes"].items())
         share = summary["unlabelled_share"]
