@@ -17,6 +17,7 @@ from visae.config.settings import WebDatasetSettings
 from visae.data.images import SUFFIXES
 from visae.data.labels import Labels
 from visae.data.locators import locator
+from visae.data.noticed import Noticed
 from visae.data.pictures import Listing, Picture, check_shares, existing, in_drawn_splits, in_order
 from visae.errors import DataError
 
@@ -62,17 +63,17 @@ def list_webdataset(settings: WebDatasetSettings, seed: int) -> Listing:
             if tar in by_tar:
                 raise DataError(f"splits: {tar} is in {by_tar[tar]} and in {split}; leave it in one")
             by_tar[tar] = split
-    labels = Labels(f"root: {root}", settings.classes, zero_based=settings.zero_based)
+    labels, noticed = Labels(f"root: {root}", settings.classes), Noticed()
     for split, found in tars.items():
         n_samples = 0
         for tar in found:
             for sample in _samples(tar):
-                labels.add(f"{sample.key} of {tar.name}", sample.label, sample.label_name, sample.mask)
+                labels.add(f"{sample.key} of {tar.name}", split, sample.label, sample.label_name, sample.mask)
                 n_samples += 1
         if not n_samples:
             place = f"splits: {split}" if split else f"root: {root}"
             raise DataError(f"{place}: its tar files have no pictures ({', '.join(sorted(SUFFIXES))})")
-    classes = labels.classes()
+    classes = labels.classes(noticed)
 
     def with_keys(split: str) -> Iterator[tuple[str, Picture]]:
         for sample in itertools.chain.from_iterable(map(_samples, tars[split])):
