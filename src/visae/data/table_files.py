@@ -215,7 +215,7 @@ def _number_text(value: int | float | Decimal) -> str:
     """A label of Parquet as a text: whole ones without a point, the missing one of floats as none."""
     if math.isnan(value):
         return ""
-    return str(int(value)) if abs(value) < _EXACT and value == int(value) else str(value)
+    return str(int(value)) if -_EXACT < value < _EXACT and value == int(value) else str(value)
 
 
 def _unreadable(file: Path, error: Exception) -> DataError:

@@ -11,15 +11,9 @@ from visae.config.settings import Settings, TableSettings
 from visae.data.labels import Labels
 from visae.data.noticed import Noticed
 from visae.data.pictures import Listing, Picture, check_shares, existing, in_drawn_splits, in_order
+from visae.data.split_names import check_split_name, notice_missing_splits
 from visae.data.table_files import Row, Table
 from visae.errors import DataError
-
-# Names of splits that mean one of visae's.
-_ROLES = {
-    "train": ("train", "training", "trn", "tr"),
-    "val": ("val", "valid", "validation", "validate", "dev", "eval"),
-    "test": ("test", "testing", "tst"),
-}
 
 
 def list_table(settings: TableSettings, seed: int) -> Listing:
@@ -34,7 +28,7 @@ def list_table(settings: TableSettings, seed: int) -> Listing:
     root = existing(settings.root, "root") if settings.root is not None else table.file.parent
     where = f"file: {table.file}"
     labels = Labels(
-        where, settings.classes, always_text=table.text_labels, zero_based=getattr(settings, "zero_based", False)
+        where, settings.classes, always_text=table.text_labels, zero_based=settings.zero_based
     )
     noticed, unread = Noticed(), Noticed()
     if table.spaced:
@@ -52,10 +46,8 @@ def list_table(settings: TableSettings, seed: int) -> Listing:
     for name in ("label", "mask"):
         if name in table.columns and name not in filled:
             raise DataError(f"{where}: the column {name} is empty in all rows; fill it, or leave it out")
-    for split in {"train", "val"} - splits if splits else ():
-        noticed.count(
-            "warning", f"no picture is in {split}: {_NEEDED[split]} (splits: {', '.join(sorted(splits))})", ""
-        )
+    if splits:
+        notice_missing_splits(splits, noticed)
     classes = labels.classes(noticed)
 
     def absolute(path: str) -> str:
@@ -80,20 +72,12 @@ def list_table(settings: TableSettings, seed: int) -> Listing:
     return Listing(in_drawn_splits(with_keys, settings, seed, where), classes, noticed)
 
 
-_NEEDED = {"train": "nothing can be learned", "val": "nothing can be measured"}
-
-
 def _checked_split(row: Row, where: str) -> str:
     if row.split is None:
         raise DataError(f"{where}: {row.place}: it has no split; name one in every row, or leave the column out")
     if not re.fullmatch(Settings.wildcard_pattern.removesuffix("$"), row.split):
         raise DataError(f"{where}: {row.place}: the split {row.split!r}: a name may hold letters, digits, - and _ only")
-    for role, names in _ROLES.items():
-        if row.split != role and row.split.casefold() in names:
-            raise DataError(
-                f"{where}: {row.place}: the split {row.split!r} looks like {role}, but visae learns and measures on "
-                f"train and val by these names; write {role}, or another name if it is not meant"
-            )
+    check_split_name(row.split, f"{where}: {row.place}")
     return row.split
 
 

@@ -1,0 +1,33 @@
+"""Names of splits that people write, and what visae takes them for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from visae.data.noticed import Noticed
+from visae.errors import DataError
+
+_ROLES = {
+    "train": ("train", "training", "trn", "tr"),
+    "val": ("val", "valid", "validation", "validate", "dev", "eval"),
+    "test": ("test", "testing", "tst"),
+}
+_NEEDED = {"train": "nothing can be learned", "val": "nothing can be measured"}
+
+
+def check_split_name(split: str, place: str) -> None:
+    """Refuse a name such as `Val` or `validation`, of which nothing would be measured; `place` is where it stands."""
+    for role, names in _ROLES.items():
+        if split != role and split.casefold() in names:
+            raise DataError(
+                f"{place}: the split {split!r} looks like {role}, but visae learns and measures on train and val by "
+                f"these names; write {role}, or another name if it is not meant"
+            )
+
+
+def notice_missing_splits(splits: Collection[str], noticed: Noticed) -> None:
+    """Warn where no picture is in train or val."""
+    for split in _NEEDED.keys() - set(splits):
+        noticed.count(
+            "warning", f"no picture is in {split}: {_NEEDED[split]} (splits: {', '.join(sorted(splits))})", ""
+        )
