@@ -276,7 +276,7 @@ def test_what_is_left_out_of_given_files_is_said(tmp_path: Path) -> None:
     index_given(settings(root), tmp_path / "index.parquet")
     summary = read_json(tmp_path / "summary.json")
     assert {(entry["what"], entry["n_files"]) for entry in summary["left_out"]} == {
-        ("hidden files", 1),
+        ("._ files of macOS", 1),
         (".parquet files", 1),
         (".pq files", 1),
     }

@@ -19,6 +19,7 @@ from visae.activations.schema import ShardHeader, ShardRecord, TokenChoice, shar
 from visae.activations.writer import ShardWriter
 from visae.config.settings import ActivationsSettings
 from visae.data.index import SCHEMA
+from visae.data.walks import kind_of_file
 from visae.errors import StoreError
 from visae.files import atomic_path, file_sha256, text_sha256, write_json, write_text
 from visae.notices import Notice, as_plain, log_notices
@@ -219,15 +220,9 @@ def _left_out(given: _Given, root: Path) -> list[dict[str, Any]]:
     """Files below the folder that are not read, counted by suffix."""
     read = {file.path for found in given.files.values() for file in found}
     others = sorted(path for path in root.rglob("*") if path.is_file() and path not in read)
-    counts = Counter(_kind_of_file(path) for path in others)
-    examples = {_kind_of_file(path): str(path) for path in reversed(others)}
+    counts = Counter(kind_of_file(path.name) for path in others)
+    examples = {kind_of_file(path.name): str(path) for path in reversed(others)}
     return [{"what": what, "n_files": n_files, "example": examples[what]} for what, n_files in counts.items()]
-
-
-def _kind_of_file(path: Path) -> str:
-    if path.name.startswith("."):
-        return "hidden files"
-    return f"{path.suffix.lower()} files" if path.suffix else "files without a suffix"
 
 
 def _read(settings: ActivationsSettings, root: Path) -> _Given:

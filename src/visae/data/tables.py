@@ -27,9 +27,7 @@ def list_table(settings: TableSettings, seed: int) -> Listing:
     table = Table.open(existing(settings.file, "file", folder=False))
     root = existing(settings.root, "root") if settings.root is not None else table.file.parent
     where = f"file: {table.file}"
-    labels = Labels(
-        where, settings.classes, always_text=table.text_labels, zero_based=settings.zero_based
-    )
+    labels = Labels(where, settings.classes, always_text=table.text_labels, zero_based=settings.zero_based)
     noticed, unread = Noticed(), Noticed()
     if table.spaced:
         noticed.count("note", "names of columns stand between spaces; spaces around cells are left out", "")

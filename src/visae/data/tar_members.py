@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from visae.data.noticed import Noticed
+from visae.data.walks import is_service_folder
 from visae.errors import DataError
 
-_SERVICE = frozenset(("__macosx", "@eadir", "__pycache__"))
 _PIECE = 1 << 20
 
 
@@ -66,9 +66,9 @@ def _left_out(name: str) -> str:
     *folders, last = name.split("/")
     if last.startswith("._"):
         return "._ members of macOS"
-    if any(folder.casefold() in _SERVICE for folder in folders):
+    if any(is_service_folder(folder) for folder in folders if folder != ".."):
         return "members in service folders"
-    if any(part.startswith(".") and part != ".." for part in (*folders, last)):
+    if last.startswith("."):
         return "hidden members"
     return "" if "." in last else "members without a suffix"
 

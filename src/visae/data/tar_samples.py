@@ -16,6 +16,7 @@ from visae.data.labels import is_missing
 from visae.data.locators import locator
 from visae.data.tar_findings import LABELS, PERHAPS, RULE, Findings
 from visae.data.tar_members import content, key_and_kind, members
+from visae.data.walks import may_be_missed
 from visae.errors import DataError
 
 _MASKS = ("mask", "seg")
@@ -172,7 +173,7 @@ class _Key:
         for kind in self.by_kind.keys() - read:
             place, suffix, parts = self._place(kind), _suffix(kind), set(kind.split("."))
             what = "further pictures of a key" if suffix in SUFFIXES else f"{suffix} members"
-            self.findings.noticed.leave_out(what, place)
+            self.findings.noticed.leave_out(what, place, level="warning" if may_be_missed(suffix) else "note")
             if parts & LABELS or (suffix == ".json" and not is_labelled and self._said(kind, strict=False)[0]):
                 self.findings.add_unread(place)
             elif parts & PERHAPS:

@@ -17,12 +17,12 @@ from visae.data.pictures import Listing, Picture, check_shares, existing, in_dra
 from visae.data.split_names import check_split_name, notice_missing_splits
 from visae.data.tar_findings import Findings
 from visae.data.tar_samples import samples
+from visae.data.walks import kind_of_file, may_be_missed
 from visae.errors import DataError
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 # Compressed ones are found too where all tars are wanted: left out silently, they would be missed by nobody.
 _TARS = "**/*.{tar,tgz,tar.gz,tar.bz2,tar.xz,tar.zst,tar.lz4}"
-_ARCHIVES = frozenset((".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip", ".rar", ".7z", ".tbz2", ".txz"))
 
 
 def list_webdataset(settings: WebDatasetSettings, seed: int) -> Listing:
@@ -81,16 +81,9 @@ def _count_beside(root: Path, tars: Collection[Path], noticed: Noticed) -> None:
     for folder, _, names in os.walk(root):
         for name in names:
             path = Path(os.path.abspath(os.path.join(folder, name)))
-            suffix = path.suffix.lower()
             if path not in tars:
-                what = (
-                    "hidden files"
-                    if name.startswith(".")
-                    else f"{suffix} files"
-                    if suffix
-                    else "files without a suffix"
-                )
-                noticed.leave_out(what, str(path), level="warning" if suffix in _ARCHIVES else "note")
+                missed = may_be_missed(path.suffix.lower())
+                noticed.leave_out(kind_of_file(name), str(path), level="warning" if missed else "note")
 
 
 def _matching(root: Path, pattern: str, split: str) -> list[Path]:
