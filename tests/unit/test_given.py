@@ -288,10 +288,9 @@ def test_what_is_left_out_of_given_files_is_said(tmp_path: Path) -> None:
     assert adopted(root, tmp_path / "store").splits == {"train": range(20), "val": range(20, 40)}
 
 
-def test_vectors_without_val_are_warned_of(tmp_path: Path) -> None:
+def test_vectors_without_val_are_said(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     frame(4, None).write_parquet(tmp_path / "mine" / "a.parquet")
     index_given(settings(tmp_path / "mine"), tmp_path / "index.parquet")
     (notice,) = read_json(tmp_path / "summary.json")["notices"]
-    assert notice["level"] == "warning"
-    assert "none is in val" in notice["text"]
+    assert notice == {"level": "note", "text": "no picture is in val: nothing can be measured on it (splits: train)"}

@@ -231,6 +231,9 @@ ROWS = "path,split,label\n0.png,train,cat\n1.png,train,dog\n2.png,val,cat\n"
         (ROWS.replace(",", ";"), "separated by semicolons; write it with commas"),
         (ROWS.replace(",", "\t"), "separated by tabs; write it with commas"),
         (ROWS.replace(",", "|"), "separated by bars; write it with commas"),
+        (ROWS.replace(",", " "), "separated by spaces; write it with commas"),
+        ("sep=,\n" + ROWS, "its first line names no columns but is 'sep=,'; remove it"),
+        ("# mine\n" + ROWS, "its first line names no columns but is '# mine'; remove it"),
         (ROWS.replace("path", "Path"), "the column Path: write its name in lower case: path"),
         (ROWS.replace("label", "Label"), "the column Label: write its name in lower case: label"),
         (ROWS.replace("split", "label"), "2 columns are called label; leave one"),
@@ -287,11 +290,12 @@ def test_a_file_whose_name_has_a_backslash_is_read(folder, index_path):
     assert len(read_index(index_path)) == 1
 
 
-def test_splits_that_are_needed_and_missing_are_warned_of(folder, index_path):
-    build_index(csv(folder, "path,split\n0.png,zoo\n1.png,zoo\n"), index_path)
-    texts = [text for level, text in notices(index_path) if level == "warning"]
-    assert any("no picture is in val" in text for text in texts)
-    assert any("no picture is in train" in text for text in texts)
+@pytest.mark.parametrize("text", ["path,split\n0.png,zoo\n1.png,zoo\n", "path,split\n0.png,train\n", "path\n0.png\n"])
+def test_splits_that_are_missing_are_said(folder, index_path, text):
+    build_index(csv(folder, text, val_share=0.0, test_share=0.0), index_path)
+    texts = [text for _, text in notices(index_path)]
+    assert any("no picture is in val: nothing can be measured" in text for text in texts)
+    assert any("no picture is in train" in text for text in texts) == ("zoo" in text)
 
 
 NUMBERS = [0, 10, 2, 2, 10, 0]

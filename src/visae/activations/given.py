@@ -19,6 +19,7 @@ from visae.activations.schema import ShardHeader, ShardRecord, TokenChoice, shar
 from visae.activations.writer import ShardWriter
 from visae.config.settings import ActivationsSettings
 from visae.data.index import SCHEMA
+from visae.data.split_names import missing_splits
 from visae.data.walks import kind_of_file
 from visae.errors import StoreError
 from visae.files import atomic_path, file_sha256, text_sha256, write_json, write_text
@@ -142,8 +143,7 @@ def index_given(settings: ActivationsSettings, index_path: Path) -> None:
             for file, ids in zip(files, given.ids[split], strict=True)
             for image_id in ids
         ]
-    if "val" not in splits:
-        notices.append(Notice("warning", f"{root}: none is in val, on which everything is measured"))
+    notices += missing_splits(splits)
     columns: dict[str, Any] = dict.fromkeys(SCHEMA)
     columns |= {"image_id": range(len(paths)), "path": paths}
     columns["split"] = [name for name, count in splits.items() for _ in range(count)]

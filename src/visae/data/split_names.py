@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
-from visae.data.noticed import Noticed
 from visae.errors import DataError
+from visae.notices import Notice
 
 _ROLES = {
     "train": ("train", "training", "trn", "tr"),
     "val": ("val", "valid", "validation", "validate", "dev", "eval"),
     "test": ("test", "testing", "tst"),
 }
-_NEEDED = {"train": "nothing can be learned", "val": "nothing can be measured"}
+_NEEDED = {"train": "nothing can be learned on it", "val": "nothing can be measured on it"}
 
 
 def check_split_name(split: str, place: str) -> None:
@@ -25,9 +25,7 @@ def check_split_name(split: str, place: str) -> None:
             )
 
 
-def notice_missing_splits(splits: Collection[str], noticed: Noticed) -> None:
-    """Warn where no picture is in train or val."""
+def missing_splits(splits: Collection[str]) -> Iterator[Notice]:
+    """Say that no picture is in train or val; sets that are only trained on, or only measured on, are right so."""
     for split in _NEEDED.keys() - set(splits):
-        noticed.count(
-            "warning", f"no picture is in {split}: {_NEEDED[split]} (splits: {', '.join(sorted(splits))})", ""
-        )
+        yield Notice("note", f"no picture is in {split}: {_NEEDED[split]} (splits: {', '.join(sorted(splits))})")

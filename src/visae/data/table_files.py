@@ -26,7 +26,7 @@ _BLOCK_BYTES = 1 << 16  # of CSV: as texts in Python, its rows take tens of time
 # How pandas calls a column of row numbers that nobody meant to keep.
 _INDEX = re.compile(r"\s*|Unnamed: \d+.*|__index_level_\d+__|level_\d+|index")
 _EXACT = 2**53  # from there on, floats are no exact integers
-_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", " ": "spaces"}
 _FOREIGN = {
     b"PAR1": "it is a Parquet file; let its name end in .parquet",
     b"PK\x03\x04": "it is a zip file or a spreadsheet; save it as CSV in UTF-8",
@@ -163,9 +163,11 @@ def _check_start(file: Path) -> None:
     if b"\0" in start:
         raise DataError(f"file: {file}: it has bytes that are no text, as UTF-16 has; save it as UTF-8")
     header = (start.decode("utf-8-sig", errors="replace").splitlines() or [""])[0]
-    if "path" not in _plain_names(header, ","):
+    if header.startswith(("#", "sep=")):
+        raise DataError(f"file: {file}: its first line names no columns but is {header[:40]!r}; remove it")
+    if "," not in header or "path" not in _plain_names(header, ","):
         for separator, named in _SEPARATORS.items():
-            if "path" in _plain_names(header, separator):
+            if separator in header and "path" in _plain_names(header, separator):
                 raise DataError(
                     f"file: {file}: its columns are separated by {named}; write it with commas (pandas: "
                     "to_csv(sep=',', index=False))"

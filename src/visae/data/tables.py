@@ -11,7 +11,7 @@ from visae.config.settings import Settings, TableSettings
 from visae.data.labels import Labels
 from visae.data.noticed import Noticed
 from visae.data.pictures import Listing, Picture, check_shares, existing, in_drawn_splits, in_order
-from visae.data.split_names import check_split_name, notice_missing_splits
+from visae.data.split_names import check_split_name
 from visae.data.table_files import Row, Table
 from visae.errors import DataError
 
@@ -44,8 +44,6 @@ def list_table(settings: TableSettings, seed: int) -> Listing:
     for name in ("label", "mask"):
         if name in table.columns and name not in filled:
             raise DataError(f"{where}: the column {name} is empty in all rows; fill it, or leave it out")
-    if splits:
-        notice_missing_splits(splits, noticed)
     classes = labels.classes(noticed)
 
     def absolute(path: str) -> str:

@@ -14,7 +14,7 @@ from visae.data.images import SUFFIXES
 from visae.data.labels import Labels
 from visae.data.noticed import Noticed
 from visae.data.pictures import Listing, Picture, check_shares, existing, in_drawn_splits, in_order
-from visae.data.split_names import check_split_name, notice_missing_splits
+from visae.data.split_names import check_split_name
 from visae.data.tar_findings import Findings
 from visae.data.tar_samples import samples
 from visae.data.walks import kind_of_file, may_be_missed
@@ -70,7 +70,6 @@ def list_webdataset(settings: WebDatasetSettings, seed: int) -> Listing:
             yield sample.key, Picture(sample.picture, split, number, name, sample.mask)
 
     if settings.splits:
-        notice_missing_splits(settings.splits, noticed)
         return Listing((picture for split in tars for _, picture in with_keys(split)), classes, noticed)
     check_shares(settings)
     return Listing(in_drawn_splits(lambda: with_keys(""), settings, seed, where), classes, noticed)
