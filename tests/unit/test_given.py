@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -163,6 +164,11 @@ def test_folders_without_files_are_named(tmp_path: Path) -> None:
         adopted(tmp_path, tmp_path / "store")
 
 
+def tensors(shape: tuple[int, ...]) -> pa.Array:
+    """Arrow's own tensors, one a row."""
+    return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ones(shape, dtype=np.float32))
+
+
 def column_of(name: str, values: list, kind: pl.DataType | None = None):
     """Change rows so that a column has these values, the last ones of ten things with tokens 0 and 1."""
 
@@ -193,6 +199,7 @@ def column_of(name: str, values: list, kind: pl.DataType | None = None):
         (lambda rows: rows.drop("token"), r"row 2: image_id 100 has the token 0 twice; only a column 'token'"),
         (lambda rows: rows.with_columns(token=pl.Series([1, 0] * 10)), r"'token', row 2: 0 comes after 1"),
         (lambda rows: rows.with_columns(token=pl.Series([0, -1] * 10)), r"'token', row 2: -1 comes after 0"),
+        (lambda rows: rows.with_columns(token=pl.Series([-2, -1] * 10)), r"'token', row 1: -2: no token is 0 or above"),
         (lambda rows: rows.rename({"token": "Token"}), r"column 'Token': write its name 'token'"),
         (lambda rows: rows.rename({"activation": "embedding"}), r"no column 'activation'; it has image_id, embedding"),
         (column_of("activation", [[1.0] * 5 + [float("-inf")]]), r"'activation', row 20: -inf is not finite"),
@@ -204,6 +211,14 @@ def column_of(name: str, values: list, kind: pl.DataType | None = None):
         (lambda rows: rows.with_columns(activation=pl.lit([True])), r"'activation', row 1: .*bool.* lists of floats"),
         (lambda rows: rows.with_columns(activation=pl.lit([[1.0]])), r"'activation', row 1: .*list.* lists of floats"),
         (lambda rows: rows.with_columns(activation=pl.lit([], pl.List(pl.Float32))), r"row 1: its list has 0 values"),
+        (
+            lambda rows: rows.to_arrow().set_column(1, "activation", pa.array([b"ab"] * 20, pa.binary(2))),
+            r"'activation', row 1: bytes are read of shards that visae wrote only",
+        ),
+        (
+            lambda rows: rows.to_arrow().set_column(1, "activation", tensors((20, 2, 3))),
+            r"'activation', row 1: the column is .*tensor.*; it has to hold lists of floats",
+        ),
         (lambda rows: rows.with_columns(activation=pl.lit(b"abcd")), r"'activation', row 1: .*binary; .* lists"),
     ],
 )
@@ -211,7 +226,8 @@ def test_cells_that_are_wrong_are_named_when_indexed(tmp_path: Path, change, mes
     """File, column and row, before anything is written; none is a traceback."""
     root = tmp_path / "mine"
     root.mkdir()
-    change(frame(10, [0, 1])).write_parquet(root / "a.parquet")
+    changed = change(frame(10, [0, 1]))
+    pq.write_table(changed if isinstance(changed, pa.Table) else changed.to_arrow(), root / "a.parquet")
     for act in (lambda: adopted(root, tmp_path / "store"), lambda: index_given(settings(root), tmp_path / "i.parquet")):
         with pytest.raises(StoreError, match=rf"mine/a\.parquet: .*{message}"):
             act()
@@ -237,7 +253,7 @@ def test_a_row_far_down_is_named(tmp_path: Path) -> None:
         adopted(tmp_path, tmp_path / "store")
 
 
-@pytest.mark.parametrize("kind", ["float", "unsigned", "category", "integers"])
+@pytest.mark.parametrize("kind", ["float", "unsigned", "category", "tensors", "integers"])
 def test_loosely_typed_columns_are_read(tmp_path: Path, kind: str) -> None:
     """Ids as whole floats, as pandas makes of them beside an empty cell; other integers; lists of integers."""
     rows = frame(30, [0, 1])
@@ -249,6 +265,9 @@ def test_loosely_typed_columns_are_read(tmp_path: Path, kind: str) -> None:
     table = rows.to_arrow()
     if kind == "category":
         table = table.set_column(0, "image_id", table["image_id"].dictionary_encode())
+    if kind == "tensors":
+        flat = pa.FixedShapeTensorArray.from_numpy_ndarray(expected.reshape(-1, D_MODEL))
+        table = table.set_column(table.schema.get_field_index("activation"), "activation", flat)
     if kind == "integers":
         expected = np.rint(expected * 100)
         table = rows.with_columns(activation=pl.Series(expected.reshape(-1, D_MODEL).astype(np.int16))).to_arrow()

@@ -125,6 +125,7 @@ WHOLE = [("0.png", png(0)), ("1.png", png(1))]
         ([*WHOLE, ("1.cls", b"3")], r"1 of all\.tar has a label and 0 of all\.tar has none"),
         ([*WHOLE, ("1.cls", b"\xff")], r"1\.cls: it is no UTF-8 text"),
         ([*WHOLE, ("1.json", b"{")], r"1\.json: it is no JSON"),
+        ([*WHOLE, ("1.json", b'{"label": 1, "label": 2}')], r"1\.json: it is no JSON: a key comes twice in it"),
         ([*WHOLE, ("1.json", b'{"label": [1]}')], r"1\.json: label is \[1\]; make it an integer or a text"),
         ([*WHOLE, ("1.json", b'{"label": true}')], r"1\.json: label is true; make it an integer or a text"),
         ([*WHOLE, ("1.json", b'{"label": 1, "label_name": 5}')], r"1\.json: label_name is 5; make it a text"),
@@ -240,7 +241,7 @@ def test_members_that_are_left_out_are_counted_by_suffix(tmp_path, index_path):
     assert {entry["what"]: entry["n_files"] for entry in summary(index_path)["left_out"]} == {
         ".txt members": 3,
         ".id members": 3,
-        "further pictures of a key": 3,
+        "further pictures of a key (.depth.png)": 3,
         "._ members of macOS": 3,
         "members in service folders": 3,
         "members without a suffix": 1,
@@ -290,14 +291,16 @@ def test_labels_of_json_that_are_none_are_refused_by_name(tmp_path, index_path, 
         build_index(webdataset(tmp_path / "set"), index_path)
 
 
-@pytest.mark.parametrize("key", ["class", "cls", "category", "Label", "class_name", "target"])
+@pytest.mark.parametrize("key", ["class", "cls", "category", "Label", "class_name", "target", "meta.label"])
 def test_keys_of_json_that_may_be_labels_are_said(tmp_path, index_path, key):
-    tar(tmp_path / "set" / "all.tar", in_json({key: 1}, {key: 2, "caption": "x"}, [1]))
+    *outer, inner = key.split(".")
+    values = [{inner: number, "caption": "x"} for number in (1, 2)]
+    members = in_json(*({outer[0]: value} if outer else value for value in values), [1])
+    tar(tmp_path / "set" / "all.tar", members)
     build_index(webdataset(tmp_path / "set", **ALL), index_path)
-    assert f"2 members have the key '{key}' and no label, such as {tmp_path}/set/all.tar!0.json" in said(
-        index_path, "warning"
-    )
-    assert "1 .json members are no objects" in said(index_path, "warning")
+    texts = said(index_path, "warning")
+    assert f"2 members have the key '{key}' and no label, such as {tmp_path}/set/all.tar!0.json" in texts
+    assert "1 .json members are no objects" in texts
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,11 @@ class GivenFile:
             if token >= 0 and following < token:
                 problem = f"{following} comes after {token}; tokens below 0 come first, then patches in order"
                 self._refuse("token", row, problem)
+        if max(found) < 0:
+            problem = (
+                "no token is 0 or above, but SAEs learn of these only; number them from 0, or leave the column out"
+            )
+            self._refuse("token", 1, f"{found[0]}: {problem}")
         return TokenChoice(tuple(found))
 
     def picture_ids(self, choice: TokenChoice) -> np.ndarray:
@@ -207,11 +212,12 @@ class GivenFile:
 
     def _values(self, column: pa.Array, first: int, d_model: int | None) -> torch.Tensor:
         """Activations of a column of lists of numbers, or of a shard's fixed-size binary."""
-        column = column.storage if isinstance(column, pa.ExtensionArray) else column
         kind: Any = column.type
         self._not_empty(column, "activation", first)
+        if isinstance(column, pa.FixedShapeTensorArray) and len(kind.shape) == 1:
+            column, kind = column.storage, kind.storage_type
         if pa.types.is_fixed_size_binary(kind):
-            dtype = ShardHeader.read(self.path).dtype
+            dtype = self._dtype_of_bytes(first)
             values = as_tensor(column, kind.byte_width // DTYPES[dtype].itemsize, dtype).clone()
             widths = np.full(len(column), values.shape[1])
         else:
@@ -231,6 +237,13 @@ class GivenFile:
             row = int((widths != wanted).argmax())
             self._refuse("activation", first + row, f"its list has {widths[row]} values, that of the first {wanted}")
         return values.view(len(column), wanted)
+
+    def _dtype_of_bytes(self, first: int) -> str:
+        try:
+            return ShardHeader.read(self.path).dtype
+        except StoreError as error:
+            problem = "bytes are read of shards that visae wrote only; it has to hold lists of floats"
+            raise StoreError(f"{self.path}: column 'activation', row {first}: {problem}") from error
 
     def _not_empty(self, column: pa.Array, name: str, first: int) -> None:
         if column.null_count:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from visae.data.noticed import Noticed
 from visae.errors import DataError
@@ -65,12 +65,15 @@ class Findings:
         if not is_labelled:
             self.picture = self.picture or place
 
-    def add_keys(self, said: Iterable[str], place: str) -> None:
-        """Count keys of JSON that may be the label under another name."""
-        for key in said:
+    def add_keys(self, said: dict[str, Any], place: str) -> None:
+        """Count keys of JSON that may be the label under another name, or one level deeper."""
+        deeper = (
+            (f"{key}.{inner}", inner) for key, value in said.items() if isinstance(value, dict) for inner in value
+        )
+        for shown, key in (*((key, key) for key in said), *deeper):
             if key.casefold() in _KEYS:
-                n, example = self.keys.get(key, (0, place))
-                self.keys[key] = n + 1, example
+                n, example = self.keys.get(shown, (0, place))
+                self.keys[shown] = n + 1, example
 
     def check(self, where: str, any_label: bool) -> None:
         """Refuse tars whose labels would be dropped, and notice what is odd; `any_label` is whether one was read."""

@@ -148,8 +148,8 @@ class _Key:
         """Label and its name in a JSON member; without `strict`, which is beside a picture, it may be anything."""
         where = f"{self.tar}: {self._named([kind])}"
         try:
-            said = json.loads(content(self.tar, self.file, self.by_kind[kind]))
-        except (json.JSONDecodeError, DataError) as error:
+            said = json.loads(content(self.tar, self.file, self.by_kind[kind]), object_pairs_hook=_once)
+        except (ValueError, RecursionError, DataError) as error:
             if not strict:
                 return None, None
             raise error if isinstance(error, DataError) else DataError(f"{where}: it is no JSON: {error}") from error
@@ -172,7 +172,7 @@ class _Key:
         """Count members that are not read, beside a picture or without."""
         for kind in self.by_kind.keys() - read:
             place, suffix, parts = self._place(kind), _suffix(kind), set(kind.split("."))
-            what = "further pictures of a key" if suffix in SUFFIXES else f"{suffix} members"
+            what = f"further pictures of a key ({_family(kind)})" if suffix in SUFFIXES else f"{suffix} members"
             self.findings.noticed.leave_out(what, place, level="warning" if may_be_missed(suffix) else "note")
             if parts & LABELS or (suffix == ".json" and not is_labelled and self._said(kind, strict=False)[0]):
                 self.findings.add_unread(place)
@@ -188,6 +188,12 @@ class _Key:
         return " and ".join(shown) + (f" and {len(kinds) - 4} more" if len(kinds) > 4 else "")
 
 
+def _family(kind: str) -> str:
+    """The last two parts of a kind, but no number: `.depth.png` of `depth.png`, `.png` of `05.png`."""
+    before = _prefix(kind).rpartition(".")[2]
+    return f".{before}{_suffix(kind)}" if before.isalpha() else _suffix(kind)
+
+
 def _suffix(kind: str) -> str:
     return f".{kind.rpartition('.')[2]}"
 
@@ -198,6 +204,14 @@ def _prefix(kind: str) -> str:
 
 def _is_mask(kind: str) -> bool:
     return _suffix(kind) in SUFFIXES and _prefix(kind).rpartition(".")[2] in _MASKS
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; of a key that comes twice, json.loads would take the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key comes twice in it")
+    return found
 
 
 def _label_text(value: Any, where: str) -> str:
