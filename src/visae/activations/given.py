@@ -153,8 +153,9 @@ def index_given(settings: ActivationsSettings, index_path: Path) -> None:
         frame.with_columns(empty).select(pl.col(name).cast(kind) for name, kind in SCHEMA.items()).write_parquet(
             temporary
         )
-    summary = {"kind": settings.kind, "n_images": splits, "n_skipped": 0, "classes": [], "left_out": left_out}
-    summary["notices"] = as_plain(notices)
+    counts = {split: {"n_images": n_images, "n_labelled": 0, "n_masked": 0} for split, n_images in splits.items()}
+    summary = {"kind": settings.kind, "n_images": splits, "n_skipped": 0, "classes": [], "splits": counts}
+    summary |= {"left_out": left_out, "notices": as_plain(notices)}
     log_notices(index_path.parent.name, notices)
     write_json(index_path.with_name("summary.json"), {**summary, "provenance": provenance.record()})
     write_text(index_path.with_name("skipped.csv"), "path,reason\n")

@@ -103,31 +103,39 @@ class Table:
         number = 0
         try:
             for batch in self._batches():
-                columns = {name: batch.column(place).to_pylist() for place, name in enumerate(self.columns)}
-                nothing: list[Any] = [None] * batch.num_rows
+                odd: dict[int, str] = {}
+                columns = {
+                    name: self._cells(name, batch.column(place).to_pylist(), number, odd, noticed)
+                    for place, name in enumerate(self.columns)
+                }
+                nothing: list[str | None] = [None] * batch.num_rows
                 for values in zip(*(columns.get(name, nothing) for name in COLUMNS), strict=True):
                     number += 1
-                    yield self._row(number, values, noticed)
+                    yield Row(f"row {number}{odd.get(number, '')}", *values)
         except (pyarrow.ArrowException, OSError) as error:
             raise _unreadable(self.file, error) from error
         if not number:
             raise DataError(f"file: {self.file}: it has no rows")
 
-    def _row(self, number: int, values: tuple[Any, ...], noticed: Noticed) -> Row:
-        place, cells = f"row {number}", list[str | None]()
-        for name, value in zip(COLUMNS, values, strict=True):
-            text = "" if value is None else value if isinstance(value, str) else _number_text(value)
+    def _cells(
+        self, name: str, values: list[Any], number: int, odd: dict[int, str], noticed: Noticed
+    ) -> list[str | None]:
+        """Texts of a column, which follow row `number`; what is written as missing is put into `odd` by row."""
+        texts = ["" if value is None else value if isinstance(value, str) else _number_text(value) for value in values]
+        for row, text in enumerate(texts, start=number + 1):
             if "\n" in text or "\r" in text:
                 raise DataError(
-                    f"file: {self.file}: row {number}: {name} has a line break; is a quotation mark not closed there?"
+                    f"file: {self.file}: row {row}: {name} has a line break; is a quotation mark not closed there?"
                 )
-            if self.spaced or name not in _PATHS:
-                text = text.strip()
-            if text and is_missing(text):
-                place += f" ({name} is {text!r}, which counts as empty)"
-                noticed.count("note", f"{{n}} cells of the column {name} count as empty, such as {{example}}", place)
-            cells.append(None if is_missing(text) else text)
-        return Row(place, *cells)
+        if self.spaced or name not in _PATHS:
+            texts = [text.strip() for text in texts]
+        cells = [None if is_missing(text) else text for text in texts]
+        for row, (text, cell) in enumerate(zip(texts, cells, strict=True), start=number + 1):
+            if cell is None and text.strip():
+                odd[row] = f"{odd.get(row, '')} ({name} is {text!r}, which counts as empty)"
+                example = f"{text!r} in row {row}"
+                noticed.count("note", f"{{n}} cells of the column {name} count as empty, such as {{example}}", example)
+        return cells
 
     def _batches(self) -> Iterator[pyarrow.RecordBatch]:
         if self.file.suffix.lower() == ".parquet":
