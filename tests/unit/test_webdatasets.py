@@ -254,6 +254,16 @@ def test_members_that_are_left_out_are_counted_by_suffix(tmp_path, index_path):
     assert "b.TAR" in said(index_path, "warning")
 
 
+@pytest.mark.parametrize("name", ["{}.id", "{}.index", "{}.txt", "labels.csv"])
+def test_members_that_may_be_labels_are_warned_of_where_there_are_none(tmp_path, index_path, name):
+    members = dict(pairs(("{}.png", name)))
+    tar(tmp_path / "set" / "all.tar", sorted(members.items()))
+    build_index(webdataset(tmp_path / "set", **ALL), index_path)
+    suffix = name.rpartition(".")[2]
+    assert re.search(rf"\d \.{suffix} members are not read, such as .*all\.tar!", said(index_path, "warning"))
+    assert read_index(index_path)["label"].null_count() == 6
+
+
 def test_pictures_of_unlike_kinds_are_warned_of(tmp_path, index_path):
     tar(tmp_path / "set" / "all.tar", [("0.png", png(0)), ("1.png", png(1)), ("2.depth.png", png(2))])
     build_index(webdataset(tmp_path / "set", **ALL), index_path)
@@ -380,7 +390,7 @@ def test_labels_of_splits_have_to_fit(tmp_path, index_path):
         tmp_path / "set" / "c.tar",
         [(name, b"1" if name.endswith("cls") else content) for name, content in pairs(("{}.png", "{}.cls"))],
     )
-    with pytest.raises(DataError, match="all 6 pictures have the label '1'"):
+    with pytest.raises(DataError, match=r"all pictures are of one class, 1; .*set labels: none"):
         build_index(webdataset(tmp_path / "set", splits={"train": "c.tar"}), index_path)
 
 

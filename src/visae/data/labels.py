@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from decimal import Decimal
 
-from visae.data.classes import check_split_classes, composed, notice_lookalikes, read_class_list
+from visae.data.classes import check_several_classes, check_split_classes, composed, notice_lookalikes, read_class_list
 from visae.data.noticed import Noticed
 from visae.data.pictures import existing
 from visae.errors import DataError
@@ -35,6 +35,8 @@ class Labels:
     ----------
     where
         Key and file, named in errors.
+    cure
+        What to do where labels are none.
     classes_file
         The setting `classes`: list of the classes of masks.
     always_text
@@ -44,9 +46,10 @@ class Labels:
     """
 
     def __init__(
-        self, where: str, classes_file: str | None, always_text: bool = False, zero_based: bool = False
+        self, where: str, cure: str, classes_file: str | None, always_text: bool = False, zero_based: bool = False
     ) -> None:
-        self.where, self._text, self._shift = where, always_text, int(zero_based and classes_file is not None)
+        self.where, self._cure = where, cure
+        self._text, self._shift = always_text, int(zero_based and classes_file is not None)
         self._of_masks = None
         if classes_file:
             self._of_masks = read_class_list(existing(classes_file, "classes", folder=False), zero_based)
@@ -110,11 +113,8 @@ class Labels:
                     f"{self.where}: the label {label} ({known[1]}) is none of the classes of masks; beside masks, "
                     "labels are ids or names of these; else make two data sets"
                 )
-        if len(found) == 1 and self._n_labelled > 1:
-            raise DataError(
-                f"{self.where}: all {self._n_labelled} pictures have the label {next(iter(found.values()))!r}, so that "
-                "there is nothing to tell apart; label them otherwise, or leave labels out"
-            )
+        if self._n_labelled > 1:
+            check_several_classes(found.values(), self.where, self._cure)
         by_split = {split: {self._known[label][1] for label in labels} for split, labels in self._by_split.items()}
         check_split_classes(by_split, self.where)
         notice_lookalikes(sorted(found.values()), noticed)

@@ -27,7 +27,8 @@ def list_table(settings: TableSettings, seed: int) -> Listing:
     table = Table.open(existing(settings.file, "file", folder=False))
     root = existing(settings.root, "root") if settings.root is not None else table.file.parent
     where = f"file: {table.file}"
-    labels = Labels(where, settings.classes, always_text=table.text_labels, zero_based=settings.zero_based)
+    cure = "leave the column label out"
+    labels = Labels(where, cure, settings.classes, always_text=table.text_labels, zero_based=settings.zero_based)
     noticed, unread = Noticed(), Noticed()
     if table.spaced:
         noticed.count("note", "names of columns stand between spaces; spaces around cells are left out", "")

@@ -48,7 +48,7 @@ def list_webdataset(settings: WebDatasetSettings, seed: int) -> Listing:
     noticed, where = Noticed(), f"root: {root}"
     _count_beside(root, by_tar, noticed)
     with_labels = settings.labels == "members"
-    labels = Labels(where, settings.classes, zero_based=settings.zero_based)
+    labels = Labels(where, "set labels: none", settings.classes, zero_based=settings.zero_based)
     findings = Findings(noticed)
     for split, found in tars.items():
         n_samples = 0
