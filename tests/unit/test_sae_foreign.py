@@ -18,7 +18,8 @@ from visae.activations.given import write_store
 from visae.config.settings import JumpReluSettings, ReluSettings, TopKSettings
 from visae.errors import ModelError
 from visae.sae import load_sae, save_sae
-from visae.sae.foreign.saelens import read_saelens, write_saelens
+from visae.sae.foreign.saelens import write_saelens
+from visae.sae.foreign.saelens_reading import read_saelens
 from visae.sae.foreign.saev import read_saev
 from visae.sae.foreign.transfer import import_sae
 from visae.sae.trainer import train
@@ -96,7 +97,7 @@ def test_saelens_computes_from_our_export_what_we_do(name, compared, exported, d
 @pytest.mark.parametrize("name", MADE)
 def test_we_compute_from_saelens_files_what_it_does(name, compared, data):
     folder = compared / "made" / name
-    sae, found = read_saelens(folder), load_file(folder / "found.safetensors")
+    sae, found = read_saelens(folder).sae, load_file(folder / "found.safetensors")
     # Where rows were brought to unit norm, codes have grown by it.
     w_dec = load_file(folder / "sae_weights.safetensors")["W_dec"]
     same = torch.equal(sae.decoder_weight, w_dec) or "batchtopk-rescaled" in name or "topk-rescaled" in name
@@ -138,10 +139,14 @@ def test_what_saelens_cannot_hold_is_refused_by_its_key(data, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("architecture", "temporal", "architecture: 'temporal'; allowed: standard, topk, jumprelu, gated, batchtopk"),
+        (
+            "architecture",
+            "temporal",
+            "architecture: 'temporal'; allowed: standard, topk, jumprelu, gated, batchtopk, matryoshka_batchtopk",
+        ),
         ("normalize_activations", "layer_norm", "normalize_activations: 'layer_norm'; allowed: none"),
         ("reshape_activations", "hook_z", "reshape_activations: 'hook_z'; allowed: none"),
-        ("architecture", "gated", "'b_gate' is missing for architecture gated"),
+        ("architecture", "gated", "'b_gate', 'b_mag', 'r_mag' are missing for architecture gated"),
     ],
 )
 def test_what_cannot_be_kept_of_saelens_is_refused_by_its_key(key, value, message, exported, tmp_path):
@@ -226,7 +231,7 @@ def test_saevs_checkpoints_compute_what_saev_does(header, rule, options, tmp_pat
         assert float(codes.min()) == 0  # else saev would keep what TopK cuts
     elif threshold is not None:
         codes = pre * (pre > max(threshold, 0.0))
-    sae = read_saev(tmp_path / "sae.pt", **options)
+    sae = read_saev(tmp_path / "sae.pt", **options).sae
     assert relative_error(sae.encode(inputs), codes) < 1e-6
     assert relative_error(sae(inputs), codes @ tensors["W_dec"] + tensors["b_dec"]) < 1e-6
     assert relative_error(sae.decode(sae.sparse_codes(inputs)), codes @ tensors["W_dec"] + tensors["b_dec"]) < 1e-6
@@ -256,7 +261,7 @@ def test_an_imported_sae_is_measured_like_one_that_was_trained_on_the_store(tmp_
     arguments = ["--source", str(tmp_path / "theirs"), "--output", str(tmp_path / "back")]
     cli.main(["import-sae", *arguments, "--manifests", str(manifest)])
     summary = json.loads((tmp_path / "back/summary.json").read_text())
-    assert set(summary) == set(trained_summary)
+    assert set(summary) == set(trained_summary) | {"notices"}
     for name in ("normalized_mse", "explained_variance", "l0", "silent_share", "n_tokens"):
         assert summary[name] == pytest.approx(trained_summary[name], rel=1e-4)
     for name in ("variant", "width", "d_model", "layer", "hook", "measured_on"):
