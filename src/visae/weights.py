@@ -87,5 +87,9 @@ def check_shapes(where: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str
         if name not in tensors or (found := tuple(tensors[name].shape)) == shape:
             continue
         is_transposed = len(shape) > 1 and found == shape[::-1]
-        what = "it is transposed; save it the other way round" if is_transposed else "these are weights of another SAE"
+        what = (
+            "it is transposed; save it the other way round"
+            if is_transposed
+            else "these weights belong to something else"
+        )
         raise ModelError(f"{where}: {name} has shape {list(found)} where {list(shape)} belongs: {what}")
