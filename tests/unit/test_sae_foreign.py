@@ -352,6 +352,11 @@ def test_a_checkpoint_that_would_run_code_or_is_damaged_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(ModelError, match="not a checkpoint of saev"):
         read_saev(path)
+    torch.save({"W_enc": torch.zeros(2, 2)}, path)
+    with pytest.raises(
+        ModelError, match="without the line of JSON that saev writes first: checkpoints of other projects"
+    ):
+        read_saev(path)
     path.write_bytes(b"no json\n")
     with pytest.raises(ModelError, match="not a checkpoint of saev"):
         read_saev(path)

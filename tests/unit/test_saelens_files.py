@@ -361,7 +361,12 @@ def test_cut_and_altered_files_are_named(tmp_path):
             read_saelens(folder)
     weights.write_bytes(whole)
     assert set(load_file(weights)) == {"W_enc", "W_dec", "b_enc", "b_dec"}
-    for text, message in (('{"d_in": 8', "not JSON"), ("[1]", "not an SAE of SAELens"), ("", "not JSON")):
+    for text, message in (
+        ('{"d_in": 8', "not JSON"),
+        ("[1]", "not an SAE of SAELens"),
+        ("", "not JSON"),
+        ('{"k": 4, "k": 8}', r"not JSON \(k is"),
+    ):
         config.write_text(text)
         with pytest.raises(ModelError, match=rf"cfg\.json: {message}"):
             read_saelens(folder)

@@ -7,12 +7,12 @@ keys were taken from the configuration classes of sae-lens 0.5, 1.8, 2.1, 3.0, 3
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from visae.errors import ModelError
-from visae.files import read_json
 from visae.notices import Notice
 
 # Without a version SAELens takes a configuration for one of before 6.0; this is the one that tests compare with.
@@ -140,13 +140,22 @@ def read_config(path: Path) -> SaeLensConfig:
     )
 
 
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Keys and values as a dictionary; of a key that is given twice one would be lost without a word."""
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)} is given twice")
+    return entries
+
+
 class _Said:
     """Entries of one cfg.json under their newest names."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            entries = read_json(path)
+            entries = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
         except (OSError, ValueError) as error:
             raise ModelError(f"{path}: not JSON ({error}); copy it again from where it was made") from error
         if not isinstance(entries, dict):

@@ -68,6 +68,11 @@ def read_saev(path: Path, decoder_bias: DecoderBias | None = None) -> Given:
         raise ModelError(f"{path}: no such file")
     with path.open("rb") as file:
         first, rest = file.readline(), file.read()
+    if first.startswith(b"PK"):
+        raise ModelError(
+            f"{path}: a file of torch.save without the line of JSON that saev writes first: checkpoints of other "
+            "projects are not read; save the SAE as SAELens does, and give the folder"
+        )
     try:
         header = json.loads(first)
         loaded = torch.load(io.BytesIO(rest), weights_only=True, map_location="cpu")

@@ -52,7 +52,8 @@ def import_sae(
         Folder of the results.
     normalization
         JSON file with `mean` (a list of d_model numbers) and `scale`: what the project subtracted from raw activations
-        and then divided them by before its SAE saw them. Their files do not hold it; left out, nothing was done.
+        and then divided them by before its SAE saw them. Their files do not hold it; left out, nothing was done. For
+        `expected_average_only_in` of SAELens, mean 0 and scale the activations' mean norm over the root of d_model.
     manifests
         Manifests of the stores that a study would train on, of the layer that the SAE was trained for.
     seed
