@@ -308,6 +308,15 @@ def test_scaling_of_which_nothing_proves_that_it_is_folded_is_warned_of_and_kept
         cli.main([*arguments, "--output", str(tmp_path / "both"), "--normalization", str(said)])
 
 
+def test_a_finished_decoder_of_unit_norm_is_told_of_where_scaling_was_folded_before(tmp_path):
+    weights = tensors()
+    unit = weights | {"W_dec": normalize(weights["W_dec"])}
+    for number, (config, given, is_told) in enumerate([(OLD, unit, True), (OLD, weights, False), (NEW, unit, False)]):
+        folder = written(tmp_path / str(number), {**config, **SCALED}, given)
+        (warning,) = [notice for notice in read_saelens(folder).notices if notice.level == "warning"]
+        assert ("divide W_dec by the root of d_in" in warning.text) == is_told
+
+
 @pytest.mark.parametrize(
     ("scaler", "said", "message"),
     [

@@ -47,12 +47,16 @@ def row_norms(decoder: Tensor) -> Tensor:
     return torch.where(norms > 0, norms, torch.ones_like(norms))
 
 
+def has_unit_rows(matrix: Tensor) -> bool:
+    """Whether every row (n, d) has unit norm, as far as an optimizer and half precision keep it."""
+    return bool((row_norms(matrix) - 1).abs().max() < _UNIT)
+
+
 def looks_transposed(where: Path, decoder: Tensor) -> list[Notice]:
     """Warn of a square decoder (d, d) whose columns have unit norm and whose rows do not."""
     if decoder.shape[0] != decoder.shape[1]:
         return []
-    columns, rows = (bool((row_norms(matrix) - 1).abs().max() < _UNIT) for matrix in (decoder.T, decoder))
-    if rows or not columns:
+    if has_unit_rows(decoder) or not has_unit_rows(decoder.T):
         return []
     text = "W_dec is square, and its columns have unit norm where rows do in a trained SAE: it looks transposed"
     return [Notice("warning", f"{where}: {text}; if it is, save it the other way round")]

@@ -13,7 +13,7 @@ from visae.errors import ModelError
 from visae.files import read_json
 from visae.notices import Notice
 from visae.sae.batchtopk import BatchTopK
-from visae.sae.foreign.given import Given, filled, looks_transposed, row_norms, sae_of
+from visae.sae.foreign.given import Given, filled, has_unit_rows, looks_transposed, row_norms, sae_of
 from visae.sae.foreign.saelens import CONFIG, WEIGHTS
 from visae.sae.foreign.saelens_config import COMPETING, SaeLensConfig, read_config
 from visae.sae.gated import Gated
@@ -60,7 +60,7 @@ def read_saelens(folder: Path, is_normalized: bool = False) -> Given:
             raise ModelError(f"{folder / name}: no such file; SAELens writes {CONFIG} and {WEIGHTS}")
     config, where = read_config(folder / CONFIG), folder / WEIGHTS
     tensors = _checked(where, config, read_weights(where))
-    factor, notices = _scaling(folder, config, is_normalized)
+    factor, notices = _scaling(folder, config, is_normalized, has_unit_rows(tensors["W_dec"]))
     transposed = looks_transposed(where, tensors["W_dec"])
     if factor is not None:
         _fold(tensors, factor, config.is_rescaled)
@@ -107,7 +107,9 @@ def _apply_finetuning(where: Path, config: SaeLensConfig, tensors: dict[str, Ten
         tensors["W_dec"] *= factor.unsqueeze(1)
 
 
-def _scaling(folder: Path, config: SaeLensConfig, is_normalized: bool) -> tuple[float | None, list[Notice]]:
+def _scaling(
+    folder: Path, config: SaeLensConfig, is_normalized: bool, is_of_unit_rows: bool
+) -> tuple[float | None, list[Notice]]:
     """Factor by which activations are still to be multiplied, and what is to be said of it."""
     found = {name: factor for name, factor in _factors(folder).items() if factor is not None}
     if len(set(found.values())) > 1 or (found and not config.is_scaled):
@@ -135,6 +137,11 @@ def _scaling(folder: Path, config: SaeLensConfig, is_normalized: bool) -> tuple[
         "--manifests: as it is, and with --normalization, mean 0 and scale the activations' mean norm over the root of "
         "d_in"
     )
+    if config.is_of_before_6 and is_of_unit_rows:
+        text += (
+            ". If it has, W_dec was brought back to unit norm after it, and what is decoded is off by the factor of the "
+            "scaling (findings/saelens_folded_decoder.sh): divide W_dec by the root of d_in over that mean norm"
+        )
     return None, [Notice("warning", text)]
 
 
