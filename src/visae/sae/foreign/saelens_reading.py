@@ -139,8 +139,8 @@ def _scaling(
     )
     if config.is_of_before_6 and is_of_unit_rows:
         text += (
-            ". If it has, W_dec was brought back to unit norm after it, and what is decoded is off by the factor of the "
-            "scaling (findings/saelens_folded_decoder.sh): divide W_dec by the root of d_in over that mean norm"
+            ". If it has, W_dec was brought back to unit norm after it, and what is decoded is off by the factor of "
+            "the scaling (findings/saelens_folded_decoder.sh): divide W_dec by the root of d_in over that mean norm"
         )
     return None, [Notice("warning", text)]
 
