@@ -43,7 +43,7 @@ def _pictures(summary: Mapping[str, Any]) -> str:
             if 0 < counts[key] < counts["n_images"]
         ]
         parts.append(f"{split} {counts['n_images']:,}" + (f" ({', '.join(told)})" if told else ""))
-    total = f"{summary['n_images']:,}"
+    total = f"{sum(summary['n_images'].values()):,}"
     return f"{total}: {', '.join(parts)}" if parts else total
 
 
@@ -86,7 +86,7 @@ def _shared(summary: Mapping[str, Any]) -> str:
     if shared is None:
         return "not counted (hashes: false)"
     example = summary.get("shared_example")
-    return f"{shared:,}" + (f", such as {example}" if example else "")
+    return f"{shared:,}" + (f", such as {' and '.join(example)}" if example else "")
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -19,6 +19,7 @@ from visae.files import atomic_path, file_sha256, write_json
 from visae.notices import log_notices
 from visae.vision.assumptions import assumed, own_size
 from visae.vision.card import LayerShape, ModelCard
+from visae.vision.facts import model_facts
 from visae.vision.hook_points import NO_CHANGES, Changes, HookPoint
 from visae.vision.origins import Origin, beside
 from visae.vision.torchvision_guard import allow_cpu_torch
@@ -144,14 +145,9 @@ def _as_setting(size: tuple[int, int] | None) -> list[int] | None:
 
 
 def _log(card: ModelCard) -> None:
-    """Say what is assumed of the model, and which layers are of use."""
-    height, width = card.image_size
-    logger.info("%s: %s; sha256 %s", card.architecture, card.weights_origin, card.weights_sha256)
-    logger.info(
-        "pictures: %d x %d px, fit %s, crop_share %g, %s, mean %s, std %s",
-        *(height, width, card.fit, card.crop_share, card.interpolation, card.mean, card.std),
-    )
-    logger.info("activation function %s; tag %s; hub %s", card.activation_function, card.tag, card.hub_id)
+    """Say what is assumed of a model, and all its notices."""
+    for what, told in model_facts(card).items():
+        logger.info("%s: %s", what, told)
     log_notices(card.architecture, card.notices)
 
 
