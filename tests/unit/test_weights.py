@@ -167,7 +167,8 @@ def test_another_repository_of_the_hub_loads(tmp_path: Path, hub: str, pixels: t
     assert done.returncode == 0, done.stderr
     model, original = load_model(tmp_path / "model" / "model.json"), load_model(tmp_path / "made" / "model.json")
     assert torch.equal(model(pixels), original(pixels))
-    assert model.card.weights_origin == "hub:someone/some-vit"
+    expected = f"hub:someone/some-vit: model.safetensors (sha256 {file_sha256(tmp_path / 'hub' / 'model.safetensors')})"
+    assert model.card.weights_origin == expected
 
 
 @pytest.mark.slow

@@ -26,9 +26,19 @@ _MEMBERS = (
     "encoder",
 )
 # What else they keep there, none of it weights of the network that is asked for.
+# fmt: off
 _EXTRAS = frozenset(
-    ["amp", "amp_scaler", "arch", "args", "batch_size", "best_acc", "best_acc1", "best_metric", "callbacks", "cfg", "config", "date", "dino_loss", "epoch", "fp16_scaler", "global_step", "grad_scaler", "hparams_name", "hyper_parameters", "ibot_loss", "iteration", "loops", "loss", "lr", "lr_scheduler", "lr_schedulers", "meta", "metric", "metrics", "name", "native_amp_scaling", "opt", "opt_state", "optimizer", "optimizer_state_dict", "optimizers", "predictor", "pytorch-lightning_version", "scaler", "scheduler", "state", "step", "student", "target_encoder", "tag", "timestamp", "trainer", "train_loss", "val_loss", "version", "world_size"]
+    (
+        "amp", "amp_scaler", "arch", "args", "batch_size", "best_acc", "best_acc1", "best_metric", "callbacks",
+        "cfg", "config", "date", "dino_loss", "epoch", "fp16_scaler", "global_step", "grad_scaler",
+        "hparams_name", "hyper_parameters", "ibot_loss", "iteration", "loops", "loss", "lr", "lr_scheduler",
+        "lr_schedulers", "meta", "metric", "metrics", "name", "native_amp_scaling", "opt", "opt_state",
+        "optimizer", "optimizer_state_dict", "optimizers", "predictor", "pytorch-lightning_version", "scaler",
+        "scheduler", "state", "step", "student", "tag", "target_encoder", "timestamp", "train_loss", "trainer",
+        "val_loss", "version", "world_size",
+    )
 )
+# fmt: on
 # Wrappers put these before every name (DDP, torch.compile, Lightning).
 _WRAPPERS = ("module.", "_orig_mod.")
 

@@ -148,7 +148,8 @@ def timm_names(state: State, module: Any) -> State:
     Raises
     ------
     ModelError
-        If the file has several vision towers, or parts that are neither of the tower nor known to stand beside it.
+        If the file has several vision towers, parts that are neither of the tower nor known to stand beside it, or
+        patches of another size.
     """
     own = module.state_dict()
     if "patch_embed.proj.weight" not in own or not hasattr(module, "blocks"):
@@ -160,8 +161,20 @@ def timm_names(state: State, module: Any) -> State:
                 f"it holds several vision towers, under {', '.join(repr(prefix) for prefix in prefixes)}; save one"
             )
         if prefixes:
-            return _shaped(_renamed(state, naming, prefixes[0], own), module)
+            found = _shaped(_renamed(state, naming, prefixes[0], own), module)
+            _check_patches(found, own)
+            return found
     return state
+
+
+def _check_patches(state: State, own: State) -> None:
+    """Refuse patches of another size, which timm would resample without a word."""
+    theirs, ours = (tensors["patch_embed.proj.weight"].shape for tensors in (state, own))
+    if len(theirs) == len(ours) == 4 and theirs[2:] != ours[2:]:
+        raise ModelError(
+            f"its patches have {theirs[2]} x {theirs[3]} px, and those of this architecture {ours[2]} x {ours[3]} px; "
+            "take the architecture of the file's"
+        )
 
 
 def _prefixes(naming: Naming, state: State) -> list[str]:

@@ -14,7 +14,7 @@ from visae.files import file_sha256
 from visae.vision import embedded
 from visae.vision.checkpoints import read_checkpoint
 from visae.vision.foreign_names import timm_names
-from visae.vision.origins import hub_parts
+from visae.vision.hub import downloaded
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
@@ -43,7 +43,11 @@ def fetched(settings: ModelIdentity, seed: int) -> tuple[Any, str]:
             f"timm hub: {name} ({module.pretrained_cfg.get('hf_hub_id') or module.pretrained_cfg.get('url')})",
         )
     if weights.startswith("hub:"):
-        return created(name, settings.image_size, pretrained=True, pretrained_cfg_overlay=_hub_file(weights)), weights
+        file = downloaded(weights)
+        module = created(name, settings.image_size)
+        state, origin = _from_file(file, module)
+        _load(module, state, f"weights: {weights} do not fit {name}")
+        return module, f"{weights}: {origin}"
     torch.manual_seed(seed)
     module = created(name, settings.image_size)
     if weights == "random":
@@ -110,13 +114,6 @@ def as_pair(image_size: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
     return (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
 
 
-def _hub_file(weights: str) -> dict[str, Any]:
-    """What timm needs to know to load another repository's file: `hub:organization/repository[/file]`."""
-    repository, file = hub_parts(weights)
-    overlay = {"hf_hub_id": repository, "source": "hf-hub", "url": "", "custom_load": False}
-    return overlay | ({"hf_hub_filename": file} if file else {})
-
-
 def _from_file(path: Path, module: Any) -> tuple[dict[str, torch.Tensor], str]:
     """Read a state dict and give it timm's names; tensors only, nothing of a pickle is run."""
     if path.suffix not in SUFFIXES or not path.is_file():
@@ -136,7 +133,7 @@ def _from_file(path: Path, module: Any) -> tuple[dict[str, torch.Tensor], str]:
 
 
 def _load(module: Any, state: dict[str, torch.Tensor], problem: str) -> None:
-    """Load strictly, but for the model's own head: it gets the classes of the file's, or none without weights for it."""
+    """Load strictly, but for the model's own head: as many classes as the file has, or none."""
     _check_numbers(state, problem)
     _fit_head(module, state)
     try:
@@ -165,9 +162,10 @@ def _fit_head(module: Any, state: dict[str, torch.Tensor]) -> None:
     """Give the model's head as many classes as the file's has, where both are one linear map of equal inputs."""
     for name in _head_names(module):
         head, weight = getattr(module, name[:-1], None), state.get(f"{name}weight")
-        if isinstance(head, torch.nn.Linear) and weight is not None and weight.shape[1:] == head.weight.shape[1:]:
-            if len(weight) != len(head.weight):
-                module.reset_classifier(len(weight))
+        if not isinstance(head, torch.nn.Linear) or weight is None or weight.shape[1:] != head.weight.shape[1:]:
+            continue
+        if len(weight) != len(head.weight):
+            module.reset_classifier(len(weight))
 
 
 def _head_names(module: Any) -> tuple[str, ...]:
