@@ -54,7 +54,7 @@ class Meaning:
 
 
 def activation_of(module: Any) -> str | None:
-    """timm's name for the activation function of a model's MLPs; None where it has no blocks of that kind."""
+    """Name, as timm's, of the activation function of a model's MLPs; None where it has no blocks of that kind."""
     function = getattr(getattr(_first_block(module), "mlp", None), "act", None)
     if function is None:
         return None
@@ -144,6 +144,8 @@ def _of_config(config: dict[str, Any], module: Any) -> tuple[Meaning, list[Notic
         return Meaning(), []
     named = ("hidden_act", "layer_norm_eps", "num_attention_heads", "image_size")
     activation, *numbers = (vision.get(name, default) for name, default in zip(named, defaults, strict=True))
+    if vision.get("use_swiglu_ffn"):  # a gated MLP, which never asks for hidden_act
+        activation = "silu"
     return Meaning(_ACTIVATIONS.get(activation, activation), *numbers), []
 
 
@@ -181,15 +183,11 @@ def _timm_notices(config: dict[str, Any], module: Any) -> list[Notice]:
 
 def _other_architecture(name: str, said: str, module: Any) -> list[Notice]:
     built = (getattr(module, "pretrained_cfg", None) or {}).get("architecture")
-    if not built or said.split(".")[0] == built:
+    theirs = said.split(".", maxsplit=1)[0]
+    if not built or theirs == built:
         return []
-    return [
-        Notice(
-            "warning",
-            f"{name} beside the weights says that they are of {said.split('.')[0]}, and architecture is {built}: weights "
-            "of one shape fit several; take the owner's",
-        )
-    ]
+    text = f"{name} beside the weights says that they are of {theirs}, and architecture is {built}: weights of one "
+    return [Notice("warning", text + "shape fit several; take the owner's")]
 
 
 def _first_block(module: Any) -> Any:
