@@ -20,19 +20,19 @@ SMALL_TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1
 
 
 def lively(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Draw every parameter: matrices of unit gain, norms about 1, biases and tokens of 0.2."""
+    """Draw every parameter: matrices of unit gain, scales of norms about 1, biases and tokens of 0.2."""
     generator = torch.Generator().manual_seed(seed)
+    scales = {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.LayerNorm)}
     with torch.no_grad():
         for name, values in module.named_parameters():
-            if values.ndim >= 2 and "embed" not in name.replace("patch_embed", "") and "token" not in name:
-                values.normal_(0, values[0].numel() ** -0.5, generator=generator)
-            else:
-                is_scale = name.endswith(("norm.weight", "norm1.weight", "norm2.weight", "lambda1"))
-                values.normal_(float(is_scale or ".ln_" in name and name.endswith("weight")), 0.2, generator=generator)
+            is_matrix = name.endswith("weight") and values.ndim >= 2 and "position" not in name
+            about = 1.0 if name in scales or name.endswith(("gamma", "lambda1")) else 0.0
+            width = values[0].numel() ** -0.5 if is_matrix else 0.2
+            values.normal_(about, width, generator=generator)
     return module.eval()
 
 
-def transformers_module():  # noqa: ANN201 (the library is only imported by the tests that need it)
+def transformers_module():
     allow_cpu_torch()
     import transformers
 
@@ -74,7 +74,13 @@ def siglip(size: int = 256, patch: int = 32):
 def dinov2(registers: int = 4, size: int = 518):
     """transformers' DINOv2 ViT-S/14, with registers or without."""
     transformers = transformers_module()
-    shape = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "image_size": size, "patch_size": 14}
+    shape = {
+        "hidden_size": 384,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 6,
+        "image_size": size,
+        "patch_size": 14,
+    }
     if registers:
         config = transformers.Dinov2WithRegistersConfig(**shape, num_register_tokens=registers)
         return lively(transformers.Dinov2WithRegistersModel(config))

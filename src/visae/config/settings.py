@@ -88,6 +88,11 @@ class ModelIdentity:
     )
     mean: list[float] | None = setting("By channel, subtracted from pixels between 0 and 1.", None)
     std: list[float] | None = setting("By channel, what they are then divided by.", None)
+    activation_function: Literal["gelu", "gelu_tanh", "quick_gelu"] | None = setting(
+        "What the MLPs of a transformer compute; left out, the architecture's own. A warning at `model` says where the "
+        "weights' owners have another.",
+        None,
+    )
     precision: Literal["float32", "bfloat16"] = setting(
         "What the forward pass computes in; bfloat16 (autocast) is much faster on a GPU and slower on most CPUs.",
         "float32",

@@ -6,11 +6,13 @@ every number and no shape.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from visae.errors import ModelError
 from visae.notices import Notice
 
 # transformers leaves out of config.json what is its default, so the defaults have to be known.
@@ -53,143 +55,78 @@ class Meaning:
     image_size: int | None = None
 
 
-def activation_of(module: Any) -> str | None:
-    """Name, as timm's, of the activation function of a model's MLPs; None where it has no blocks of that kind."""
-    function = getattr(getattr(_first_block(module), "mlp", None), "act", None)
-    if function is None:
-        return None
-    known = {"QuickGELU": "quick_gelu", "GELUTanh": "gelu_tanh", "SiLU": "silu", "ReLU": "relu"}
-    name = type(function).__name__
-    if name == "GELU":
-        return "gelu_tanh" if getattr(function, "approximate", "none") == "tanh" else "gelu"
-    return known.get(name, name)
+def said_of(config: Mapping[str, Any] | None, clip: Mapping[str, Any] | None) -> Meaning:
+    """Read a config.json of transformers, or an open_clip_config.json, which comes first where both are there."""
+    model = (clip or {}).get("model_cfg", clip or {})
+    vision = model.get("vision_cfg") or {}
+    if "width" in vision and "timm_model_name" not in vision:
+        is_tanh = (vision.get("act_kwargs") or {}).get("approximate") == "tanh"
+        return Meaning(
+            activation="quick_gelu" if model.get("quick_gelu") else "gelu_tanh" if is_tanh else "gelu",
+            epsilon=(vision.get("norm_kwargs") or {}).get("eps", 1e-5),
+            heads=vision["width"] // vision.get("head_width", 64),
+            image_size=_side(vision.get("image_size")),
+        )
+    config = config or {}
+    part = config.get("vision_config") or config
+    kind = str(part.get("model_type", config.get("model_type"))).removesuffix("_vision_model").removesuffix("_model")
+    named = ("hidden_act", "layer_norm_eps", "num_attention_heads", "image_size")
+    defaults = _TRANSFORMERS.get(kind, (None,) * len(named))
+    activation, epsilon, heads, size = (part.get(name, other) for name, other in zip(named, defaults, strict=True))
+    if part.get("use_swiglu_ffn"):  # a gated MLP, which never asks for hidden_act
+        activation = "silu"
+    return Meaning(_ACTIVATIONS.get(activation, activation), epsilon, heads, _side(size))
 
 
-def owner_notices(module: Any, weights_path: Path) -> list[Notice]:
-    """Compare a built model with the configurations beside its weights file.
-
-    Parameters
-    ----------
-    module
-        timm model.
-    weights_path
-        File whose folder may hold config.json (transformers, timm) or open_clip_config.json.
+def owner_notices(module: Any, said: Meaning) -> list[Notice]:
+    """Compare what shapes do not say, but for the activation function, with a built model.
 
     Returns
     -------
     list of Notice
         A warning for whatever changes every number; a note where position embeddings were resampled.
     """
-    notices = []
-    for name, read in (("config.json", _of_config), ("open_clip_config.json", _of_open_clip)):
-        path = weights_path.with_name(name)
-        if not path.is_file():
-            continue
-        try:
-            said, further = read(json.loads(path.read_text(encoding="utf-8")), module)
-        except (ValueError, TypeError, AttributeError) as error:
-            notices.append(Notice("note", f"{name} beside the weights cannot be read ({error}): nothing was compared"))
-            continue
-        notices += [*_differences(name, said, _of_module(module)), *further]
-    return notices
-
-
-def _differences(name: str, said: Meaning, built: Meaning) -> list[Notice]:
+    blocks = getattr(module, "blocks", None) or [None]
+    heads = getattr(getattr(blocks[0], "attn", None), "num_heads", None)
+    epsilon = getattr(getattr(blocks[0], "norm1", None), "eps", None)
+    size = _side(getattr(getattr(module, "patch_embed", None), "img_size", None))
     found = []
-    if said.activation and built.activation and said.activation != built.activation:
-        found.append(
-            f"the activation function is {said.activation}, and this architecture has {built.activation}: set "
-            f"activation_function: {said.activation}, or take timm's variant of that name"
+    if said.heads and heads and said.heads != heads:
+        text = f"blocks have {said.heads} attention heads, and this architecture has {heads}: take another architecture"
+        found.append(Notice("warning", f"the configuration beside the weights says that {text}"))
+    if said.epsilon and epsilon and abs(said.epsilon / epsilon - 1) > 0.01:
+        text = f"layer norms add {said.epsilon:g} to the variance, and this architecture adds {epsilon:g}"
+        effect = "activations differ a little from their owner's (docs/store.md says how much)"
+        found.append(Notice("warning", f"the configuration beside the weights says that {text}: {effect}"))
+    if said.image_size and size and said.image_size != size:
+        text = f"the weights are for pictures of {said.image_size} px, and this model sees {size} px"
+        found.append(Notice("note", f"{text}: position embeddings were resampled (docs/store.md says how)"))
+    return found
+
+
+def set_activation(module: Any, name: str) -> None:
+    """Replace the activation function of all MLPs of a vision transformer.
+
+    Raises
+    ------
+    ModelError
+        If it has no blocks with such MLPs.
+    """
+    from timm.layers import get_act_layer
+
+    kind = get_act_layer(name)
+    pools = [getattr(module, part) for part in ("attn_pool",) if getattr(module, part, None) is not None]
+    found = [part.mlp for part in [*(getattr(module, "blocks", None) or []), *pools] if hasattr(part, "mlp")]
+    if not found or not all(isinstance(getattr(mlp, "act", None), nn.Module) for mlp in found):
+        raise ModelError(
+            f"models: activation_function: {name}: {type(module).__name__} has no blocks with an MLP whose activation "
+            "function could be another; leave the key out"
         )
-    if said.heads and built.heads and said.heads != built.heads:
-        found.append(f"blocks have {said.heads} attention heads, and this architecture has {built.heads}: take another")
-    if said.epsilon and built.epsilon and abs(said.epsilon / built.epsilon - 1) > 0.01:
-        found.append(
-            f"layer norms add {said.epsilon:g} to the variance, and this architecture adds {built.epsilon:g}: "
-            "activations differ a little from their owner's"
-        )
-    notices = [Notice("warning", f"{name} beside the weights says that {text}") for text in found]
-    if said.image_size and built.image_size and said.image_size != built.image_size:
-        notices.append(
-            Notice(
-                "note",
-                f"{name} beside the weights says that they are for pictures of {said.image_size} px, and this model "
-                f"sees {built.image_size} px: position embeddings were resampled (docs/store.md says how)",
-            )
-        )
-    return notices
+    for mlp in found:
+        mlp.act = kind()
 
 
-def _of_module(module: Any) -> Meaning:
-    block = _first_block(module)
-    size = getattr(getattr(module, "patch_embed", None), "img_size", None)
-    return Meaning(
-        activation_of(module),
-        getattr(getattr(block, "norm1", None), "eps", None),
-        getattr(getattr(block, "attn", None), "num_heads", None),
-        size[0] if size and size[0] == size[-1] else None,
-    )
-
-
-def _of_config(config: dict[str, Any], module: Any) -> tuple[Meaning, list[Notice]]:
-    """What config.json says: transformers' of a model or of its vision part, or timm's."""
-    if "architecture" in config:
-        return Meaning(), _timm_notices(config, module)
-    vision = config.get("vision_config") or config
-    kind = (
-        str(vision.get("model_type", config.get("model_type", ""))).removesuffix("_vision_model").removesuffix("_model")
-    )
-    defaults = _TRANSFORMERS.get(kind)
-    if defaults is None:
-        return Meaning(), []
-    named = ("hidden_act", "layer_norm_eps", "num_attention_heads", "image_size")
-    activation, *numbers = (vision.get(name, default) for name, default in zip(named, defaults, strict=True))
-    if vision.get("use_swiglu_ffn"):  # a gated MLP, which never asks for hidden_act
-        activation = "silu"
-    return Meaning(_ACTIVATIONS.get(activation, activation), *numbers), []
-
-
-def _of_open_clip(config: dict[str, Any], module: Any) -> tuple[Meaning, list[Notice]]:
-    """What open_clip_config.json says of its vision tower, which open_clip builds itself or has from timm."""
-    model = config.get("model_cfg", config)
-    vision = model.get("vision_cfg", {})
-    if "timm_model_name" in vision:
-        return Meaning(image_size=vision.get("image_size")), _other_architecture(
-            "open_clip_config.json", vision["timm_model_name"], module
-        )
-    if "width" not in vision:
-        return Meaning(), []
-    activation = "quick_gelu" if model.get("quick_gelu") else "gelu"
-    if (vision.get("act_kwargs") or {}).get("approximate") == "tanh":
-        activation = "gelu_tanh"
-    epsilon = (vision.get("norm_kwargs") or {}).get("eps", 1e-5)
-    heads = vision["width"] // vision.get("head_width", 64)
-    return Meaning(activation, epsilon, heads, vision.get("image_size")), []
-
-
-def _timm_notices(config: dict[str, Any], module: Any) -> list[Notice]:
-    notices = _other_architecture("config.json", config["architecture"], module)
-    if arguments := config.get("model_args"):
-        notices.append(
-            Notice(
-                "warning",
-                "config.json beside the weights changes its architecture by "
-                + ", ".join(f"{name}: {value}" for name, value in arguments.items())
-                + ", which is not applied here",
-            )
-        )
-    return notices
-
-
-def _other_architecture(name: str, said: str, module: Any) -> list[Notice]:
-    built = (getattr(module, "pretrained_cfg", None) or {}).get("architecture")
-    theirs = said.split(".", maxsplit=1)[0]
-    if not built or theirs == built:
-        return []
-    text = f"{name} beside the weights says that they are of {theirs}, and architecture is {built}: weights of one "
-    return [Notice("warning", text + "shape fit several; take the owner's")]
-
-
-def _first_block(module: Any) -> Any:
-    blocks = getattr(module, "blocks", None)
-    return blocks[0] if blocks is not None and len(blocks) else None
+def _side(size: Any) -> int | None:
+    """Side of a square; None for oblongs, and where nothing is known."""
+    sides = {size} if isinstance(size, int) else set(size or ())
+    return sides.pop() if len(sides) == 1 else None

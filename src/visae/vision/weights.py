@@ -15,6 +15,7 @@ from visae.vision import embedded
 from visae.vision.checkpoints import read_checkpoint
 from visae.vision.foreign_names import timm_names
 from visae.vision.hub import downloaded
+from visae.vision.owners import set_activation
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
@@ -34,6 +35,13 @@ def fetched(settings: ModelIdentity, seed: int) -> tuple[Any, str]:
     ModelError
         If timm does not know the architecture, or the weights cannot be had or do not fit.
     """
+    module, origin = _with_weights(settings, seed)
+    if settings.activation_function is not None:
+        set_activation(module, settings.activation_function)
+    return module, origin
+
+
+def _with_weights(settings: ModelIdentity, seed: int) -> tuple[Any, str]:
     name, weights = settings.architecture, settings.weights
     check_name(name, weights)
     if weights == "hub":
