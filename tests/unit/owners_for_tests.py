@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from visae.vision.torchvision_guard import allow_cpu_torch
 
+allow_cpu_torch()  # before any of the libraries below imports torchvision
+
 SMALL_TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
@@ -32,16 +34,10 @@ def lively(module: nn.Module, seed: int = 0) -> nn.Module:
     return module.eval()
 
 
-def transformers_module():
-    allow_cpu_torch()
-    import transformers
-
-    return transformers
-
-
 def clip(activation: str = "quick_gelu", width: int = 768, layers: int = 12, heads: int = 12, patch: int = 32, **more):
     """transformers' CLIP, with a text tower."""
-    transformers = transformers_module()
+    import transformers
+
     vision = {
         "hidden_size": width,
         "intermediate_size": 4 * width,
@@ -58,7 +54,8 @@ def clip(activation: str = "quick_gelu", width: int = 768, layers: int = 12, hea
 
 def siglip(size: int = 256, patch: int = 32):
     """transformers' SigLIP, with a text tower."""
-    transformers = transformers_module()
+    import transformers
+
     vision = {
         "hidden_size": 768,
         "intermediate_size": 3072,
@@ -73,7 +70,8 @@ def siglip(size: int = 256, patch: int = 32):
 
 def dinov2(registers: int = 4, size: int = 518):
     """transformers' DINOv2 ViT-S/14, with registers or without."""
-    transformers = transformers_module()
+    import transformers
+
     shape = {
         "hidden_size": 384,
         "num_hidden_layers": 12,
@@ -89,13 +87,14 @@ def dinov2(registers: int = 4, size: int = 518):
 
 def open_clip_model(quick_gelu: bool = False, **vision):
     """open_clip's CLIP, or a tower of timm's in it."""
-    allow_cpu_torch()
     import open_clip
 
     torch.manual_seed(0)
     text = {"context_length": 8, "vocab_size": 64, "width": 64, "heads": 1, "layers": 1}
     kind = open_clip.CustomTextCLIP if "timm_model_name" in vision else open_clip.CLIP
-    return lively(kind(embed_dim=512, vision_cfg=vision, text_cfg=text, quick_gelu=quick_gelu))
+    model = lively(kind(embed_dim=512, vision_cfg=vision, text_cfg=text, quick_gelu=quick_gelu))
+    model.given = vision  # for its configuration
+    return model
 
 
 def transformers_blocks(model: nn.Module, images: Tensor, layers: list[int]) -> list[Tensor]:
@@ -122,6 +121,14 @@ def open_clip_blocks(model: nn.Module, images: Tensor, layers: list[int]) -> lis
     return [seen[layer] for layer in layers]
 
 
+def pooled(model: nn.Module, images: Tensor) -> Tensor:
+    """What the owner's code makes of a whole picture."""
+    with torch.inference_mode():
+        if hasattr(model, "encode_image"):
+            return model.encode_image(images)
+        return getattr(model, "get_image_features", model)(pixel_values=images).pooler_output
+
+
 def metas_names(model: nn.Module) -> dict[str, Tensor]:
     """The weights of transformers' DINOv2 in the names and shapes of Meta's own files."""
     theirs = model.state_dict()
@@ -146,6 +153,33 @@ def metas_names(model: nn.Module) -> dict[str, Tensor]:
                 found[f"{ours}{part}.{kind}"] = theirs[f"{start}{part}.{kind}"]
         for part in (1, 2):
             found[f"{ours}ls{part}.gamma"] = theirs[f"{start}layer_scale{part}.lambda1"]
+    return found
+
+
+def vits_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a plain ViT of timm in the names of transformers' ViT, without its head."""
+    names = {
+        "norm1": "layernorm_before",
+        "norm2": "layernorm_after",
+        "attn.proj": "attention.output.dense",
+        "mlp.fc1": "intermediate.dense",
+        "mlp.fc2": "output.dense",
+    }
+    found = {"embeddings.cls_token": state["cls_token"], "embeddings.position_embeddings": state["pos_embed"]}
+    for name, tensor in state.items():
+        part, kind = name.rsplit(".", maxsplit=1) if "." in name else (name, "")
+        if part == "patch_embed.proj":
+            found[f"embeddings.patch_embeddings.projection.{kind}"] = tensor
+        elif part == "norm":
+            found[f"layernorm.{kind}"] = tensor
+        elif part.startswith("blocks."):
+            _, block, inner = part.split(".", maxsplit=2)
+            start = f"encoder.layer.{block}"
+            if inner == "attn.qkv":
+                for piece, third in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+                    found[f"{start}.attention.attention.{piece}.{kind}"] = third.contiguous()
+            else:
+                found[f"{start}.{names[inner]}.{kind}"] = tensor
     return found
 
 

@@ -84,8 +84,9 @@ def _is_safetensors(path: Path) -> bool:
 
 def _torch_load(path: Path) -> Any:
     # timm's and DINO's checkpoints hold the arguments of their training, a class without code of its own.
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    # An open file, as torch goes by the suffix of a name.
+    with torch.serialization.safe_globals([argparse.Namespace]), path.open("rb") as file:
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _advice(path: Path, reason: str) -> str:
