@@ -59,12 +59,12 @@ def said_of(config: Mapping[str, Any] | None, clip: Mapping[str, Any] | None) ->
     """Read a config.json of transformers, or an open_clip_config.json, which comes first where both are there."""
     model = (clip or {}).get("model_cfg", clip or {})
     vision = model.get("vision_cfg") or {}
-    if "width" in vision and "timm_model_name" not in vision:
+    if clip is not None and "timm_model_name" not in vision:
         is_tanh = (vision.get("act_kwargs") or {}).get("approximate") == "tanh"
         return Meaning(
             activation="quick_gelu" if model.get("quick_gelu") else "gelu_tanh" if is_tanh else "gelu",
             epsilon=(vision.get("norm_kwargs") or {}).get("eps", 1e-5),
-            heads=vision["width"] // vision.get("head_width", 64),
+            heads=vision["width"] // vision.get("head_width", 64) if "width" in vision else None,
             image_size=_side(vision.get("image_size")),
         )
     config = config or {}
