@@ -123,9 +123,7 @@ def _has_folders(folder: Path) -> bool:
     return any(entry.is_dir() and not entry.name.startswith(".") for entry in folder.iterdir())
 
 
-def _chosen(
-    paths: dict[int, list[str]], labels: list[int], limit: int, generator: np.random.Generator
-) -> Labelled:
+def _chosen(paths: dict[int, list[str]], labels: list[int], limit: int, generator: np.random.Generator) -> Labelled:
     """Up to `limit` pictures by chance, as many of each class as can be, class by class."""
     shuffled = {label: [paths[label][i] for i in generator.permutation(len(paths[label]))] for label in sorted(paths)}
     in_turns = sorted(

@@ -46,8 +46,8 @@ def check_model(
     architecture, weights, image_size
         As in a configuration's `models`: timm's name, where the weights are from, the side in pixels.
     root
-        Folder with `train` and `val` (or `test`), one folder a class in each; or of class folders, which are then parted
-        by the seed.
+        Folder with `train` and `val` (or `test`), one folder a class in each; or with class folders alone, whose
+        pictures are then parted by the seed.
     limit
         Pictures of each part, as many of each class as can be; 0 takes all.
     layers
@@ -86,7 +86,7 @@ def check_model(
         ]
         judgeable, notices = _judgeable(data, *parts)
         rows = list(scores(judgeable, neighbours, used, seed))
-    notices += promise_notices(rows, promised(card), card.architecture)
+    notices += promise_notices(rows, promised(card.architecture, card.weights), card.architecture)
     found = {
         "architecture": card.architecture,
         "weights": card.weights,
@@ -101,7 +101,7 @@ def check_model(
         "coverage": COVERAGE,
         "resamples": RESAMPLES,
         "seed": seed,
-        "published": published(card, data.names),
+        "published": published(card.architecture, data.names),
         "rows": rows,
         "notices": as_plain(notices),
     }

@@ -70,8 +70,8 @@ def scores(found: Judgeable, neighbours: int, device: torch.device, seed: int) -
             }
             by_network.append({name: said == found.truth for name, said in predicted.items()})
         for measure_name in by_network[0]:
-            hits = [right[measure_name] for right in by_network]
-            yield {"layer": place[0], "tokens": place[1], "measure": measure_name, **_compared(*hits, seed)}
+            model, random = (right[measure_name] for right in by_network)
+            yield {"layer": place[0], "tokens": place[1], "measure": measure_name, **_compared(model, random, seed)}
 
 
 def promise_notices(rows: Sequence[dict[str, Any]], word: str | None, architecture: str) -> list[Notice]:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -84,19 +85,19 @@ def read_layers(
         }
         for number, model in enumerate(models)
     ]
-    read, digests, unreadable = [], [], []
-    loader = DataLoader(
-        _Pictures(paths, card), batch_size=batch_size, num_workers=workers, collate_fn=lambda batch: batch
-    )
+    read: list[int] = []
+    digests: list[bytes] = []
+    unreadable: list[str] = []
+    loader = DataLoader(_Pictures(paths, card), batch_size=batch_size, num_workers=workers, collate_fn=list)
     with progress_bar(len(paths), what, "pictures") as bar:
         for batch in loader:
-            usable = [entry for entry in batch if isinstance(entry[1], torch.Tensor)]
-            unreadable += [entry[1] for entry in batch if isinstance(entry[1], str)]
+            usable = [entry for entry in batch if entry.image is not None]
+            unreadable += [entry.problem for entry in batch if entry.image is None]
             if usable:
-                images = torch.stack([entry[1] for entry in usable]).to(device)
+                images = torch.stack([entry.image for entry in usable]).to(device)
                 rows = slice(len(read), len(read) + len(usable))
-                read += [entry[0] for entry in usable]
-                digests += [entry[2] for entry in usable]
+                read += [entry.number for entry in usable]
+                digests += [hashlib.sha256(entry.image.numpy().tobytes()).digest() for entry in usable]
                 for model, kept in zip(models, files, strict=True):
                     for place, values in _pooled(model, images, layers).items():
                         kept[place][rows] = values.float().cpu().numpy()
@@ -112,13 +113,19 @@ def _pooled(model: VisionModel, images: torch.Tensor, layers: Sequence[int]) -> 
     tokens = model.read(images, sorted({*points, last}))
     by_layer: dict[int | None, torch.Tensor] = {layer: tokens[point] for point, layer in points.items()}
     by_layer[None] = model.final_norm(tokens[last])
-    return {
-        (layer, kind): pooled(by_layer[layer], model.card.n_prefix, kind) for layer, kind in places(model, layers)
-    }
+    return {(layer, kind): pooled(by_layer[layer], model.card.n_prefix, kind) for layer, kind in places(model, layers)}
+
+
+class _Entry(NamedTuple):
+    """A picture by its number: its pixels, or why there are none."""
+
+    number: int
+    image: torch.Tensor | None
+    problem: str = ""
 
 
 class _Pictures(Dataset):
-    """Number, pixels and their hash of each picture; of an unreadable one number and the reason."""
+    """Decoded pictures in order, unreadable ones among them."""
 
     def __init__(self, paths: list[str], card: Preprocessing) -> None:
         self.paths, self.card = paths, card
@@ -126,9 +133,8 @@ class _Pictures(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, item: int) -> tuple[int, torch.Tensor, bytes] | tuple[int, str]:
+    def __getitem__(self, item: int) -> _Entry:
         try:
-            image = pixels(self.paths[item], self.card)
+            return _Entry(item, pixels(self.paths[item], self.card))
         except DataError as error:
-            return item, str(error)
-        return item, image, hashlib.sha256(image.numpy().tobytes()).digest()
+            return _Entry(item, None, str(error))

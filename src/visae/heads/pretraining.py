@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from visae.vision.card import ModelCard
-
 # Parts of timm's names and tags, and of other hubs' repositories, that stand for a training on pictures of all kinds.
-GENERAL = (
-    r"aimv2|augreg\d*|beit(v2|3)?|bioclip|clip\w*|data2vec|deit3?|dino(v[23])?|eva(02)?|franca|ijepa|"
-    r"in(1k|12k|21k|22k)|imagenet\w*|laion\w*|lvd\w*|mae|metaclip\w*|mobileclip\w*|moco\w*|openai|pecore|sam|"
+_WORDS = (
+    r"aimv2|augreg\d*|beit(v2|3)?|bioclip|clip[a-z]*|data2vec|deit3?|dino(v[23])?|eva(02)?|franca|ijepa|"
+    r"in(1k|12k|21k|22k)|imagenet[a-z0-9]*|laion[a-z0-9]*|lvd[a-z0-9]*|mae|metaclip2?|mobileclip2?|moco[a-z0-9]*|openai|pecore|"
     r"siglip2?|swag|webli|webssl"
 )
-_GENERAL = re.compile(rf"(?:^|[^a-z0-9])({GENERAL})(?=$|[^a-z0-9])")
+_GENERAL = re.compile(rf"(?:^|[^a-z0-9])({_WORDS})(?=$|[^a-z0-9])")
 
 # Linear probes of frozen features on all of CIFAR-10 (50,000 pictures to learn from), as their authors give them.
 _DINOV2 = "Oquab et al. 2023, arXiv 2304.07193"
@@ -30,21 +28,21 @@ _CIFAR10 = {
 }
 
 
-def promised(card: ModelCard) -> str | None:
+def promised(architecture: str, weights: str) -> str | None:
     """Return the word in a model's name that stands for a general pre-training; None where nothing is promised."""
-    if card.weights == "random":
+    if weights == "random":
         return None
     # Of a file the name counts, not the folders above it.
-    weights = Path(card.weights).name if not card.weights.startswith("hub") else card.weights
-    match = _GENERAL.search(f"{card.architecture} {weights}".lower())
+    named = weights if weights.startswith("hub") else Path(weights).name
+    match = _GENERAL.search(f"{architecture} {named}".lower())
     return match[1] if match else None
 
 
-def published(card: ModelCard, classes: list[str]) -> str | None:
+def published(architecture: str, classes: list[str]) -> str | None:
     """Return a line on what is published of a model of this name on these classes; None where nothing is known."""
     if set(classes) != _CIFAR10:
         return None
     for pattern, (name, accuracy, source) in _PUBLISHED.items():
-        if re.match(pattern, card.architecture):
+        if re.match(pattern, architecture):
             return f"{name} is published with a linear probe of {accuracy} on all of CIFAR-10 ({source})"
     return None

