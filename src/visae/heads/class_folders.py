@@ -12,7 +12,6 @@ from visae.config.settings import ImageFolderSettings
 from visae.data.index import listed
 from visae.data.pictures import existing
 from visae.errors import DataError
-from visae.notices import Notice
 
 # Names of folders, in the order in which they are looked for.
 _FIT = ("train", "training")
@@ -41,8 +40,6 @@ class ClassFolders:
         Of the classes.
     parts
         How the pictures were parted, in words.
-    notices
-        What was odd.
     """
 
     root: str
@@ -50,7 +47,6 @@ class ClassFolders:
     fit: Labelled
     measure: Labelled
     parts: str
-    notices: list[Notice]
 
 
 def read_class_folders(root: str, limit: int, seed: int) -> ClassFolders:
@@ -68,7 +64,8 @@ def read_class_folders(root: str, limit: int, seed: int) -> ClassFolders:
     Raises
     ------
     DataError
-        If there is no such folder, a part is missing or has no pictures, or there are fewer than two classes.
+        If there is no such folder, a part is missing or has no pictures, there are fewer than two classes, or one has
+        pictures to measure on alone.
     """
     folder = existing(os.path.expandvars(root), "root")
     splits = _splits(folder)
@@ -86,13 +83,13 @@ def read_class_folders(root: str, limit: int, seed: int) -> ClassFolders:
             f"root: {folder}: pictures of {len(fit)} class to learn from; a model is checked by telling two classes "
             "apart at least: make one folder a class"
         )
-    notices = []
-    if unknown := sorted(set(measure) - set(fit)):
-        n_images = sum(len(measure.pop(label)) for label in unknown)
-        names = ", ".join(listing.classes[label] for label in unknown)
-        notices.append(Notice("warning", f"{names}: no picture to learn from; {n_images} pictures are not judged"))
+    if unknown := [listing.classes[label] for label in sorted(set(measure) - set(fit))]:
+        raise DataError(
+            f"root: {folder}: {', '.join(unknown)}: pictures to measure on and none to learn from; name the class "
+            "folders of both parts alike"
+        )
     if not measure:
-        raise DataError(f"root: {folder}: no picture to measure on has a class that there are pictures to learn from")
+        raise DataError(f"root: {folder}: no picture is left to measure on; add some, or folders train and val")
     labels = sorted(fit)
     generator = np.random.default_rng(seed)
     return ClassFolders(
@@ -101,7 +98,6 @@ def read_class_folders(root: str, limit: int, seed: int) -> ClassFolders:
         _chosen(fit, labels, limit, generator),
         _chosen(measure, labels, limit, generator),
         " and ".join(splits.values()) if splits else f"drawn by seed {seed}",
-        notices,
     )
 
 

@@ -20,6 +20,7 @@ from visae.heads.pooled_layers import PooledLayers, read_layers
 from visae.heads.pretraining import promised, published
 from visae.notices import Notice, as_plain, log_notices
 from visae.vision.model import VisionModel, load_model, prepare_model
+from visae.vision.weights import created
 
 
 def check_model(
@@ -76,7 +77,7 @@ def check_model(
     with tempfile.TemporaryDirectory(prefix="visae-model-check-") as folder:
         scratch = Path(folder)
         model = _wanted(card_path, architecture, weights, image_size, scratch, used, seed)
-        models, card = [model, _untrained(model, scratch, used, seed)], model.card
+        models, card = [model, _untrained(model, used, seed)], model.card
         kept = sorted(set(layers)) if layers else list(range(card.depth))
         if not set(kept) <= set(range(card.depth)):
             raise ModelError(f"--layers {kept}: {card.architecture} has layers 0 to {card.depth - 1}")
@@ -144,26 +145,16 @@ def _wanted(
     if card_path is not None or architecture is None:
         raise ModelError("model-check: give either --card-path (a model.json) or --architecture (timm's name)")
     settings = ModelIdentity(architecture=architecture, weights=weights, image_size=image_size)
-    return _prepared(settings, scratch / "model", device, seed)
+    prepare_model(settings, scratch / "weights.safetensors", scratch / "model.json", seed)
+    return load_model(scratch / "model.json", device)
 
 
-def _untrained(model: VisionModel, scratch: Path, device: torch.device, seed: int) -> VisionModel:
+def _untrained(model: VisionModel, device: torch.device, seed: int) -> VisionModel:
     """Return the same architecture with random weights, fed as the model is."""
-    card = model.card
-    settings = ModelIdentity(
-        architecture=card.architecture,
-        weights="random",
-        image_size=list(card.image_size),
-        fit=card.fit,  # type: ignore[arg-type]
-        precision=card.precision,  # type: ignore[arg-type]
-    )
     # Another seed than the model's own, whose weights may be random too.
-    return _prepared(settings, scratch / "random", device, seed + 1)
-
-
-def _prepared(settings: ModelIdentity, folder: Path, device: torch.device, seed: int) -> VisionModel:
-    prepare_model(settings, folder / "weights.safetensors", folder / "model.json", seed)
-    return load_model(folder / "model.json", device)
+    torch.manual_seed(seed + 1)
+    module = created(model.card.architecture, model.card.image_size, pretrained=False)
+    return VisionModel(module, model.card).to(device)
 
 
 def _judgeable(data: ClassFolders, fit: PooledLayers, measure: PooledLayers) -> tuple[Judgeable, list[Notice]]:
@@ -174,7 +165,7 @@ def _judgeable(data: ClassFolders, fit: PooledLayers, measure: PooledLayers) -> 
     DataError
         If too little is left.
     """
-    notices = list(data.notices)
+    notices: list[Notice] = []
     unreadable = [*fit.unreadable, *measure.unreadable]
     if unreadable:
         notices.append(Notice("warning", f"{len(unreadable)} pictures were left out, such as {unreadable[0]}"))
