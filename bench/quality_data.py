@@ -1,4 +1,4 @@
-"""Real activations for the comparison of quality: patches of the embedded ViT-S/14, layer 10, on photographs or scenes."""
+"""Real activations for the comparison of quality: the embedded ViT-S/14, layer 10, patches of photographs or scenes."""
 
 from __future__ import annotations
 

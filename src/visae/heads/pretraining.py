@@ -44,5 +44,5 @@ def published(architecture: str, classes: list[str]) -> str | None:
         return None
     for pattern, (name, accuracy, source) in _PUBLISHED.items():
         if re.match(pattern, architecture):
-            return f"{name} is published with a linear probe of {accuracy} on all of CIFAR-10 ({source})"
+            return f"{name} is published with {accuracy} by a linear probe on all of CIFAR-10 ({source})"
     return None
