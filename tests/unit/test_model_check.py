@@ -19,7 +19,7 @@ from visae.errors import DataError, ModelError
 from visae.heads import neighbours
 from visae.heads.class_folders import read_class_folders
 from visae.heads.model_check import check_model
-from visae.heads.model_scores import Judgeable, promise_notices, scores, wilson
+from visae.heads.model_scores import Judgeable, promise_notices, published_notices, scores, wilson
 from visae.heads.neighbours import by_neighbours
 from visae.heads.pooled_layers import read_layers
 from visae.heads.pretraining import promised, published
@@ -172,8 +172,15 @@ def test_what_a_name_promises(architecture: str, weights: str, word: str | None)
 def test_published_numbers_are_of_the_same_classes() -> None:
     name = "vit_small_patch14_dinov2.lvd142m"
     cifar10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-    assert "above .97" in published(name, cifar10)
+    known = published(name, cifar10)
+    assert known is not None
+    assert str(known).startswith("DINOv2 ViT-S/14 is published with 0.97 or more")
     assert published(name, cifar10[:5]) is None
+    assert published("tf_efficientnet_lite0", cifar10) is None
+    row = {"layer": None, "measure": "probe", "model": 0.64, "model_low": 0.58, "model_high": 0.69}
+    assert "reach 0.64 [0.58, 0.69]" in published_notices([row, row | {"layer": 3, "model_high": 1}], known)[0].text
+    assert published_notices([row, row | {"model": 0.9, "model_high": 0.95}], known) == []
+    assert published_notices([row], None) == []
 
 
 def test_parts_are_folders_or_drawn(textures: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from visae.errors import DataError, ModelError
 from visae.files import write_json
 from visae.heads.bootstrap import COVERAGE, RESAMPLES
 from visae.heads.class_folders import ClassFolders, read_class_folders
-from visae.heads.model_scores import NETWORKS, Judgeable, promise_notices, scores
+from visae.heads.model_scores import NETWORKS, Judgeable, promise_notices, published_notices, scores
 from visae.heads.pooled_layers import PooledLayers, read_layers
 from visae.heads.pretraining import promised, published
 from visae.notices import Notice, as_plain, log_notices
@@ -87,7 +87,9 @@ def check_model(
         ]
         judgeable, notices = _judgeable(data, *parts)
         rows = list(scores(judgeable, neighbours, used, seed))
-    notices += promise_notices(rows, promised(card.architecture, card.weights), card.architecture)
+    word = promised(card.architecture, card.weights)
+    known = published(card.architecture, data.names) if word else None
+    notices += [*promise_notices(rows, word, card.architecture), *published_notices(rows, known)]
     found = {
         "architecture": card.architecture,
         "weights": card.weights,
@@ -102,7 +104,7 @@ def check_model(
         "coverage": COVERAGE,
         "resamples": RESAMPLES,
         "seed": seed,
-        "published": published(card.architecture, data.names),
+        "published": str(known) if known else None,
         "rows": rows,
         "notices": as_plain(notices),
     }

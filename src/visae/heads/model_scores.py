@@ -14,12 +14,15 @@ from visae.config.settings import ProbeSettings
 from visae.heads.bootstrap import estimates
 from visae.heads.neighbours import by_neighbours
 from visae.heads.pooled_layers import Place
+from visae.heads.pretraining import Published
 from visae.heads.solvers import SOLVERS, choose_c, chosen_solver
 from visae.notices import Notice
 
 NETWORKS = ("model", "random")
 # Of what an untrained network gets wrong, a general pre-training is expected to get at least this share right.
 EXPECTED_SHARE = 0.5
+# A probe that learns from a few hundred pictures may be this much below one that learns from 50,000.
+FEWER_PICTURES_COST = 0.15
 # Few pictures want strong penalties, many a weak one; which is chosen on a held-out fifth.
 _PROBE = ProbeSettings(c_values=[0.001, 0.01, 0.1])
 # 97.5 % quantile of the normal distribution, for intervals of 95 %.
@@ -72,6 +75,25 @@ def scores(found: Judgeable, neighbours: int, device: torch.device, seed: int) -
         for measure_name in by_network[0]:
             model, random = (right[measure_name] for right in by_network)
             yield {"layer": place[0], "tokens": place[1], "measure": measure_name, **_compared(model, random, seed)}
+
+
+def published_notices(rows: Sequence[dict[str, Any]], known: Published | None) -> list[Notice]:
+    """Warn where final tokens are far below what is published of the model whose name this one has."""
+    if known is None:
+        return []
+    best = max(
+        (row for row in rows if row["layer"] is None and row["measure"] == "probe"), key=lambda row: row["model"]
+    )
+    if best["model_high"] >= known.accuracy - FEWER_PICTURES_COST:
+        return []
+    return [
+        Notice(
+            "warning",
+            f"{known}, and these final tokens reach {best['model']:.2f} [{best['model_low']:.2f}, "
+            f"{best['model_high']:.2f}]: more than fewer pictures to learn from can cost. These are not the weights "
+            "that the name stands for, or pictures are not fed as they were trained on; look where the weights are from",
+        )
+    ]
 
 
 def promise_notices(rows: Sequence[dict[str, Any]], word: str | None, architecture: str) -> list[Notice]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 # Parts of timm's names and tags, and of other hubs' repositories, that stand for a training on pictures of all kinds.
 _WORDS = (
@@ -13,14 +14,25 @@ _WORDS = (
 )
 _GENERAL = re.compile(rf"(?:^|[^a-z0-9])({_WORDS})(?=$|[^a-z0-9])")
 
-# Linear probes of frozen features on all of CIFAR-10 (50,000 pictures to learn from), as their authors give them.
+
+class Published(NamedTuple):
+    """What a linear probe of frozen features reaches on all of CIFAR-10 (50,000 pictures to learn from), at least."""
+
+    name: str
+    accuracy: float
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.name} is published with {self.accuracy:g} or more by a linear probe on all of CIFAR-10 ({self.source})"
+
+
 _DINOV2 = "Oquab et al. 2023, arXiv 2304.07193"
 _CLIP = "Radford et al. 2021, arXiv 2103.00020"
 _PUBLISHED = {
-    r"vit_small_patch14_(reg4_)?dinov2": ("DINOv2 ViT-S/14", "above .97", _DINOV2),
-    r"vit_base_patch32_clip_.*openai": ("CLIP ViT-B/32", ".951", _CLIP),
-    r"vit_base_patch16_clip_.*openai": ("CLIP ViT-B/16", ".962", _CLIP),
-    r"vit_large_patch14_clip_224.*openai": ("CLIP ViT-L/14", ".980", _CLIP),
+    r"vit_small_patch14_(reg4_)?dinov2": Published("DINOv2 ViT-S/14", 0.97, _DINOV2),
+    r"vit_base_patch32_clip_.*openai": Published("CLIP ViT-B/32", 0.951, _CLIP),
+    r"vit_base_patch16_clip_.*openai": Published("CLIP ViT-B/16", 0.962, _CLIP),
+    r"vit_large_patch14_clip_224.*openai": Published("CLIP ViT-L/14", 0.98, _CLIP),
 }
 _CIFAR10 = {
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -38,11 +50,8 @@ def promised(architecture: str, weights: str) -> str | None:
     return match[1] if match else None
 
 
-def published(architecture: str, classes: list[str]) -> str | None:
-    """Return a line on what is published of a model of this name on these classes; None where nothing is known."""
+def published(architecture: str, classes: list[str]) -> Published | None:
+    """Return what is published of a model of this name on these classes; None where nothing is known for certain."""
     if set(classes) != _CIFAR10:
         return None
-    for pattern, (name, accuracy, source) in _PUBLISHED.items():
-        if re.match(pattern, architecture):
-            return f"{name} is published with {accuracy} by a linear probe on all of CIFAR-10 ({source})"
-    return None
+    return next((found for pattern, found in _PUBLISHED.items() if re.match(pattern, architecture)), None)
