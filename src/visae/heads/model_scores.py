@@ -91,7 +91,8 @@ def published_notices(rows: Sequence[dict[str, Any]], known: Published | None) -
             "warning",
             f"{known}, and these final tokens reach {best['model']:.2f} [{best['model_low']:.2f}, "
             f"{best['model_high']:.2f}]: more than fewer pictures to learn from can cost. These are not the weights "
-            "that the name stands for, or pictures are not fed as they were trained on; look where the weights are from",
+            "that the name stands for, or pictures are not fed as they were trained on; look where the weights are "
+            "from",
         )
     ]
 

@@ -23,7 +23,8 @@ class Published(NamedTuple):
     source: str
 
     def __str__(self) -> str:
-        return f"{self.name} is published with {self.accuracy:g} or more by a linear probe on all of CIFAR-10 ({self.source})"
+        reached = f"{self.accuracy:g} or more by a linear probe on all of CIFAR-10"
+        return f"{self.name} is published with {reached} ({self.source})"
 
 
 _DINOV2 = "Oquab et al. 2023, arXiv 2304.07193"
