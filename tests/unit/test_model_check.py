@@ -15,7 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from visae.cli import main
 from visae.config.settings import ModelIdentity
 from visae.data.images import pixels
-from visae.errors import DataError, ModelError
+from visae.errors import ConfigError, DataError, ModelError
 from visae.heads import neighbours
 from visae.heads.class_folders import read_class_folders
 from visae.heads.model_check import check_model
@@ -172,11 +172,12 @@ def test_what_a_name_promises(architecture: str, weights: str, word: str | None)
 def test_published_numbers_are_of_the_same_classes() -> None:
     name = "vit_small_patch14_dinov2.lvd142m"
     cifar10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-    known = published(name, cifar10)
+    known = published(name, "hub", cifar10)
     assert known is not None
     assert str(known).startswith("DINOv2 ViT-S/14 is published with 0.97 or more")
-    assert published(name, cifar10[:5]) is None
-    assert published("tf_efficientnet_lite0", cifar10) is None
+    assert published(name, "hub", cifar10[:5]) is None
+    assert published("tf_efficientnet_lite0", "embedded", cifar10) is None
+    assert published("vit_base_patch16_clip_224.openai", "hub:imageomics/bioclip", cifar10) is None
     row = {"layer": None, "measure": "probe", "model": 0.64, "model_low": 0.58, "model_high": 0.69}
     assert "reach 0.64 [0.58, 0.69]" in published_notices([row, row | {"layer": 3, "model_high": 1}], known)[0].text
     assert published_notices([row, row | {"model": 0.9, "model_high": 0.95}], known) == []
@@ -240,5 +241,7 @@ def test_unreadable_pictures_alone_are_refused(textures: Path, tmp_path: Path) -
 def test_a_model_has_to_be_named_once(textures: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"either --card-path .* or --architecture"):
         check_model(root=str(textures))
+    with pytest.raises(ConfigError, match="--neighbours"):
+        checked(textures, tmp_path / "check.json", neighbours=0)
     with pytest.raises(ModelError, match="has layers 0 to 11"):
         checked(textures, tmp_path / "check.json", layers=[12])

@@ -11,7 +11,7 @@ import torch
 
 from visae.config.settings import ModelIdentity
 from visae.device import chosen_device
-from visae.errors import DataError, ModelError
+from visae.errors import ConfigError, DataError, ModelError
 from visae.files import write_json
 from visae.heads.bootstrap import COVERAGE, RESAMPLES
 from visae.heads.class_folders import ClassFolders, read_class_folders
@@ -68,11 +68,15 @@ def check_model(
 
     Raises
     ------
+    ConfigError
+        If a number makes no sense.
     DataError
         If the folders do not hold two classes in two parts, or too little of them can be read.
     ModelError
         If the model cannot be had, or has no such layer.
     """
+    if neighbours < 1 or batch_size < 1 or limit < 0:
+        raise ConfigError("model-check: --neighbours and --batch-size are 1 or more, --limit 0 or more")
     data, used = read_class_folders(root, limit, seed), chosen_device(device)
     with tempfile.TemporaryDirectory(prefix="visae-model-check-") as folder:
         scratch = Path(folder)
@@ -88,7 +92,7 @@ def check_model(
         judgeable, notices = _judgeable(data, *parts)
         rows = list(scores(judgeable, neighbours, used, seed))
     word = promised(card.architecture, card.weights)
-    known = published(card.architecture, data.names) if word else None
+    known = published(card.architecture, card.weights, data.names)
     notices += [*promise_notices(rows, word, card.architecture), *published_notices(rows, known)]
     found = {
         "architecture": card.architecture,

@@ -9,8 +9,8 @@ from typing import NamedTuple
 # Parts of timm's names and tags, and of other hubs' repositories, that stand for a training on pictures of all kinds.
 _WORDS = (
     r"aimv2|augreg\d*|beit(v2|3)?|bioclip|clip[a-z]*|data2vec|deit3?|dino(v[23])?|eva(02)?|franca|ijepa|"
-    r"in(1k|12k|21k|22k)|imagenet[a-z0-9]*|laion[a-z0-9]*|lvd[a-z0-9]*|mae|metaclip2?|mobileclip2?|moco[a-z0-9]*|openai|pecore|"
-    r"siglip2?|swag|webli|webssl"
+    r"in(1k|12k|21k|22k)|imagenet[a-z0-9]*|laion[a-z0-9]*|lvd[a-z0-9]*|mae|metaclip2?|mobileclip2?|moco[a-z0-9]*|openai|"
+    r"pecore|siglip2?|swag|webli|webssl"
 )
 _GENERAL = re.compile(rf"(?:^|[^a-z0-9])({_WORDS})(?=$|[^a-z0-9])")
 
@@ -35,10 +35,7 @@ _PUBLISHED = {
     r"vit_base_patch16_clip_.*openai": Published("CLIP ViT-B/16", 0.962, _CLIP),
     r"vit_large_patch14_clip_224.*openai": Published("CLIP ViT-L/14", 0.98, _CLIP),
 }
-_CIFAR10 = {
-    *("airplane", "automobile", "bird", "cat", "deer"),
-    *("dog", "frog", "horse", "ship", "truck"),
-}
+_CIFAR10 = {"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"}
 
 
 def promised(architecture: str, weights: str) -> str | None:
@@ -51,8 +48,9 @@ def promised(architecture: str, weights: str) -> str | None:
     return match[1] if match else None
 
 
-def published(architecture: str, classes: list[str]) -> Published | None:
+def published(architecture: str, weights: str, classes: list[str]) -> Published | None:
     """Return what is published of a model of this name on these classes; None where nothing is known for certain."""
-    if set(classes) != _CIFAR10:
+    # Of a file or of another repository the architecture may give the shape alone, as CLIP's does for BioCLIP.
+    if weights not in ("hub", "embedded") or set(classes) != _CIFAR10:
         return None
     return next((found for pattern, found in _PUBLISHED.items() if re.match(pattern, architecture)), None)
