@@ -222,8 +222,10 @@ def test_what_cannot_be_judged_is_left_out_and_said(textures: Path, tmp_path: Pa
     shutil.copytree(textures, root)
     shutil.copy(root / "train/grass/0.png", root / "val/grass/copy.png")
     (root / "train/grass/broken.png").write_bytes(b"no picture")
+    (root / "train/grass/raw.heic").write_bytes(b"a picture of another kind")
     found = checked(root, tmp_path / "check.json", layers=[0])
     texts = [notice["text"] for notice in found["notices"]]
+    assert any("left out: 1 .heic" in text for text in texts)
     assert any("1 pictures were left out" in text and "broken.png" in text for text in texts)
     assert any("1 pictures to measure on are among those to learn from too" in text for text in texts)
     assert (found["n_fit"], found["n_measure"]) == (80, 80)

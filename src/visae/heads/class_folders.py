@@ -12,6 +12,7 @@ from visae.config.settings import ImageFolderSettings
 from visae.data.index import listed
 from visae.data.pictures import existing
 from visae.errors import DataError
+from visae.notices import Notice
 
 # Names of folders, in the order in which they are looked for.
 _FIT = ("train", "training")
@@ -40,6 +41,8 @@ class ClassFolders:
         Of the classes.
     parts
         How the pictures were parted, in words.
+    notices
+        What was left out or odd.
     """
 
     root: str
@@ -47,6 +50,7 @@ class ClassFolders:
     fit: Labelled
     measure: Labelled
     parts: str
+    notices: list[Notice]
 
 
 def read_class_folders(root: str, limit: int, seed: int) -> ClassFolders:
@@ -98,6 +102,7 @@ def read_class_folders(root: str, limit: int, seed: int) -> ClassFolders:
         _chosen(fit, labels, limit, generator),
         _chosen(measure, labels, limit, generator),
         " and ".join(splits.values()) if splits else f"drawn by seed {seed}",
+        list(listing.noticed.notices()),
     )
 
 

@@ -171,7 +171,7 @@ def _judgeable(data: ClassFolders, fit: PooledLayers, measure: PooledLayers) -> 
     DataError
         If too little is left.
     """
-    notices: list[Notice] = []
+    notices = list(data.notices)
     unreadable = [*fit.unreadable, *measure.unreadable]
     if unreadable:
         notices.append(Notice("warning", f"{len(unreadable)} pictures were left out, such as {unreadable[0]}"))
