@@ -245,5 +245,5 @@ def test_a_model_has_to_be_named_once(textures: Path, tmp_path: Path) -> None:
         check_model(root=str(textures))
     with pytest.raises(ConfigError, match="--neighbours"):
         checked(textures, tmp_path / "check.json", neighbours=0)
-    with pytest.raises(ModelError, match="has layers 0 to 11"):
+    with pytest.raises(ModelError, match="layers go from 0 to 11"):
         checked(textures, tmp_path / "check.json", layers=[12])

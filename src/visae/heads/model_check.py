@@ -19,7 +19,7 @@ from visae.heads.model_scores import NETWORKS, Judgeable, promise_notices, publi
 from visae.heads.pooled_layers import PooledLayers, read_layers
 from visae.heads.pretraining import promised, published
 from visae.notices import Notice, as_plain, log_notices
-from visae.vision.model import VisionModel, load_model, prepare_model
+from visae.vision.model import HookPoint, VisionModel, load_model, prepare_model
 from visae.vision.weights import created
 
 
@@ -27,7 +27,7 @@ def check_model(
     card_path: Path | None = None,
     architecture: str | None = None,
     weights: str = "hub",
-    image_size: int = 224,
+    image_size: int | None = None,
     root: str = "${VISAE_DATA}/cifar10",
     limit: int = 2000,
     layers: list[int] | None = None,
@@ -45,7 +45,8 @@ def check_model(
     card_path
         model.json of a model that a workflow has fetched; or give `architecture`.
     architecture, weights, image_size
-        As in a configuration's `models`: timm's name, where the weights are from, the side in pixels.
+        As in a configuration's `models`: timm's name, where the weights are from, the side in pixels (the
+        checkpoint's own without it).
     root
         Folder with `train` and `val` (or `test`), one folder a class in each; or with class folders alone, whose
         pictures are then parted by the seed.
@@ -82,9 +83,9 @@ def check_model(
         scratch = Path(folder)
         model = _wanted(card_path, architecture, weights, image_size, scratch, used, seed)
         models, card = [model, _untrained(model, used, seed)], model.card
-        kept = sorted(set(layers)) if layers else list(range(card.depth))
-        if not set(kept) <= set(range(card.depth)):
-            raise ModelError(f"--layers {kept}: {card.architecture} has layers 0 to {card.depth - 1}")
+        kept = sorted(set(layers or [number for number, shape in enumerate(card.layers) if shape.can_read]))
+        for layer in kept:
+            card.check(HookPoint(layer), "--layers")
         parts = [
             read_layers(models, kept, part.paths, scratch, batch_size=batch_size, workers=workers, what=what)
             for part, what in ((data.fit, "to learn from"), (data.measure, "to measure on"))
@@ -141,7 +142,7 @@ def _wanted(
     card_path: Path | None,
     architecture: str | None,
     weights: str,
-    image_size: int,
+    image_size: int | None,
     scratch: Path,
     device: torch.device,
     seed: int,

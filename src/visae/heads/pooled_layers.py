@@ -108,11 +108,11 @@ def read_layers(
 
 @torch.inference_mode()
 def _pooled(model: VisionModel, images: torch.Tensor, layers: Sequence[int]) -> dict[Place, torch.Tensor]:
-    last = HookPoint(model.card.depth - 1)
+    last, resumed = HookPoint(model.card.depth - 1), model.card.layers[-1].can_edit
     points = {HookPoint(layer): layer for layer in layers}
-    tokens = model.read(images, sorted({*points, last}))
+    tokens = model.read(images, sorted({*points, *([last] if resumed else [])})) if points or resumed else {}
     by_layer: dict[int | None, torch.Tensor] = {layer: tokens[point] for point, layer in points.items()}
-    by_layer[None] = model.final_norm(tokens[last])
+    by_layer[None] = model.final_norm(tokens[last]) if resumed else model(images)
     return {(layer, kind): pooled(by_layer[layer], model.card.n_prefix, kind) for layer, kind in places(model, layers)}
 
 
