@@ -24,6 +24,7 @@ from visae.config.parse import load_config, parse_section
 from visae.config.schema import config_documentation, json_schema
 from visae.config.strict_yaml import parse_pairs, parse_strictly
 from visae.errors import ConfigError, VisaeError
+from visae.space import explained_lack
 
 # In the order in which data passes. Imported only when called: --help must not wait for torch.
 STAGES = {
@@ -114,6 +115,10 @@ def main(arguments: list[str] | None = None) -> None:
             _run_other(arguments)
     except VisaeError as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    except Exception as error:
+        if full := explained_lack(error, Path.cwd()):
+            sys.exit(full)
+        raise
 
 
 def _run_other(arguments: list[str]) -> None:

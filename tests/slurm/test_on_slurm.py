@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import itertools
 import os
 import re
 import shlex
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -146,8 +148,23 @@ def test_a_job_that_ends_early_comes_to_the_same_weights(
     assert not list(run.folder.glob("runs/work*"))
 
 
+def use_up(disk: Path, what: str) -> None:
+    """Leave no byte, or no inode, free."""
+    if what == "bytes":
+        subprocess.run(["dd", "if=/dev/zero", f"of={disk / 'filler'}"], stderr=subprocess.DEVNULL)
+        return
+    (disk / "filler").mkdir()
+    with suppress(OSError):
+        for number in itertools.count():
+            (disk / "filler" / str(number)).touch()
+
+
+@pytest.mark.parametrize(
+    ("what", "size", "message"),
+    [("bytes", "size=8m", "0.0 MB are free"), ("inodes", "size=64m,nr_inodes=200", "it takes no more files")],
+)
 def test_a_full_disk_loses_nothing_that_was_whole(
-    slurm: OneNode, vectors: Path, tmp_path: Path, uninterrupted: bytes
+    what: str, size: str, message: str, slurm: OneNode, vectors: Path, tmp_path: Path, uninterrupted: bytes
 ) -> None:
     disk = tmp_path / "small"
     disk.mkdir()
@@ -155,15 +172,20 @@ def test_a_full_disk_loses_nothing_that_was_whole(
     folder.mkdir()
     (folder / "runs").symlink_to(disk, target_is_directory=True)
     as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    if subprocess.run([*as_root, "mount", "-t", "tmpfs", "-o", "size=8m,mode=1777", "tmpfs", str(disk)]).returncode:
+    if subprocess.run([*as_root, "mount", "-t", "tmpfs", "-o", f"{size},mode=1777", "tmpfs", str(disk)]).returncode:
         pytest.skip("no small disk can be mounted here, which takes root")
     try:
         run = Submitted(folder, vectors / "manifest.json", resubmissions=1)
         run.checkpointed()
-        subprocess.run(["dd", "if=/dev/zero", f"of={disk / 'filler'}"], stderr=subprocess.DEVNULL)  # until it is full
+        use_up(disk, what)
         assert run.process.wait(120) == 1, run.said
         assert "the disk is full" in run.said
-        (disk / "filler").unlink()
+        assert message in run.said
+        assert len(jobs(run.said)) == 1  # not submitted again
+        run.start()
+        assert run.process.wait(60) == 1
+        assert "no job is submitted: the disk is full" in run.said
+        subprocess.run(["rm", "-rf", str(disk / "filler")], check=True)
         run.start()
         assert run.weights() == uninterrupted
         assert "goes on from step" in run.said

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -26,8 +26,6 @@ _TEMPLATE = "__use_yte__"
 
 class _StrictLoader(yaml.SafeLoader):
     """SafeLoader with plain scalars of JSON's kinds only, whose keys are names as written; notes those that repeat."""
-
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -71,6 +69,7 @@ class _StrictLoader(yaml.SafeLoader):
         return "".join(f"{name}: " for name in self._place)
 
 
+_StrictLoader.yaml_implicit_resolvers = {}  # none of SafeLoader's
 _StrictLoader.add_implicit_resolver(
     "tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]
 )
