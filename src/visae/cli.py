@@ -51,6 +51,7 @@ STAGES = {
     "segmentation-arms": ("visae.interventions.segmentation", "segmentation_arms"),
     "classification-edits": ("visae.interventions.classification", "classification_edits"),
     "faithfulness": ("visae.interventions.faithfulness", "measure_faithfulness"),
+    "doctor": ("visae.doctor.examine", "doctor"),
     "plan": ("visae.planning.plan", "plan"),
     "headline": ("visae.headline", "print_headline"),
 }
@@ -97,6 +98,7 @@ _SUMMARIES = {
     "segmentation-arms": "edit latents and measure segmentation, beside controls",
     "classification-edits": "edit latents and measure classification, beside controls",
     "faithfulness": "measure the heads with patches replaced by their reconstruction, their mean and zero",
+    "doctor": "look at a study before anything runs: what is fine, odd and wrong",
     "plan": "print the bytes, memory and hours that a configuration will need",
     "headline": "print a finished workflow's main numbers",
 }
