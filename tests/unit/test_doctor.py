@@ -278,7 +278,10 @@ def test_given_activations_are_looked_at(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"models__tiny__architecture": "vit_tiny_patch16_22"}, "cannot"),
+        (
+            {"models__tiny__architecture": "vit_tiny_patch16_22"},
+            "architecture: vit_tiny_patch16_22 at 64 x 64 px: Unknown",
+        ),
         ({"models__tiny__weights": "/nowhere/weights.safetensors"}, "not an existing .safetensors"),
         ({"models__tiny__weights": "hub"}, "name the weights by their tag; timm"),
         (
@@ -295,9 +298,7 @@ def test_given_activations_are_looked_at(folder: Path) -> None:
 )
 def test_models_that_cannot_serve_are_wrong(changes: dict[str, Any], message: str, folder: Path) -> None:
     found = look(class_folders(folder / "data"), **changes)
-    text = said(found, "wrong")
-    assert text
-    assert message in text or message == "cannot"
+    assert message in said(found, "wrong")
 
 
 def test_weights_that_are_nowhere_yet_are_odd_offline_and_fine_where_they_were_taken(folder: Path) -> None:
@@ -444,6 +445,7 @@ def tree(folder: Path) -> dict[str, tuple[int, int]]:
     return {path: (stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()}
 
 
+@pytest.mark.slow
 def test_it_changes_nothing_and_exits_with_1_where_something_is_wrong(folder: Path) -> None:
     home = folder / "home"
     home.mkdir()

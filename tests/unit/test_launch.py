@@ -36,7 +36,12 @@ def test_auto_takes_slurm_where_it_answers(
 @pytest.mark.parametrize(
     ("reason", "hopeless"),
     [
-        *[("PartitionTimeLimit", True), ("BadConstraints", True), ("QOSMaxMemoryPerJob", True)],
+        *[
+            ("PartitionTimeLimit", True),
+            ("PartitionConfig", True),
+            ("BadConstraints", True),
+            ("QOSMaxMemoryPerJob", True),
+        ],
         *[("AssocMaxGRESPerJob", True), ("ReqNodeNotAvail, UnavailableNodes:a1", True), ("JobHeldAdmin", True)],
         *[("Priority", False), ("Resources", False), ("QOSMaxJobsPerUserLimit", False), ("AssocGrpGRES", False)],
         *[("BeginTime", False), ("Dependency", False), ("None", False)],

@@ -27,7 +27,7 @@ _LIVE = {
 }
 # Reasons to wait that time does not mend. All others (Priority, Resources, limits on what a user has running) may pass.
 _HOPELESS = re.compile(
-    r"BadConstraints|Partition(Node|Time)Limit|Partition(Down|Inactive)|ReqNodeNotAvail|JobHeld|launch.failed|"
+    r"BadConstraints|Partition(Node|Time)Limit|Partition(Config|Down|Inactive)|ReqNodeNotAvail|JobHeld|launch.failed|"
     r"Invalid(Account|QOS)|(Account|QOS)NotAllowed|(Assoc|QOS)\w*(PerJob|PerNode|TimeLimit|MinCPU|MinGRES)\w*|QOSMin\w*"
 )
 
