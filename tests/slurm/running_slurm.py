@@ -1,30 +1,13 @@
-"""What the tests in this folder share: a Slurm that runs, and the helpers of the workflow's tests."""
+"""The fixture of this folder's tests: a Slurm that runs."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 from collections.abc import Iterator
-from types import ModuleType
 
 import pytest
 from one_node import SETUP, OneNode, missing_programs
-from submitted import HERE
-
-
-def small_workflow() -> ModuleType:
-    """The helpers of the workflow's tests."""
-    spec = importlib.util.spec_from_file_location("small_workflow", HERE.parent / "workflow/conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["small_workflow"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-SMALL = small_workflow()
+from submitted import SMALL
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from one_node import OneNode
-from running_slurm import SMALL
+from submitted import SMALL
 
 from visae.config.parse import parse_config
 from visae.doctor.examine import examined

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from one_node import OneNode
-from running_slurm import SMALL
-from submitted import SLURM, Submitted, configured, wait_for
+from submitted import SLURM, SMALL, Submitted, configured, wait_for
 
 from visae.activations.given import write_store
 
