@@ -24,6 +24,7 @@ from visae.config.parse import load_config, parse_section
 from visae.config.schema import config_documentation, json_schema
 from visae.config.strict_yaml import parse_pairs, parse_strictly
 from visae.errors import ConfigError, VisaeError
+from visae.notices import repeat_warnings
 from visae.space import explained_lack
 
 # In the order in which data passes. Imported only when called: --help must not wait for torch.
@@ -181,6 +182,9 @@ def _run(name: str, place: tuple[str, str], arguments: list[str]) -> None:
     for parameter, kind in hints.items():
         value = parsed[parameter]
         values[parameter] = _settings_of(kind, value) if _is_section(kind) else value
+    # What it is about to write says its own.
+    if name != "index":
+        repeat_warnings(value for value in values.values() if isinstance(value, str | Path))
     function(**values)
 
 
