@@ -189,9 +189,9 @@ def damaged(root: Path) -> None:
     ("harm", "level", "message"),
     [
         (no_root, "wrong", "there is no such folder; set root to where the pictures are"),
-        (no_val_class, "wrong", "2 classes of val are not in train: bird, cow"),
-        (one_val_class, "odd", "1 classes of val are not in train: bird"),
-        (one_class, "wrong", "all labels of train are of one class (cat)"),
+        (no_val_class, "wrong", "bird"),
+        (one_val_class, "wrong", "bird"),
+        (one_class, "wrong", "all pictures are of one class"),
         (val_is_train, "wrong", "12 files are in train and in val, links followed"),
         (val_links_to_pictures, "wrong", "files are in train and in val, links followed"),
         (damaged, "wrong", "1 of 24 pictures looked at are unreadable, such as "),
@@ -221,6 +221,30 @@ def test_a_task_needs_val_and_labels(folder: Path) -> None:
     assert "studies: s: classification: no picture of train has labels" in said(found, "wrong")
 
 
+@pytest.mark.parametrize(
+    ("labels", "level", "message"),
+    [
+        ({"train": ["cat", "dog"], "val": ["cat", "dog"]}, "odd", ""),
+        ({"train": ["cat"], "val": ["cat"]}, "wrong", "of one class"),
+        ({"train": ["cat", "dog"], "val": ["bird", "cow"]}, "wrong", "bird"),
+        ({"train": ["cat", "dog"], "val": ["cat", "bird"]}, "odd", "1 classes of val are not in train: bird"),
+        ({"train": ["cat", "dog"], "val": ["cat"]}, "odd", "1 classes of train are not in val: dog"),
+    ],
+)
+def test_labels_are_compared_between_splits(
+    labels: dict[str, list[str]], level: str, message: str, folder: Path
+) -> None:
+    rows = ["path,split,label"]
+    for split, names in labels.items():
+        for number in range(10):
+            path = picture(100 * (split == "val") + number, folder / "data" / f"{split}-{number}.png")
+            rows.append(f"{path},{split},{names[number % len(names)]}")
+    (folder / "table.csv").write_text("\n".join(rows) + "\n")
+    found = look({"kind": "table", "file": str(folder / "table.csv")})
+    assert message in said(found, level)
+    assert bool(said(found, "wrong")) == (level == "wrong")
+
+
 def test_a_sample_shows_the_first_and_full_finds_copies_of_bytes(folder: Path) -> None:
     dataset = class_folders(folder / "data", 30)
     copied = sorted((folder / "data/train/cat").iterdir())[0]
@@ -230,7 +254,7 @@ def test_a_sample_shows_the_first_and_full_finds_copies_of_bytes(folder: Path) -
     assert said(found, "wrong") == ""
     found = look(dataset, sample=None)
     assert "61 pictures looked at" in said(found, "fine")
-    assert f"1 pictures have the bytes of one in another split, such as {copied}" in said(found, "wrong")
+    assert f"2 of 61 pictures looked at are in more than one split, such as {copied}" in said(found, "wrong")
 
 
 @pytest.mark.parametrize(("top", "message"), [(1, ""), (7, "24 of 24 masks looked at are wrong")])

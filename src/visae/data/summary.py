@@ -40,9 +40,7 @@ def what_was_read(listing: Listing, tally: Tally, index_path: Path, settings: Da
     """
     copies = find_copies(tally)
     compared = settings.hashes or settings.check == "decode"
-    n_pixels = tally.mask_pixels.total()
-    classes = [_class(number, name, tally) for number, name in sorted(listing.classes.items())]
-    unlabelled = sum(n for number, n in tally.mask_pixels.items() if tally.reading.is_unlabelled(number))
+    seen = of_classes_and_masks(listing, tally)
     found: dict[str, Any] = {
         "n_images": tally.n_images,
         "n_skipped": tally.n_skipped,
@@ -57,19 +55,28 @@ def what_was_read(listing: Listing, tally: Tally, index_path: Path, settings: Da
         # With neither pixels nor hashes only links to one file are found: none found is then no news.
         "n_shared_between_splits": copies.n_between if compared else copies.n_between or None,
         "shared_example": _paths(index_path, copies.between),
-        "unlabelled_share": unlabelled / n_pixels if n_pixels else None,
-        "classes": classes,
-        "mask_ids": [{"id": number, "share": n / n_pixels} for number, n in sorted(tally.mask_pixels.items())],
-        "mask_modes": dict(sorted(tally.mask_modes.items())),
-        "never": [entry["name"] for entry in classes if not entry["n_images"]],
+        **seen,
+        "never": [entry["name"] for entry in seen["classes"] if not entry["n_images"]],
     }
     notices = [
         *listing.noticed.notices(),
         *_of_copies(copies, index_path),
         *_of_classes(found),
-        *_of_masks(found, tally),
+        *notices_of_masks(found, tally),
     ]
     return {**found, "notices": as_plain(sorted(notices, key=lambda notice: notice.level != "warning"))}
+
+
+def of_classes_and_masks(listing: Listing, tally: Tally) -> dict[str, Any]:
+    """Part of summary.json on classes and masks, of all pictures or of those that were counted."""
+    n_pixels = tally.mask_pixels.total()
+    unlabelled = sum(n for number, n in tally.mask_pixels.items() if tally.reading.is_unlabelled(number))
+    return {
+        "unlabelled_share": unlabelled / n_pixels if n_pixels else None,
+        "classes": [_class(number, name, tally) for number, name in sorted(listing.classes.items())],
+        "mask_ids": [{"id": number, "share": n / n_pixels} for number, n in sorted(tally.mask_pixels.items())],
+        "mask_modes": dict(sorted(tally.mask_modes.items())),
+    }
 
 
 def log_summary(name: str, summary: dict[str, Any]) -> None:
@@ -144,7 +151,8 @@ def _of_classes(found: dict[str, Any]) -> Iterator[Notice]:
                 yield Notice(level, f"classes that are in {have} and not in {lack}: {_named(names)}")
 
 
-def _of_masks(found: dict[str, Any], tally: Tally) -> Iterator[Notice]:
+def notices_of_masks(found: dict[str, Any], tally: Tally) -> Iterator[Notice]:
+    """What has to be said of the masks in `of_classes_and_masks`."""
     shares = {entry["id"]: entry["share"] for entry in found["mask_ids"]}
     if not shares:
         return

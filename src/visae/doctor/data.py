@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
 
 from visae.activations.manifest import read_manifest
-from visae.config.settings import ActivationsSettings, AnyDataset, ScenesSettings, Settings
-from visae.data.checks import Checked, Checker
+from visae.config.settings import ActivationsSettings, ScenesSettings, Settings
 from visae.data.index import listed
 from visae.data.pictures import Listing, Picture
+from visae.doctor.pictures import of_pictures
 from visae.doctor.report import Section
 from visae.errors import DataError
 from visae.files import read_json
@@ -80,7 +79,8 @@ def of_dataset(section: Section, settings: Settings, name: str, sample: int | No
     _of_splits(section, counts, settings, name)
     _of_labels(section, counts, listing, settings, name)
     _of_shared_files(section, counts)
-    _of_sample(section, counts, listing, dataset, whole=sample is None)
+    section.notices(listing.noticed.notices())
+    of_pictures(section, [draw.pictures for draw in counts.samples.values()], listing, dataset, whole=sample is None)
     _of_earlier_index(section, settings, name)
     return counts.images.total()
 
@@ -184,62 +184,6 @@ def _of_shared_files(section: Section, counts: _Counts) -> None:
                 f"{len(both):,} files are in train and in {split}, links followed: what is measured is too good",
                 "splits of different pictures",
             )
-
-
-def _of_sample(section: Section, counts: _Counts, listing: Listing, dataset: AnyDataset, whole: bool) -> None:
-    """Decode pictures and masks."""
-    pictures = [picture for sample in counts.samples.values() for picture in sample.pictures]
-    looked = replace(dataset, check="decode", hashes=whole)
-    checker = Checker(looked, listing.classes, list(getattr(dataset, "ignore_ids", ())))
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        found = list(pool.map(checker.check, pictures))
-    readable = [each for each in found if not each.unreadable]
-    if readable:
-        section.fine(f"{len(readable):,} pictures looked at: {_sizes_text(readable)}")
-    _of_unreadable(section, pictures, found, dataset.max_unreadable)
-    problems = [each.mask_problem for each in found if each.mask_problem]
-    if problems:
-        shown = "; ".join(problems[:_NAMED])
-        section.wrong(f"{len(problems):,} of {len(found):,} masks looked at are wrong: {shown}")
-    if whole:
-        _of_copies(section, pictures, found)
-
-
-def _sizes_text(found: list[Checked]) -> str:
-    by_area = sorted(found, key=lambda each: each.width * each.height)
-    smallest, largest = by_area[0], by_area[-1]
-    if (smallest.width, smallest.height) == (largest.width, largest.height):
-        return f"all {smallest.width} x {smallest.height} pixels"
-    return f"{smallest.width} x {smallest.height} to {largest.width} x {largest.height} pixels"
-
-
-def _of_unreadable(section: Section, pictures: list[Picture], found: list[Checked], at_most: float) -> None:
-    bad = [(picture.path, each.unreadable) for picture, each in zip(pictures, found, strict=True) if each.unreadable]
-    if not bad:
-        return
-    text = f"{len(bad):,} of {len(found):,} pictures looked at are unreadable, such as {bad[0][0]} ({bad[0][1]})"
-    if len(bad) > at_most * len(found):
-        section.wrong(f"{text}; max_unreadable: {at_most:g} allows fewer", "mend or remove them")
-    else:
-        section.odd(f"{text}; they will be skipped")
-
-
-def _of_copies(section: Section, pictures: list[Picture], found: list[Checked]) -> None:
-    """The same bytes in two splits; all pictures were looked at."""
-    first: dict[str, Picture] = {}
-    shared = []
-    for picture, each in zip(pictures, found, strict=True):
-        if each.sha256 is not None:
-            other = first.setdefault(each.sha256, picture)
-            if other.split != picture.split:
-                shared.append((other.path, picture.path))
-    if shared:
-        section.wrong(
-            f"{len(shared):,} pictures have the bytes of one in another split, such as {' and '.join(shared[0])}",
-            "remove them from one of the two",
-        )
-    else:
-        section.fine("no picture has the bytes of one in another split")
 
 
 def _of_earlier_index(section: Section, settings: Settings, name: str) -> None:
