@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from visae.config.parse import load_config
 from visae.config.settings import DatasetSettings, ImageFolderSettings, ListedFolderSettings, SegmentationFolderSettings
 from visae.data.images import SUFFIXES
 from visae.data.index import build_index, read_classes, read_index
 from visae.errors import DataError
+from visae.headline import study_headline
 from visae.notices import repeat_warnings
 
 SPLITS = {"train": "train", "val": "val"}
@@ -293,6 +295,17 @@ def test_pictures_that_splits_share_are_counted_and_said(tmp_path, caplog, how, 
     assert "out: warning: 12 pictures are in more than one split" in caplog.text
 
 
+def test_jobs_that_read_activations_repeat_what_is_wrong_with_their_data(tmp_path, caplog):
+    root = class_folders(tmp_path / "set", ["ant", "bee"], [])
+    linked(root, "whole split")
+    build_index(image_folder(root), tmp_path / "results" / "datasets" / "birds" / "index.parquet")
+    caplog.clear()
+    manifest = tmp_path / "results" / "activations" / "birds" / "vit" / "layer10" / "manifest.json"
+    with caplog.at_level(logging.WARNING):
+        repeat_warnings([manifest, tmp_path / "results" / "datasets" / "birds" / "index.parquet"])
+    assert caplog.text.count("birds: warning: 12 pictures are in more than one split") == 1
+
+
 def test_pictures_that_are_there_twice(tmp_path):
     root = class_folders(tmp_path / "set", ["ant", "bee"], ["ant", "bee"])
     os.link(root / "train" / "ant" / "0.png", root / "train" / "ant" / "again.png")
@@ -335,3 +348,24 @@ def test_pictures_that_no_list_names_are_counted(tmp_path):
     (root / "train_test_split.txt").write_text("1 1\n2 0\n3 0\n")
     with pytest.raises(DataError, match="val has classes that train does not have: 'bee'"):
         read(ListedFolderSettings(kind="listed_folder", root=str(root)), tmp_path)
+
+
+def test_the_headline_begins_with_what_is_wrong(tmp_path):
+    root = class_folders(tmp_path / "set", ["ant", "bee"], [])
+    linked(root, "whole split")
+    settings = {
+        "results": str(tmp_path / "results"),
+        "datasets": {
+            "birds": {"kind": "image_folder", "root": str(root), "splits": SPLITS},
+            "all": {"kind": "union", "members": ["birds"]},
+        },
+        "models": {"tiny": {"architecture": "vit_tiny_patch16_224", "weights": "random"}},
+        "saes": {"topk": {"variant": "topk"}},
+        "studies": {"one": {"model": "tiny", "layer": 10, "train_on": "all", "saes": ["topk"], "describe": ["birds"]}},
+    }
+    (tmp_path / "study.yaml").write_text(json.dumps(settings))
+    loaded = load_config(tmp_path / "study.yaml")
+    build_index(loaded.datasets["birds"], tmp_path / "results" / "datasets" / "birds" / "index.parquet")
+    lines = study_headline(loaded, "one", loaded.studies["one"])
+    assert [line for line in lines if "12 pictures are in more than one split" in line] == [lines[3]]
+    assert lines[3].startswith("  Warning, birds: ")
