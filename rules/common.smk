@@ -19,7 +19,13 @@ from visae.config.members import (
 from visae.config.parse import parse_config, to_plain
 from visae.config.settings import GIVEN, SlurmSettings
 from visae.config.snakemake import as_written
-from visae.config.stored import layers_of, members_of, used_datasets
+from visae.config.stored import (
+    edited_layers,
+    layers_of,
+    members_of,
+    points_of,
+    used_datasets,
+)
 from visae.config.strict_yaml import read_strictly
 from visae.errors import ConfigError, DataError
 from visae.features.concept_files import concept_files

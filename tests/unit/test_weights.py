@@ -1,18 +1,15 @@
 """Where weights come from: files of several kinds and libraries, a hub, and what is refused."""
 
-import hashlib
-import http.server
 import json
-import os
 import pickle
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from hub_for_tests import only_this_hub, served
 from safetensors.torch import load_file, save_file
 
 from visae.config.settings import ModelIdentity
@@ -146,34 +143,13 @@ def test_open_clip_weights_give_what_open_clip_gives(tmp_path: Path, pixels: tor
 
 @pytest.fixture
 def hub(tmp_path: Path, state: dict) -> Iterator[str]:
-    """A Hugging Face hub of one repository, as far as a client asks it for files."""
+    """A hub of one repository, whose configuration says nothing of pictures."""
     folder = tmp_path / "hub"
     folder.mkdir()
     save_file(state, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({"architecture": "test_vit", "num_classes": 1000}))
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            path = folder / Path(self.path).name
-            known = self.path.startswith("/someone/some-vit/resolve/main/") and path.is_file()
-            self.send_response(200 if known else 404)
-            body = path.read_bytes() if known else b""
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
-            self.send_header("X-Repo-Commit", "0" * 40)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        do_GET = do_HEAD
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with served(folder) as address:
+        yield address
 
 
 def from_hub(folder: Path, hub: str, weights: str) -> subprocess.CompletedProcess:
@@ -181,13 +157,8 @@ def from_hub(folder: Path, hub: str, weights: str) -> subprocess.CompletedProces
     command = [sys.executable, "-m", "visae", "model", "--settings", f"architecture={NAME}", f"weights={weights}"]
     command += [f"image_size={SIZE}", "--weights-path", str(folder / "weights.safetensors")]
     command += ["--card-path", str(folder / "model.json")]
-    home = {
-        "HF_ENDPOINT": hub,
-        "HF_HOME": str(folder / "hf"),
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DOWNLOAD_TIMEOUT": "5",
-    }
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **home})
+    environment = only_this_hub(hub, folder / "hf")
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from visae.config.settings import ModelIdentity
 from visae.errors import ModelError
 from visae.files import file_sha256
 from visae.vision import embedded
+from visae.vision.origins import hub_parts
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
@@ -33,7 +34,12 @@ def fetched(settings: ModelIdentity, seed: int) -> tuple[Any, str]:
     """
     name, weights = settings.architecture, settings.weights
     if weights == "hub":
-        return created(name, settings.image_size, pretrained=True), f"timm hub: {name}"
+        check_tag(name)
+        module = created(name, settings.image_size, pretrained=True)
+        return (
+            module,
+            f"timm hub: {name} ({module.pretrained_cfg.get('hf_hub_id') or module.pretrained_cfg.get('url')})",
+        )
     if weights.startswith("hub:"):
         return created(name, settings.image_size, pretrained=True, pretrained_cfg_overlay=_hub_file(weights)), weights
     torch.manual_seed(seed)
@@ -53,8 +59,25 @@ def fetched(settings: ModelIdentity, seed: int) -> tuple[Any, str]:
     return module, origin
 
 
-def created(architecture: str, image_size: int | list[int] | tuple[int, ...], **options: Any) -> Any:
-    """Build a timm model for pictures of this size.
+def check_tag(name: str) -> None:
+    """Refuse a name whose weights timm would choose by itself, and choose otherwise in its next version.
+
+    Raises
+    ------
+    ModelError
+        If it has no tag, though timm has weights of that architecture; they are named.
+    """
+    import timm
+
+    if "." not in name and (tagged := timm.list_pretrained(f"{name}.*")):
+        raise ModelError(
+            f"models: architecture: {name}: weights: hub needs the tag of the weights too, as timm's own choice "
+            f"changes between its versions; write one of {', '.join(tagged)}"
+        )
+
+
+def created(architecture: str, image_size: int | list[int] | tuple[int, ...] | None, **options: Any) -> Any:
+    """Build a timm model for pictures of this size, or of the size that it was made for.
 
     Raises
     ------
@@ -63,25 +86,30 @@ def created(architecture: str, image_size: int | list[int] | tuple[int, ...], **
     """
     import timm
 
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if image_size is not None:
+        options["img_size"] = as_pair(image_size)
     try:
         try:
-            return timm.create_model(architecture, img_size=size, **options)
+            return timm.create_model(architecture, **options)
         except TypeError as error:
-            if "img_size" not in str(error):
+            if "img_size" not in str(error) or options.pop("img_size", None) is None:
                 raise
             return timm.create_model(architecture, **options)  # convolutional networks take any size
     except Exception as error:  # timm raises many kinds; all mean that this model cannot be had
-        raise ModelError(f"models: architecture: {architecture} at {size[0]} x {size[1]} px: {error}") from error
+        at = "" if image_size is None else " at {} x {} px".format(*as_pair(image_size))
+        raise ModelError(f"models: architecture: {architecture}{at}: {error}") from error
+
+
+def as_pair(image_size: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
+    """Height and width of a size."""
+    return (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
 
 
 def _hub_file(weights: str) -> dict[str, Any]:
     """What timm needs to know to load another repository's file: `hub:organization/repository[/file]`."""
-    parts = weights.removeprefix("hub:").split("/", maxsplit=2)
-    if len(parts) < 2 or not all(parts):
-        raise ModelError(f"weights: {weights}: write hub:organization/repository or hub:organization/repository/file")
-    overlay = {"hf_hub_id": "/".join(parts[:2]), "source": "hf-hub", "url": "", "custom_load": False}
-    return overlay | ({"hf_hub_filename": parts[2]} if len(parts) == 3 else {})
+    repository, file = hub_parts(weights)
+    overlay = {"hf_hub_id": repository, "source": "hf-hub", "url": "", "custom_load": False}
+    return overlay | ({"hf_hub_filename": file} if file else {})
 
 
 def _from_file(path: Path, module: Any) -> tuple[dict[str, torch.Tensor], str]:
