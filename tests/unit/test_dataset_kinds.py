@@ -273,7 +273,9 @@ def same_patch_labels(
     tmp_path: Path, kind: Kind, one: tuple[list[Sample], dict], other: tuple[list[Sample], dict]
 ) -> bool:
     """Whether two ways to write a data set give the same masks, as patch labels and as channels."""
-    card = json.dumps({"image_size": [28, 28], "fit": "crop", "crop_share": 1.0, "layers": [{"d_model": 1, "grid": [4, 4]}]})
+    card = json.dumps(
+        {"image_size": [28, 28], "fit": "crop", "crop_share": 1.0, "layers": [{"d_model": 1, "grid": [4, 4]}]}
+    )
     (tmp_path / "model.json").write_text(card)
     found, channels = [], []
     for name, (content, options) in (("one", one), ("other", other)):

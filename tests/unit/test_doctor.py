@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
 from visae.activations.given import write_store
 from visae.doctor.disk import Quota, of_quota, quotas_of
@@ -325,6 +327,33 @@ def test_models_that_cannot_serve_are_wrong(changes: dict[str, Any], message: st
     assert message in said(found, "wrong")
 
 
+@pytest.mark.parametrize(
+    ("architecture", "level", "message"),
+    [
+        ("vit_tiny_patch16_224.augreg_in21k", "fine", "tag augreg_in21k: 12 blocks, 192 dimensions"),
+        ("vit_base_patch16_clip_224.openai", "odd", "take architecture: vit_base_patch16_clip_quickgelu_224.openai"),
+    ],
+)
+def test_what_is_noted_of_weights_is_said_before_they_are_downloaded(
+    architecture: str, level: str, message: str, folder: Path
+) -> None:
+    found = look(class_folders(folder / "data"), models__tiny__architecture=architecture, models__tiny__weights="hub")
+    assert message in said(found, level)
+
+
+def test_a_layer_that_cannot_be_edited_is_wrong(folder: Path) -> None:
+    # Its class token joins at block 10.
+    changed = {"models__tiny__architecture": "convit_tiny", "models__tiny__image_size": 224, "studies__s__layer": 8}
+    found = look(class_folders(folder / "data"), **changed)
+    assert "studies: layer: 8: convit_tiny cannot be" in said(found, "wrong")
+
+
+def test_a_file_of_weights_that_do_not_fit_is_wrong(folder: Path) -> None:
+    save_file({"blocks.0.norm1.weight": torch.zeros(3)}, folder / "weights.safetensors")
+    found = look(class_folders(folder / "data"), models__tiny__weights=str(folder / "weights.safetensors"))
+    assert "do not fit vit_tiny_patch16_224" in said(found, "wrong")
+
+
 def test_weights_that_are_nowhere_yet_are_odd_offline_and_fine_where_they_were_taken(folder: Path) -> None:
     hub = {"models__tiny__weights": "hub", "models__tiny__architecture": "vit_tiny_patch16_224.augreg_in21k"}
     dataset = class_folders(folder / "data")
@@ -429,8 +458,6 @@ def test_a_quota_without_room_is_said(quota: Quota, level: str | None, message: 
 
 
 def test_cuda_is_wrong_where_there_is_none(folder: Path) -> None:
-    import torch
-
     found = look(class_folders(folder / "data"), device="cuda")
     assert ("sees no GPU here" in said(found, "wrong")) == (not torch.cuda.is_available())
 

@@ -1,4 +1,4 @@
-"""A look at each model: that it can be had, what it assumes, and that the layers that studies read are there."""
+"""A look at each model: that it can be had, what it assumes, and that studies can read and edit their layers."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from visae.config.settings import ModelSettings, Settings
-from visae.config.stored import layers_of, used_datasets
+from visae.config.stored import edited_layers, points_of
 from visae.doctor.needs import Wanted
 from visae.doctor.report import Section
 from visae.errors import ModelError
-from visae.planning.models import PlannedModel
+from visae.vision.assumptions import own_size
 from visae.vision.card import ModelCard
-from visae.vision.hook_points import HookPoint
+from visae.vision.model import card_of
+from visae.vision.origins import Origin, beside
 from visae.vision.torchvision_guard import allow_cpu_torch
-from visae.vision.weights import SUFFIXES
+from visae.vision.trial import tried
+from visae.vision.weights import SUFFIXES, created, fetched
 
 _SECONDS = 5
 # What a repository of the hub may call a model's weights; any of them will do.
@@ -33,7 +36,7 @@ def of_models(settings: Settings, wanted: Wanted, offline: bool) -> Iterator[Sec
         with section.looking("it"):
             complete = False
             _of_weights(section, settings, name, offline)
-            card = PlannedModel(settings.models[name]).card
+            card = _tried(settings.models[name])
             _of_card(section, card)
             _of_layers(section, settings, name, card)
             complete = True
@@ -126,39 +129,51 @@ def _of_file(section: Section, model: ModelSettings) -> None:
     path = Path(model.weights)
     if path.suffix not in SUFFIXES or not path.is_file():
         raise ModelError(f"weights: {path}: not an existing {', '.join(SUFFIXES)} file, nor hub, embedded or random")
-    if not os.access(path, os.R_OK):
-        raise ModelError(f"weights: {path} cannot be read")
-    section.fine(f"weights: {path}: {path.stat().st_size / 1e6:.1f} MB; whether they fit is seen when they are loaded")
+    section.fine(f"weights: {path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+def _tried(settings: ModelSettings) -> ModelCard:
+    """Card of a model whose every layer was read and resumed from; weights that would be downloaded are random."""
+    allow_cpu_torch()
+    downloaded = settings.weights.startswith("hub") or settings.weights == "embedded"
+    found = Origin() if downloaded else beside(settings.weights)
+    size = own_size(settings, found)
+    if downloaded:
+        module = created(settings.architecture, size, pretrained=False)
+    else:
+        module, _ = fetched(replace(settings, image_size=None if size is None else list(size)), 0)
+    module.eval()
+    return tried(module, card_of(module, settings.identity(), "", "", found))
 
 
 def _of_card(section: Section, card: ModelCard) -> None:
-    """What is assumed of the network and its pictures."""
+    """What is assumed of the network and its pictures, beside what others note of it."""
     height, width = card.image_size
     mean, std = (" ".join(f"{value:.3f}" for value in values) for values in (card.mean, card.std))
+    tag = f", tag {card.tag}" if card.tag else ""
     section.fine(
-        f"{card.architecture}: {card.depth} {card.family}, {card.layers[-1].d_model} dimensions, "
-        f"{card.n_prefix} tokens before {card.grid[0]} x {card.grid[1]} patches"
+        f"{card.architecture}{tag}: {card.depth} {card.family}, {card.layers[-1].d_model} dimensions, {card.n_prefix} "
+        f"tokens before {card.grid[0]} x {card.grid[1]} patches, activation function {card.activation_function}"
     )
     section.fine(
-        f"pictures: {height} x {width} px, fit {card.fit}, {card.interpolation}, mean {mean}, std {std}; are weights "
-        "trained so?"
+        f"pictures: {height} x {width} px, fit {card.fit}, crop_share {card.crop_share:g}, {card.interpolation}, mean "
+        f"{mean}, std {std}"
     )
+    if card.weights.startswith("hub:"):
+        section.fine("what lies beside these weights was not looked at: it goes before this once they are downloaded")
+    else:
+        section.notices(card.notices)
 
 
 def _of_layers(section: Section, settings: Settings, name: str, card: ModelCard) -> None:
+    read, edited = points_of(settings, name), edited_layers(settings, name)
     for key, study in settings.studies.items():
-        if study.model != name:
-            continue
-        with section.looking(f"studies: {key}"):
-            card.check(HookPoint(study.layer, study.hook), f"studies: {key}: layer")
-            tasks = [task for task in ("classification", "segmentation") if getattr(study, task)]
-            if tasks:
-                card.check_editable(study.layer)
-            if study.head_layer is not None and study.head_layer != card.depth - 1:
-                raise ModelError(
-                    f"studies: {key}: head_layer: {study.head_layer}: heads read the last layer, which is "
-                    f"{card.depth - 1} of {card.architecture}"
-                )
-    read = sorted({layer for dataset in used_datasets(settings) for layer in layers_of(settings, dataset, name)})
+        if study.model == name and study.head_layer not in (None, card.depth - 1):
+            raise ModelError(
+                f"studies: {key}: head_layer: {study.head_layer}: heads read the last layer, which is {card.depth - 1} "
+                f"of {card.architecture}"
+            )
+    card.check_uses(read, edited)
     if read:
-        section.fine(f"layers that studies read: {', '.join(read)}")
+        edits = f"; edited: {', '.join(edited)}" if edited else ""
+        section.fine(f"layers that studies read: {', '.join(read)}{edits}; tried with pictures of noise")
