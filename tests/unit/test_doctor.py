@@ -317,7 +317,7 @@ def test_given_activations_are_looked_at(folder: Path) -> None:
         ({"models__tiny__weights": "hub", "models__tiny__architecture": "vit_teeny.x"}, "has none of that name"),
         (
             {"studies__s__layer": 11, "studies__s__head_layer": 12},
-            "head_layer: 12: heads read the last layer, which is 11",
+            "head_layer: 12: heads read the last layer of vit_tiny_patch16_224 -> head_layer: 11",
         ),
         ({"studies__s__layer": 12, "studies__s__head_layer": 12}, "has 12 blocks, so layers go from 0 to 11"),
     ],

@@ -169,9 +169,9 @@ def _of_layers(section: Section, settings: Settings, name: str, card: ModelCard)
     read, edited = points_of(settings, name), edited_layers(settings, name)
     for key, study in settings.studies.items():
         if study.model == name and study.head_layer not in (None, card.depth - 1):
-            raise ModelError(
-                f"studies: {key}: head_layer: {study.head_layer}: heads read the last layer, which is {card.depth - 1} "
-                f"of {card.architecture}"
+            section.wrong(
+                f"studies: {key}: head_layer: {study.head_layer}: heads read the last layer of {card.architecture}",
+                f"head_layer: {card.depth - 1}",
             )
     card.check_uses(read, edited)
     if read:
