@@ -184,7 +184,8 @@ def _run(name: str, place: tuple[str, str], arguments: list[str]) -> None:
         values[parameter] = _settings_of(kind, value) if _is_section(kind) else value
     # What it is about to write says its own.
     if name != "index":
-        repeat_warnings(value for value in values.values() if isinstance(value, str | Path))
+        given = (entry for value in values.values() for entry in (value if isinstance(value, list) else [value]))
+        repeat_warnings(entry for entry in given if isinstance(entry, str | Path))
     function(**values)
 
 

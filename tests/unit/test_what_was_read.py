@@ -5,6 +5,7 @@ import logging
 import os
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from visae.data.index import build_index, read_classes, read_index
 from visae.errors import DataError
 from visae.headline import study_headline
 from visae.notices import repeat_warnings
+from visae.running import running_job
 
 SPLITS = {"train": "train", "val": "val"}
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Grünspecht") for form in ("NFC", "NFD"))
@@ -118,7 +120,7 @@ def test_a_list_of_classes_from_0_is_refused_without_its_key_and_read_with_it(tm
     settings = with_masks(tmp_path / "set", masks, classes, zero_based=True, ignore_ids=[11])
     record = read(settings, tmp_path)
     assert read_classes(tmp_path / "out" / "index.parquet") == {1: "sky", 2: "pole", 4: "road", 12: "void"}
-    assert record["never"] == ["pole", "void"]
+    assert record["never"] == ["pole"]  # void is left out on purpose
     assert record["unlabelled_share"] == 1 / 4
     with pytest.raises(DataError, match="no line has the id 0"):
         read(with_masks(tmp_path / "set", masks, "1\tsky\n", zero_based=True), tmp_path)
@@ -369,3 +371,21 @@ def test_the_headline_begins_with_what_is_wrong(tmp_path):
     lines = study_headline(loaded, "one", loaded.studies["one"])
     assert [line for line in lines if "12 pictures are in more than one split" in line] == [lines[3]]
     assert lines[3].startswith("  Warning, birds: ")
+
+
+def test_a_job_logs_what_is_wrong_with_its_data(tmp_path):
+    root = class_folders(tmp_path / "set", ["ant", "bee"], [])
+    linked(root, "folder")
+    read(image_folder(root), tmp_path)
+    params = SimpleNamespace(spec="{}")
+    job = SimpleNamespace(
+        input=[str(tmp_path / "out" / "index.parquet")],
+        output=[],
+        wildcards={},
+        resources={},
+        params=params,
+        log=[str(tmp_path / "logs" / "job.log")],
+    )
+    with running_job({"snakemake": job, "__doc__": ""}):
+        pass
+    assert "WARNING out: warning: 12 pictures are in more than one split" in (tmp_path / "logs" / "job.log").read_text()

@@ -112,6 +112,13 @@ def notice_lookalikes(names: Iterable[str], noticed: Noticed) -> None:
             )
 
 
+def check_several_classes(names: Iterable[str], where: str, cure: str) -> None:
+    """Refuse labels that tell nothing apart, with what to do where they are none."""
+    found = set(names)
+    if len(found) == 1:
+        raise DataError(f"{where}: all pictures are of one class, {found.pop()}; if that is no class, {cure}")
+
+
 def check_split_classes(by_split: Mapping[str, Iterable[str]], where: str) -> None:
     """Refuse labels that were missed: classes of val that train does not have.
 

@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from visae.config.settings import ImageFolderSettings, SegmentationFolderSettings
-from visae.data.classes import check_split_classes, class_list_file, composed, notice_lookalikes, read_class_list
+from visae.data.classes import (
+    check_several_classes,
+    check_split_classes,
+    class_list_file,
+    composed,
+    notice_lookalikes,
+    read_class_list,
+)
 from visae.data.images import SUFFIXES
 from visae.data.noticed import Noticed
 from visae.data.pictures import Listing, Picture, check_shares, existing, in_drawn_splits, in_order
@@ -42,8 +49,10 @@ def list_image_folder(settings: ImageFolderSettings, seed: int) -> Listing:
     classes = {}
     if settings.labels == "folder":
         classes = {split: _class_folders(folder, noticed) for split, folder in folders.items()}
-        _check_classes(classes, folders, noticed)
+        check_split_classes(classes, f"splits of {root}")
     names = sorted({name for found in classes.values() for name in found})
+    check_several_classes(names, f"root: {root}", "set labels: none")
+    notice_lookalikes(names, noticed)
     numbers = {name: number for number, name in enumerate(names)}
 
     def found(split: str, noticed: Noticed) -> Iterator[Picture]:
@@ -136,19 +145,6 @@ def _class_folders(folder: Path, noticed: Noticed) -> dict[str, list[str]]:
     if not found:
         raise DataError(f"{folder}: it has no class folders; make one a class, or set labels: none")
     return found
-
-
-def _check_classes(classes: dict[str, dict[str, list[str]]], folders: dict[str, Path], noticed: Noticed) -> None:
-    """Refuse class folders that cannot be what was meant; note those that look alike."""
-    names = sorted({name for found in classes.values() for name in found})
-    if len(names) == 1:
-        place = ", ".join(map(str, folders.values()))
-        raise DataError(
-            f"{place}: the only class folder is {names[0]}, so that all pictures are of one class; if folders are no "
-            "classes, set labels: none"
-        )
-    check_split_classes(classes, "splits")
-    notice_lookalikes(names, noticed)
 
 
 def _pictures(folder: Path, noticed: Noticed) -> Iterator[str]:

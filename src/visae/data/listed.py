@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from visae.config.settings import ListedFolderSettings
-from visae.data.classes import check_split_classes, notice_lookalikes
+from visae.data.classes import check_several_classes, check_split_classes, notice_lookalikes
 from visae.data.noticed import Noticed
 from visae.data.pictures import Listing, Picture, existing, in_order
 from visae.data.walks import walked
@@ -38,7 +38,10 @@ def list_listed_folder(settings: ListedFolderSettings) -> Listing:
         by_split.setdefault(chosen, []).append(found)
     noticed = Noticed()
     notice_lookalikes(names.values(), noticed)
-    check_split_classes({split: {str(one.label_name) for one in of} for split, of in by_split.items()}, str(of_classes))
+    labelled = {split: {str(one.label_name) for one in of} for split, of in by_split.items()}
+    check_split_classes(labelled, str(of_classes))
+    cure = "take its images as an image_folder with labels: none"
+    check_several_classes(set().union(*labelled.values()), str(of_classes), cure)
     _notice_unlisted(root / "images", set(paths.values()), noticed)
     return Listing(
         [picture for name in in_order(by_split) for picture in by_split[name]],

@@ -15,6 +15,7 @@ from visae.config.settings import DatasetSettings
 from visae.data.copies import Copies, Pair, find_copies
 from visae.data.noticed import Level
 from visae.data.pictures import Listing
+from visae.data.split_names import missing_splits
 from visae.data.tally import Tally
 from visae.notices import Notice, as_plain, from_plain, log_notices
 
@@ -40,7 +41,6 @@ def what_was_read(listing: Listing, tally: Tally, index_path: Path, settings: Da
     """
     copies = find_copies(tally)
     compared = settings.hashes or settings.check == "decode"
-    seen = of_classes_and_masks(listing, tally)
     found: dict[str, Any] = {
         "n_images": tally.n_images,
         "n_skipped": tally.n_skipped,
@@ -55,11 +55,11 @@ def what_was_read(listing: Listing, tally: Tally, index_path: Path, settings: Da
         # With neither pixels nor hashes only links to one file are found: none found is then no news.
         "n_shared_between_splits": copies.n_between if compared else copies.n_between or None,
         "shared_example": _paths(index_path, copies.between),
-        **seen,
-        "never": [entry["name"] for entry in seen["classes"] if not entry["n_images"]],
+        **of_classes_and_masks(listing, tally),
     }
     notices = [
         *listing.noticed.notices(),
+        *missing_splits(tally.n_images),
         *_of_copies(copies, index_path),
         *_of_classes(found),
         *notices_of_masks(found, tally),
@@ -69,13 +69,19 @@ def what_was_read(listing: Listing, tally: Tally, index_path: Path, settings: Da
 
 def of_classes_and_masks(listing: Listing, tally: Tally) -> dict[str, Any]:
     """Part of summary.json on classes and masks, of all pictures or of those that were counted."""
-    n_pixels = tally.mask_pixels.total()
-    unlabelled = sum(n for number, n in tally.mask_pixels.items() if tally.reading.is_unlabelled(number))
+    n_pixels, reading = tally.mask_pixels.total(), tally.reading
+    classes = [_class(number, name, tally) for number, name in sorted(listing.classes.items())]
+    unlabelled = sum(n for number, n in tally.mask_pixels.items() if reading.is_unlabelled(number))
+
+    def ignored(number: int) -> bool:
+        return number - reading.zero_based in reading.ignore_ids
+
     return {
         "unlabelled_share": unlabelled / n_pixels if n_pixels else None,
-        "classes": [_class(number, name, tally) for number, name in sorted(listing.classes.items())],
+        "classes": classes,
         "mask_ids": [{"id": number, "share": n / n_pixels} for number, n in sorted(tally.mask_pixels.items())],
         "mask_modes": dict(sorted(tally.mask_modes.items())),
+        "never": [entry["name"] for entry in classes if not entry["n_images"] and not ignored(entry["id"])],
     }
 
 
@@ -88,6 +94,9 @@ def log_summary(name: str, summary: dict[str, Any]) -> None:
     sizes = ", ".join(f"{which} {width} x {height}" for which, (width, height) in summary["sizes"].items())
     logger.info("%s: %s; skipped %s; sizes: %s", name, splits, summary["n_skipped"], sizes)
     logger.info("%s: %s classes, %s of them never seen", name, len(summary["classes"]), len(summary["never"]))
+    if summary["n_turned"]:
+        turned = f"{summary['n_turned']} pictures are turned by EXIF, {summary['n_turned_masked']} of them with masks"
+        logger.info("%s: %s", name, turned)
     if summary["mask_ids"]:
         modes = ", ".join(f"{mode} {n}" for mode, n in summary["mask_modes"].items())
         share = summary["unlabelled_share"]

@@ -87,7 +87,7 @@ def _of_masks(section: Section, listing: Listing, tally: Tally, whole: bool) -> 
     most = ", ".join(f"{entry['id']} {entry['name']} {entry['pixel_share']:.0%}" for entry in shares[:_NAMED])
     modes = ", ".join(f"{mode} {n}" for mode, n in seen["mask_modes"].items())
     section.fine(f"masks ({modes}): most of their pixels are {most or 'unlabelled'}")
-    missing = [entry["name"] for entry in seen["classes"] if not entry["n_images"]]
+    missing = seen["never"]
     if missing:
         text = f"{len(missing)} classes are in no mask{'' if whole else ' that was looked at'}, such as {missing[0]}"
         (section.odd if whole else section.fine)(text)
