@@ -13,6 +13,7 @@ import yaml
 from hub_for_tests import only_this_hub, served
 from PIL import Image
 from safetensors.torch import save_file
+from transforms_for_tests import CLIP_MEAN, CLIP_PROCESSOR, HALF, OPEN_CLIP, SIGLIP, VIT
 
 from visae.config.parse import parse_config
 from visae.config.settings import ModelIdentity
@@ -24,14 +25,11 @@ from visae.vision.card import ModelCard
 from visae.vision.model import prepare_model
 from visae.vision.origins import Origin
 from visae.vision.torchvision_guard import allow_cpu_torch
-from visae.vision.transforms import Transform, of_hugging_face, of_open_clip, of_timm
-from visae.vision.weights import check_tag, created
+from visae.vision.transforms import Transform, of_open_clip
+from visae.vision.weights import check_name, created
 
 NAME = "test_vit.r160_in1k"
 PAPER = Path(__file__).parents[2] / "config" / "paper.yaml"
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-HALF = (0.5, 0.5, 0.5)
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 
 
 def of(architecture: str, origin: Origin | None = None, **settings: object) -> Assumptions:
@@ -51,102 +49,9 @@ def notes(notices: tuple[Notice, ...]) -> str:
     return "\n".join(notice.text for notice in notices if notice.level == "note")
 
 
-def test_every_configuration_of_timm_is_read_as_timm_reads_it() -> None:
-    allow_cpu_torch()
-    from timm.data import resolve_data_config
-    from timm.models import list_pretrained
-    from timm.models._registry import get_pretrained_cfg
-
-    refused: dict[str, int] = {}
-    names = list_pretrained()
-    assert len(names) > 1000
-    for name in names:
-        config = get_pretrained_cfg(name).to_dict()
-        wanted, found = resolve_data_config(pretrained_cfg=config), of_timm(config, name)
-        if found.refused:
-            refused.update({key: refused.get(key, 0) + 1 for key in found.refused})
-            with pytest.raises(ModelError, match=rf"{name}.*set models: (fit|crop_share)"):
-                Transform().over(found)
-            continue
-        assert found.image_size == wanted["input_size"][1:]
-        assert found.fit == {"center": "crop", "squash": "squash"}[wanted["crop_mode"]]
-        for key, theirs in (("crop_share", "crop_pct"), ("mean", "mean"), ("std", "std")):
-            assert getattr(found, key) == wanted[theirs]
-        assert found.interpolation == wanted["interpolation"]
-    # Borders (DeepSeek-ViT) and a crop that is larger than the picture (VOLO at 448 and 512): few.
-    assert set(refused) <= {"fit", "crop_share"}
-    assert sum(refused.values()) < 20
-
-
-OPEN_CLIP = {"model_cfg": {"embed_dim": 512, "vision_cfg": {"image_size": 224, "layers": 12, "patch_size": 16}}}
-SIGLIP = {"mean": HALF, "std": HALF, "interpolation": "bicubic", "resize_mode": "squash"}
-CLIP_PROCESSOR = {
-    "crop_size": {"height": 224, "width": 224},
-    "do_center_crop": True,
-    "do_normalize": True,
-    "do_resize": True,
-    "image_mean": CLIP_MEAN,
-    "image_std": IMAGENET[1],
-    "resample": 3,
-    "size": {"shortest_edge": 224},
-    "image_processor_type": "CLIPImageProcessor",
-}
-DINOV2 = CLIP_PROCESSOR | {"size": {"shortest_edge": 256}, "image_processor_type": "BitImageProcessor"}
-VIT = {"size": {"height": 224, "width": 224}, "resample": 2, "image_mean": HALF, "image_std": HALF, "do_resize": True}
-OLD = {"feature_extractor_type": "CLIPFeatureExtractor", "size": 224, "crop_size": 224, "do_center_crop": True}
-OLD_VIT = {"feature_extractor_type": "ViTFeatureExtractor", "size": 224, "do_resize": True, "resample": 2}
-BEIT = {"feature_extractor_type": "BeitFeatureExtractor", "size": 256, "crop_size": 224, "do_center_crop": True}
-CONVNEXT = {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 224}, "crop_pct": 0.875}
-
-
-@pytest.mark.parametrize(
-    ("read", "config", "expected"),
-    [
-        (of_open_clip, OPEN_CLIP, ((224, 224), "crop", 1.0, "bicubic", CLIP_MEAN)),
-        (of_open_clip, OPEN_CLIP | {"preprocess_cfg": SIGLIP}, ((224, 224), "squash", 1.0, "bicubic", HALF)),
-        (of_open_clip, OPEN_CLIP | {"preprocess_cfg": {"size": 448}}, ((448, 448), "crop", 1.0, "bicubic", CLIP_MEAN)),
-        (of_hugging_face, CLIP_PROCESSOR, ((224, 224), "crop", 1.0, "bicubic", CLIP_MEAN)),
-        (of_hugging_face, DINOV2, ((224, 224), "crop", 0.875, "bicubic", CLIP_MEAN)),
-        (of_hugging_face, VIT, ((224, 224), "squash", 1.0, "bilinear", HALF)),
-        (of_hugging_face, VIT | {"do_normalize": False}, ((224, 224), "squash", 1.0, "bilinear", (0.0, 0.0, 0.0))),
-        (of_hugging_face, OLD, ((224, 224), "crop", 1.0, None, None)),
-        (of_hugging_face, OLD_VIT, ((224, 224), "squash", 1.0, "bilinear", None)),
-        (of_hugging_face, BEIT, ((224, 224), "squash", 0.875, None, None)),
-        (of_hugging_face, CONVNEXT, ((224, 224), "crop", 0.875, None, None)),
-        (of_hugging_face, CONVNEXT | {"size": {"shortest_edge": 384}}, ((384, 384), "squash", 1.0, None, None)),
-    ],
-)  # fmt: skip
-def test_configurations_of_other_libraries_are_read(read, config: dict, expected: tuple) -> None:
-    found = read(config, "x.json")
-    assert not found.refused
-    assert (found.image_size, found.fit, found.crop_share, found.interpolation, found.mean) == expected
-
-
-@pytest.mark.parametrize(
-    ("read", "config", "key"),
-    [
-        (of_open_clip, {"preprocess_cfg": {"resize_mode": "longest"}}, "fit"),
-        (of_timm, {"crop_mode": "border"}, "fit"),
-        (of_timm, {"crop_pct": 1.15}, "crop_share"),
-        (of_timm, {"interpolation": "random"}, "interpolation"),
-        (of_hugging_face, VIT | {"do_rescale": False}, "mean"),
-        (of_hugging_face, VIT | {"rescale_factor": 1 / 127.5}, "mean"),
-        (of_hugging_face, VIT | {"do_resize": False}, "fit"),
-        (of_hugging_face, {"size": 224}, "fit"),
-        (of_hugging_face, VIT | {"size": {"shortest_edge": 224, "longest_edge": 1333}}, "fit"),
-        (of_hugging_face, VIT | {"size": {"shortest_edge": 224}, "do_center_crop": False}, "fit"),
-    ],
-)
-def test_what_cannot_be_followed_is_refused_until_it_is_set(read, config: dict, key: str) -> None:
-    found = read(config, "x.json")
-    with pytest.raises(ModelError, match=rf"x\.json: .*set models: {key}"):
-        Transform().over(found)
-    mine = {"fit": "crop", "crop_share": 1.0, "interpolation": "bicubic", "mean": HALF}[key]
-    assert getattr(Transform(**{key: mine}).over(found), key) == mine
-
-
 def test_pictures_are_open_clips(tmp_path: Path) -> None:
     """From a picture file to normalized input, cut and squashed, as open_clip's own transform gives it."""
+    allow_cpu_torch()
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     noise = np.random.default_rng(0).integers(0, 256, (211, 340, 3), dtype=np.uint8)
@@ -174,8 +79,30 @@ def test_timms_own_say_counts_where_there_is_no_other() -> None:
     found = of("vit_base_patch16_siglip_224.webli")
     assert (found.transform.fit, found.transform.crop_share) == ("crop", 0.9)
     assert (found.tag, found.hub_id) == ("webli", "timm/vit_base_patch16_siglip_224.webli")
-    assert "open_clip does set models: fit: squash and crop_share: 1.0" in notes(found.notices)
+    assert "open_clip does set models: fit: squash, crop_share: 1.0" in notes(found.notices)
     assert not warnings(found.notices)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "theirs"),
+    [
+        ("vit_base_patch16_clip_quickgelu_224.openai", ("ViT-B-16", "openai")),
+        ("vit_base_patch16_siglip_224.webli", ("ViT-B-16-SigLIP", "webli")),
+        ("vit_base_patch16_siglip_224.v2_webli", ("ViT-B-16-SigLIP2", "webli")),
+        ("vit_pe_core_base_patch16_224.fb", ("PE-Core-B-16", "meta")),
+    ],
+)
+def test_where_open_clip_prepares_pictures_otherwise_the_line_for_it_is_given(architecture: str, theirs: tuple) -> None:
+    allow_cpu_torch()
+    import open_clip
+
+    wanted = of_open_clip({"preprocess_cfg": open_clip.get_pretrained_cfg(*theirs)}, "open_clip")
+    found = of(architecture)
+    (line,) = [notice.text for notice in found.notices if "open_clip" in notice.text]
+    told = yaml.safe_load("{" + line.split("set models: ")[1] + "}")
+    followed = of(architecture, **told)
+    assert not followed.transform.differences(wanted)
+    assert "open_clip" not in notes(followed.notices)
 
 
 @pytest.mark.parametrize("weights", ["random", "embedded"])
@@ -226,12 +153,26 @@ def test_the_papers_clip_is_openais_with_its_own_activation_function() -> None:
     assert dinov2.hub_id == "timm/vit_base_patch14_reg4_dinov2.lvd142m"
 
 
-def test_a_name_without_a_tag_is_refused_with_those_that_exist(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vit_base_patch16_siglip_224", r"lacks the tag.* vit_base_patch16_siglip_224\.v2_webli, \S+\.webli"),
+        ("vit_small_patch14_dinov2", r"lacks the tag.* one of vit_small_patch14_dinov2\.lvd142m$"),
+        ("vit_small_patch14_dinov2.lvd143m", r"no weights of that tag.* vit_small_patch14_dinov2\.lvd142m$"),
+        ("hf-hub:someone/some-vit", r"weights: hub:organization/repository"),
+    ],
+)
+def test_a_name_without_a_known_tag_is_refused_with_those_that_exist(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        prepare_model(ModelIdentity(architecture=name), tmp_path / "weights.safetensors", tmp_path / "model.json")
+
+
+def test_a_name_may_lack_its_tag_where_the_weights_are_others() -> None:
     allow_cpu_torch()
-    settings = ModelIdentity(architecture="vit_base_patch16_siglip_224", weights="hub")
-    with pytest.raises(ModelError, match=r"vit_base_patch16_siglip_224\.v2_webli, vit_base_patch16_siglip_224\.webli"):
-        prepare_model(settings, tmp_path / "weights.safetensors", tmp_path / "model.json")
-    check_tag(NAME)
+    for name, weights in ((NAME, "hub"), ("test_vit", "random"), ("test_vit", "hub:someone/some-vit")):
+        check_name(name, weights)
+    found = of("vit_base_patch16_siglip_224", weights="/my/weights.pt")
+    assert "timm's configuration of vit_base_patch16_siglip_224.v2_webli is assumed" in warnings(found.notices)
 
 
 @pytest.fixture

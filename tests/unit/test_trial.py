@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from visae.activations.extract import extract_shard
+from visae.config.parse import parse_config
 from visae.config.settings import ModelIdentity, ModelSettings, ScenesSettings
+from visae.config.stored import edited_layers, points_of
 from visae.data.index import build_index
 from visae.errors import ModelError
 from visae.files import read_json, write_json
@@ -98,6 +101,15 @@ def test_a_layer_that_cannot_be_edited_is_refused_before_anything_is_written(tmp
     with pytest.raises(ModelError, match=r"layer: 4: hrnet_w18_small cannot be edited there: no pass can be resumed"):
         prepared(tmp_path / "edited", "hrnet_w18_small", read=["4"], edited=["4"])
     assert not list((tmp_path / "edited").glob("*"))
+
+
+def test_the_workflow_asks_the_card_for_what_studies_read_and_edit() -> None:
+    demo = yaml.safe_load((Path(__file__).parents[2] / "config" / "config.yaml").read_text())
+    (name,) = demo["models"]
+    demo["studies"]["parts"] = {**demo["studies"]["relu"], "layer": 3, "hook": "mlp"}
+    settings = parse_config(demo)
+    assert points_of(settings, name) == ["10", "11", "3-mlp"]
+    assert edited_layers(settings, name) == ["10"]
 
 
 def test_a_pass_that_does_not_end_where_it_should_is_found() -> None:

@@ -17,7 +17,11 @@ from visae.vision.transforms import Transform, of_timm
 WHOLE = Transform(fit="crop", crop_share=1.0)
 EMBEDDED_SIZE = 224
 # How open_clip prepares pictures for weights that timm prepares them for in another way.
-_OPEN_CLIP = (("siglip", "squash"), ("vit_pe_core", "squash"), ("_clip_", "crop"))
+_OPEN_CLIP = {
+    "siglip": Transform(fit="squash", crop_share=1.0, interpolation="bicubic"),
+    "vit_pe_core": Transform(fit="squash", crop_share=1.0, interpolation="bilinear"),
+    "_clip_": Transform(fit="crop", crop_share=1.0, interpolation="bicubic"),
+}
 _QUICK = "quickgelu"
 
 
@@ -70,7 +74,7 @@ def assumed(module: Any, settings: ModelIdentity, origin: Origin) -> Assumptions
     transform = found.over(theirs)
     notices = [
         *origin.notices,
-        *_on_pictures(settings, mine, origin, theirs, transform),
+        *_on_pictures(settings, mine, origin, theirs, transform, timm.get("tag")),
         *_on_activation(settings, activation, origin, tuple(timm.get("notes") or ()), is_timms),
         *(Notice("note", f"timm notes: {text}") for text in notes if _QUICK not in _low(text)),
     ]
@@ -109,7 +113,7 @@ def _name(part: nn.Module) -> str:
 
 
 def _on_pictures(
-    settings: ModelIdentity, mine: Transform, origin: Origin, timm: Transform, seen: Transform
+    settings: ModelIdentity, mine: Transform, origin: Origin, timm: Transform, seen: Transform, tag: str | None
 ) -> list[Notice]:
     """What a person should know of where the transform comes from."""
     name, weights = settings.architecture, settings.weights
@@ -120,8 +124,8 @@ def _on_pictures(
         elif mine.mean is None or mine.std is None:
             text = (
                 f"weights: {weights}: nothing beside them says how pictures are prepared, so timm's configuration of "
-                f"{name} is assumed: mean {seen.mean}, std {seen.std}, {seen.interpolation}, fit {seen.fit}, "
-                f"crop_share {seen.crop_share}; set models: mean and std, and the others, as they were trained"
+                f"{_tagged(name, tag)} is assumed: mean {seen.mean}, std {seen.std}, {seen.interpolation}, "
+                f"fit {seen.fit}, crop_share {seen.crop_share}; set models: mean and std, and what else differs"
             )
             found.append(Notice("warning", text))
         if origin.architecture and origin.architecture.split(".")[0] != name.split(".")[0]:
@@ -130,10 +134,11 @@ def _on_pictures(
     if weights.startswith("hub") and made_for is not None and made_for != seen.image_size and seen.image_size:
         text = f"made for {made_for[0]} x {made_for[1]} px and used at {seen.image_size[0]} x {seen.image_size[1]}"
         found.append(Notice("note", f"{name} was {text}; position embeddings, where it has them, are resampled"))
-    fit = next((fit for part, fit in _OPEN_CLIP if part in name), None)
-    if weights == "hub" and fit and "_ft_" not in name and (seen.fit, seen.crop_share) != (fit, 1.0):
-        text = f"{name}: pictures are prepared with fit {seen.fit} and crop_share {seen.crop_share}, as timm does"
-        found.append(Notice("note", f"{text}; for what open_clip does set models: fit: {fit} and crop_share: 1.0"))
+    clip = next((transform for part, transform in _OPEN_CLIP.items() if part in name), Transform())
+    other = [f"{key}: {value}" for key, value in clip.said().items() if value != seen.said().get(key)]
+    if weights == "hub" and other and "_ft_" not in name:
+        text = f"{name}: pictures are prepared as timm does; for what open_clip does set models: {', '.join(other)}"
+        found.append(Notice("note", text))
     return found
 
 
@@ -163,6 +168,10 @@ def _on_activation(
         )
         return [Notice("warning" if quick and built != "quick_gelu" else "note", text)]
     return []
+
+
+def _tagged(name: str, tag: str | None) -> str:
+    return f"{name}.{tag}" if tag and "." not in name else name
 
 
 def _quick_name(name: str) -> str:

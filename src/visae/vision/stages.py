@@ -75,7 +75,7 @@ class Stages:
         """Final tokens of the uninterrupted forward pass."""
         features = self.module.forward_features(images)
         if not isinstance(features, Tensor) or features.ndim != 4:
-            raise ModelError("it has no feature grids")
+            raise ModelError("it has neither blocks of equal tokens nor feature grids")
         return features.flatten(1, 2) if self._is_channels_last(features) else features.flatten(2).transpose(1, 2)
 
     def logits(self, final: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class Stages:
                 images, indices=wanted, intermediates_only=True, output_fmt="NCHW", stop_early=True
             )
         if any(not isinstance(grid, Tensor) or grid.ndim != 4 for grid in found):
-            raise ModelError("it has no feature grids")
+            raise ModelError("it has neither blocks of equal tokens nor feature grids")
         by_layer = dict(zip(wanted, found, strict=True))
         return [by_layer[point.layer] for point in points]
 

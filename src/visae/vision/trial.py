@@ -37,7 +37,7 @@ def measured(module: Any, architecture: str, size: tuple[int, int]) -> tuple[str
     ModelError
         If there is no way.
     """
-    reason = "it has neither blocks of equal tokens nor stages of feature grids"
+    reason = "it has neither blocks of equal tokens nor feature grids"
     for family in FAMILIES:
         try:
             if family.has(module):

@@ -33,8 +33,8 @@ def fetched(settings: ModelIdentity, seed: int) -> tuple[Any, str]:
         If timm does not know the architecture, or the weights cannot be had or do not fit.
     """
     name, weights = settings.architecture, settings.weights
+    check_name(name, weights)
     if weights == "hub":
-        check_tag(name)
         module = created(name, settings.image_size, pretrained=True)
         return (
             module,
@@ -59,21 +59,24 @@ def fetched(settings: ModelIdentity, seed: int) -> tuple[Any, str]:
     return module, origin
 
 
-def check_tag(name: str) -> None:
+def check_name(name: str, weights: str) -> None:
     """Refuse a name whose weights timm would choose by itself, and choose otherwise in its next version.
 
     Raises
     ------
     ModelError
-        If it has no tag, though timm has weights of that architecture; they are named.
+        If timm's own weights are wanted and it has some of that architecture, but none of that tag, or no tag is
+        given; those that exist are named. Also where the name is an address.
     """
     import timm
 
-    if "." not in name and (tagged := timm.list_pretrained(f"{name}.*")):
-        raise ModelError(
-            f"models: architecture: {name}: weights: hub needs the tag of the weights too, as timm's own choice "
-            f"changes between its versions; write one of {', '.join(tagged)}"
-        )
+    if ":" in name or "/" in name:
+        raise ModelError(f"models: architecture: {name}: write timm's name, and weights: hub:organization/repository")
+    tagged = timm.list_pretrained(f"{name.partition('.')[0]}.*") if weights == "hub" else []
+    if tagged and name not in tagged:
+        untagged = "the name lacks the tag of the weights, and timm's own choice changes between its versions"
+        lacking = "timm has no weights of that tag" if "." in name else untagged
+        raise ModelError(f"models: architecture: {name}: weights: hub: {lacking}; write one of {', '.join(tagged)}")
 
 
 def created(architecture: str, image_size: int | list[int] | tuple[int, ...] | None, **options: Any) -> Any:
