@@ -254,6 +254,13 @@ def test_splits_that_are_drawn_may_leave_a_class_to_val_alone(folder: Path) -> N
     assert "classes of val are not in train: class-" in said(found, "wrong")
 
 
+def test_a_data_set_that_no_study_uses_is_looked_at_and_stops_nothing(folder: Path) -> None:
+    other = {"kind": "image_folder", "root": str(folder / "gone")}
+    found = look(class_folders(folder / "data"), datasets__other=other)
+    assert said(found, "wrong") == ""
+    assert "gone: there is no such folder" in said({"": found["data set: other"]}, "odd")
+
+
 def test_a_sample_shows_the_first_and_full_finds_copies_of_bytes(folder: Path) -> None:
     dataset = class_folders(folder / "data", 30)
     copied = sorted((folder / "data/train/cat").iterdir())[0]

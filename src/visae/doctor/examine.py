@@ -62,10 +62,13 @@ def examined(configfile: Path, sample: int | None, offline: bool) -> Iterator[Se
     if settings is None:
         return
     pictures: dict[str, int] = {}
-    for name in used_datasets(settings):
+    used = used_datasets(settings)
+    for name in sorted(name for name, dataset in settings.datasets.items() if dataset.kind != "union"):
         section = Section(f"data set: {name}")
         with section.looking("it"):
             pictures[name] = of_dataset(section, settings, name, sample)
+        if name not in used:
+            section.soften()
         yield section
     wanted = Wanted(settings, pictures)
     yield from of_models(settings, wanted, offline)

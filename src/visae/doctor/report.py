@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from visae.errors import VisaeError
@@ -45,6 +45,10 @@ class Section:
         """Add notices of a data set or model: a warning is odd."""
         for notice in notices:
             self.findings.append(Finding("odd" if notice.level == "warning" else "fine", notice.text))
+
+    def soften(self) -> None:
+        """Turn what is wrong into something odd, where nothing depends on it."""
+        self.findings = [replace(each, level="odd") if each.level == "wrong" else each for each in self.findings]
 
     @contextmanager
     def looking(self, what: str) -> Iterator[None]:
