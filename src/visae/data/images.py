@@ -18,6 +18,7 @@ from visae.errors import DataError
 if TYPE_CHECKING:
     import torch
 
+_LONGEST = 16  # a scaled picture of more times the pixels of what is cut out of it is never made whole
 _FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP")
 _OPTIONAL = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}
 # What the Pillow that is installed reads as one still picture: no documents, icons, arrays of numbers, films.
@@ -27,7 +28,6 @@ SUFFIXES = frozenset(
     if kind in _FORMATS and (kind not in _OPTIONAL or features.check(_OPTIONAL[kind]))
 )
 _PLAIN = MaskReading()
-_LONGEST = 16  # a scaled picture of more times the pixels of what is cut out of it is never made whole
 
 
 class Preprocessing(Protocol):

@@ -78,9 +78,8 @@ def write_patch_labels(index_path: str | Path, card_path: str | Path, layer: int
 
     def labelled(row: dict[str, Any]) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
         size = row["width"], row["height"]
-        mask = fitted_mask(
-            row["mask_path"], size, tuple(card["image_size"]), card["fit"], reading, row["path"], card["crop_share"]
-        )
+        seen, share = tuple(card["image_size"]), card["crop_share"]
+        mask = fitted_mask(row["mask_path"], size, seen, card["fit"], reading, row["path"], share)
         return patch_labels(mask, tuple(card["layers"][layer]["grid"]), n_classes)
 
     found = []

@@ -10,7 +10,8 @@ from torch import nn
 
 from visae.config.settings import ModelIdentity
 from visae.notices import Notice
-from visae.vision.origins import Origin
+from visae.vision.origins import Origin, hub_parts
+from visae.vision.owners import owner_notices
 from visae.vision.transforms import Transform, of_timm
 
 # The wheel that `embedded` comes from cuts nothing off, and weights at random have nobody who ever cut.
@@ -75,14 +76,16 @@ def assumed(module: Any, settings: ModelIdentity, origin: Origin) -> Assumptions
     notices = [
         *origin.notices,
         *_on_pictures(settings, mine, origin, theirs, transform, timm.get("tag")),
+        *owner_notices(module, origin.said),
         *_on_activation(settings, activation, origin, tuple(timm.get("notes") or ()), is_timms),
         *(Notice("note", f"timm notes: {text}") for text in notes if _QUICK not in _low(text)),
     ]
+    timms_id = timm.get("hf_hub_id") if is_timms else None
     return Assumptions(
         transform=transform,
         activation_function=activation,
         tag=timm.get("tag") if is_timms else None,
-        hub_id=timm.get("hf_hub_id") if settings.weights.startswith("hub") else None,
+        hub_id=hub_parts(settings.weights)[0] if settings.weights.startswith("hub:") else timms_id,
         timm_notes=notes,
         license=timm.get("license") if is_timms else None,
         notices=tuple(notices),
@@ -155,11 +158,11 @@ def _on_activation(
         return []
     if settings.weights in ("embedded", "random") or built is None:
         return []
-    said = origin.activation_function
+    said = origin.said.activation
     if said is not None and said != built:
-        change = f"; take architecture: {_quick_name(name)}" if said == "quick_gelu" else ""
-        text = f"weights: {settings.weights} were trained with {said}, and {name} is built with {built}{change}"
-        return [Notice("warning", text)]
+        change = f"take architecture: {_quick_name(name)}, or " if said == "quick_gelu" and "_clip_" in name else ""
+        text = f"weights: {settings.weights} were trained with {said}, and {name} is built with {built}; {change}"
+        return [Notice("warning", f"{text}set models: activation_function: {said}")]
     if said is None and "_clip_" in name:
         text = (
             f"weights: {settings.weights}: nothing beside them says which activation function they were trained with; "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from visae.errors import ModelError
 from visae.files import read_json
@@ -103,8 +104,16 @@ class ModelCard:
 
     @classmethod
     def read(cls, path: str | Path) -> ModelCard:
-        """Read model.json."""
-        fields = read_json(path)
+        """Read model.json; ModelError where another version wrote it."""
+        try:
+            return cls._of(read_json(path))
+        except (KeyError, TypeError) as error:
+            raise ModelError(
+                f"{path}: of another version of visae ({error}); make it again with: snakemake {path} --force"
+            ) from error
+
+    @classmethod
+    def _of(cls, fields: dict[str, Any]) -> ModelCard:
         for name in ("image_size", "mean", "std", "timm_notes"):
             fields[name] = tuple(fields[name])
         fields["layers"] = tuple(LayerShape(**{**shape, "grid": tuple(shape["grid"])}) for shape in fields["layers"])

@@ -17,10 +17,11 @@ from visae.config.settings import ModelIdentity
 from visae.errors import ModelError
 from visae.files import atomic_path, file_sha256, write_json
 from visae.notices import log_notices
-from visae.vision.assumptions import assumed, own_size
+from visae.vision.assumptions import activation_function, assumed, own_size
 from visae.vision.card import LayerShape, ModelCard
 from visae.vision.hook_points import NO_CHANGES, Changes, HookPoint
 from visae.vision.origins import Origin, beside
+from visae.vision.owners import set_activation
 from visae.vision.torchvision_guard import allow_cpu_torch
 from visae.vision.trial import FAMILIES, measured, tried
 from visae.vision.weights import created, fetched
@@ -171,6 +172,8 @@ def load_model(card_path: str | Path, device: str | torch.device = "cpu") -> Vis
     module = created(card.architecture, card.image_size, pretrained=False)
     if module.num_classes != card.n_classes:
         module.reset_classifier(card.n_classes)
+    if card.activation_function is not None and card.activation_function != activation_function(module):
+        set_activation(module, card.activation_function)
     try:
         module.load_state_dict(load_file(weights_path))
     except Exception as error:  # a damaged file, or another model's

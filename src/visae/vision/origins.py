@@ -10,22 +10,12 @@ from typing import Any
 
 from visae.errors import ModelError
 from visae.notices import Notice
+from visae.vision.owners import Meaning, said_of
 from visae.vision.transforms import Transform, of_hugging_face, of_open_clip, of_timm
 
 TIMM, OPEN_CLIP, PICTURES = "config.json", "open_clip_config.json", "preprocessor_config.json"
 # Keys of timm's oldest configurations, which had no section `pretrained_cfg`.
 _TIMM_KEYS = ("mean", "std", "interpolation", "crop_pct", "input_size")
-# Names that Hugging Face gives to activation functions, as `activation_function` of a card has them.
-_ACTIVATIONS = {
-    "gelu": "gelu",
-    "quick_gelu": "quick_gelu",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_new": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "silu": "silu",
-    "swish": "silu",
-    "relu": "relu",
-}
 
 
 @dataclass(frozen=True)
@@ -38,15 +28,15 @@ class Origin:
         Where the transform comes from; empty where nothing was found.
     transform
         How pictures become input.
-    activation_function
-        What the weights were trained with, where that was said.
+    said
+        What the shapes of the weights do not say, where it was said.
     architecture
         timm's name of the model, where that was said.
     """
 
     source: str = ""
     transform: Transform = field(default_factory=Transform)
-    activation_function: str | None = None
+    said: Meaning = field(default_factory=Meaning)
     architecture: str | None = None
     notices: tuple[Notice, ...] = ()
 
@@ -100,11 +90,15 @@ def _found(read: Callable[[str], dict[str, Any] | None], weights_name: str, plac
         for other, theirs in known[1:]
         if (found := transform.differences(theirs))
     ]
-    named = timm.get("architecture") if timm else None
+    tower = ((clip or {}).get("model_cfg", {}).get("vision_cfg") or {}).get("timm_model_name")
+    named = (timm or {}).get("architecture", tower)
+    if arguments := (timm or {}).get("model_args"):
+        text = ", ".join(f"{name}: {value}" for name, value in arguments.items())
+        notices.append(Notice("warning", f"{place}: {TIMM} changes its architecture by {text}: not applied here"))
     return Origin(
         source=source,
         transform=transform,
-        activation_function=_activation(timm or {}, clip),
+        said=said_of(timm, clip),
         architecture=named if isinstance(named, str) else None,
         notices=tuple(notices),
     )
@@ -113,17 +107,6 @@ def _found(read: Callable[[str], dict[str, Any] | None], weights_name: str, plac
 def _of_timm(config: Mapping[str, Any], where: str) -> Transform | None:
     section = config.get("pretrained_cfg", config)
     return of_timm(section, where) if any(key in section for key in _TIMM_KEYS) else None
-
-
-def _activation(config: Mapping[str, Any], clip: Mapping[str, Any] | None) -> str | None:
-    """Activation function that open_clip's or Hugging Face's configuration of a model names."""
-    if clip is not None and "timm_model_name" not in clip.get("model_cfg", {}).get("vision_cfg", {}):
-        return "quick_gelu" if clip.get("model_cfg", {}).get("quick_gelu") else "gelu"
-    vision = config.get("vision_config", config)
-    named = vision.get("hidden_act") if isinstance(vision, Mapping) else None
-    if named is None and config.get("model_type") in ("clip", "clip_vision_model"):
-        return "quick_gelu"  # transformers leaves out what is its default
-    return _ACTIVATIONS.get(str(named))
 
 
 def _of_folder(folder: Path, name: str) -> dict[str, Any] | None:
