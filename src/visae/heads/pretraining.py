@@ -28,13 +28,7 @@ class Published(NamedTuple):
 
 
 _DINOV2 = "Oquab et al. 2023, arXiv 2304.07193"
-_CLIP = "Radford et al. 2021, arXiv 2103.00020"
-_PUBLISHED = {
-    r"vit_small_patch14_(reg4_)?dinov2": Published("DINOv2 ViT-S/14", 0.97, _DINOV2),
-    r"vit_base_patch32_clip_.*openai": Published("CLIP ViT-B/32", 0.951, _CLIP),
-    r"vit_base_patch16_clip_.*openai": Published("CLIP ViT-B/16", 0.962, _CLIP),
-    r"vit_large_patch14_clip_224.*openai": Published("CLIP ViT-L/14", 0.98, _CLIP),
-}
+_PUBLISHED = {r"vit_small_patch14_(reg4_)?dinov2": Published("DINOv2 ViT-S/14", 0.97, _DINOV2)}
 _CIFAR10 = {"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"}
 
 
