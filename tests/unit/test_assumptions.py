@@ -219,6 +219,13 @@ def test_what_lies_beside_a_file_counts(folder: Path, tmp_path: Path) -> None:
     assert "are of vit_tiny_patch16_224, not of test_vit.r160_in1k" in warnings(card.notices)
 
 
+@pytest.mark.parametrize("said", [{"image_mean": [124, 116, 104]}, {"image_std": [0, 0.2, 0.2]}])
+def test_a_normalization_that_is_not_of_pixels_from_0_to_1_is_refused(folder: Path, tmp_path: Path, said: dict) -> None:
+    (folder / "preprocessor_config.json").write_text(json.dumps(CLIP_PROCESSOR | said))
+    with pytest.raises(ModelError, match=r"models: (mean: \[124.*write three numbers from 0 to 1|std: \[0.*above 0)"):
+        card_of_file(folder / "model.safetensors", tmp_path)
+
+
 def test_a_damaged_configuration_is_named(folder: Path, tmp_path: Path) -> None:
     (folder / "preprocessor_config.json").write_text("{")
     with pytest.raises(ModelError, match=r"preprocessor_config\.json: no JSON"):

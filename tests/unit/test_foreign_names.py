@@ -190,6 +190,11 @@ def test_transformers_vit_is_timms(tmp_path: Path, tiny: State) -> None:
             "teacher",
         ),
         (lambda s: {"epoch": 1, "model": {"state_dict": s}}, ""),
+        (lambda s: {"encoder": {n: -t for n, t in s.items()}, "target_encoder": s, "predictor": {}}, "target_encoder"),
+        (
+            lambda s: {"state_dict": s, "optimizer_states": [], "hparams_type": None, "pytorch-lightning_version": "2"},
+            "",
+        ),
         (lambda s: {f"_orig_mod.module.{name}": tensor for name, tensor in s.items()}, ""),
     ],
 )
@@ -206,6 +211,10 @@ def test_checkpoints_of_trainings(tmp_path: Path, tiny: State, content: Callable
         (
             lambda s: {"model": s, "hypernetwork": s},
             r"holds model and, beside it, hypernetwork, which visae does not know",
+        ),
+        (
+            lambda s: {name: tensor.to(torch.float8_e4m3fn) for name, tensor in s.items()},
+            r"holds cls_token as torch\.float8_e4m3fn, which is quantized",
         ),
         (lambda s: {"weights_of_mine": s}, r"holds weights_of_mine, which is no tensor"),
         (lambda s: list(s.values()), r"holds a list, not names and tensors"),

@@ -159,6 +159,7 @@ GREY = Image.fromarray((IDS % 7).astype(np.uint8))
         (saved(Image.fromarray((IDS % 7 + 1).astype(np.uint8)), "GIF"), "numbered grey values anew"),
         (saved(Image.merge("LA", [GREY, GREY]), "PNG"), "mode LA"),
         (saved(GREY.convert("RGB"), "PNG"), "ids, not colours"),
+        (saved(GREY.convert("F"), "TIFF"), "ids, not numbers with a point"),
     ],
 )
 def test_files_that_hold_no_ids_are_refused_whatever_their_name(tmp_path, content, named):

@@ -35,6 +35,7 @@ def test_shipped_configurations_say_what_they_always_said(path: Path) -> None:
         ("seed: 1\nseed: 2", r"study\.yaml, line (\d+): the key 'seed' stands here and in line (\d+)"),
         ("saes:\n  other: {variant: topk}", r"line (\d+): the key 'saes' stands here and in line (\d+)"),
         ("slurm:\n  gpus: 1\n  gpus: 2", r"line (\d+): slurm: the key 'gpus' stands here and in line (\d+)"),
+        ("a: &a {x: 1}\nb: &b {x: 2}\nslurm: {<<: *a, <<: *b}", r"line (\d+): slurm: the key '<<' stands here and in"),
         ("slurm: {gpus: 1, 'gpus': 2}", r"line (\d+): slurm: the key 'gpus' stands here and in line (\d+)"),
         ("figures:\n  log10_mean: [{a: 1, a: 2}]", r"figures: log10_mean: 0: the key 'a' stands here and in line"),
     ],
@@ -44,7 +45,7 @@ def test_a_key_that_comes_twice_is_refused_by_its_line(more: str, message: str, 
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(path)
     lines = path.read_text().splitlines()
-    named = re.search(r"line (\d+): .*the key '(\w+)' stands here and in line (\d+)", str(caught.value))
+    named = re.search(r"line (\d+): .*the key '(.+)' stands here and in line (\d+)", str(caught.value))
     assert named
     assert all(named[2] in lines[int(named[number]) - 1] for number in (1, 3))
 
@@ -139,6 +140,10 @@ def with_section(text: str) -> dict[str, Any]:
         (b"a: [1\n", "not valid YAML"),
         (b"? [a]\n: 1\n", "not valid YAML"),
         (b"a: !!python/object:os.system {}\n", "not valid YAML: could not determine a constructor"),
+        (b"a: !!int 010\n", "not valid YAML: '010' is written with a tag: leave the tag out"),
+        (b"a: !!int '1:30'\n", "not valid YAML: '1:30' is written with a tag"),
+        (b"a: !!bool yes\n", "not valid YAML: 'yes' is written with a tag"),
+        (b"a: &a\n  b: *a\n", r"not valid YAML: \*a stands within itself"),
         (b"__use_yte__: true\na: 1\n", "__use_yte__: a template says nothing"),
     ],
 )

@@ -225,7 +225,7 @@ ROWS = "path,split,label\n0.png,train,cat\n1.png,train,dog\n2.png,val,cat\n"
     ("text", "message"),
     [
         (",path,split,label\n0,0.png,train,cat\n", "column 1 has no name: pandas .*index=False"),
-        ("path,split,label,\n0.png,train,cat,\n", "column 4 has no name: pandas .*index=False"),
+        ("path,split,label,\n0.png,train,cat,\n", "column 4, the last, has no name: remove the comma"),
         ("Unnamed: 0,path,split\n0,0.png,train\n", "column 1 is called Unnamed: 0: pandas .*index=False"),
         ("index,path,split\n0,0.png,train\n", "column 1 is called index: pandas .*index=False"),
         (ROWS.replace(",", ";"), "separated by semicolons; write it with commas"),
@@ -260,6 +260,9 @@ ROWS = "path,split,label\n0.png,train,cat\n1.png,train,dog\n2.png,val,cat\n"
         ("path,split,mask\n0.png,train,\n1.png,val,\n", "the column mask is empty in all rows"),
         (ROWS.replace("2.png", "nan"), "row 3 .*: it has no path"),
         (ROWS.replace("val", "NaN"), "row 3 .*: it has no split"),
+        (ROWS.replace("dog", "#REF!"), "row 2: the label '#REF!' is what a spreadsheet writes where a formula failed"),
+        (ROWS.replace("dog", "#DIV/0!"), "row 2: the label '#DIV/0!' is what a spreadsheet writes"),
+        (ROWS.replace("dog", "Err:502"), "row 2: the label 'Err:502' is what a spreadsheet writes"),
     ],
 )
 def test_tables_as_other_programs_write_them_are_explained(folder, index_path, text, message):
@@ -378,7 +381,19 @@ def test_padded_and_mixed_labels_are_noted(folder, index_path):
     assert ("note", "labels with leading zeros are read as integers: 007 of row 1 is 7") in notices(index_path)
     build_index(csv(folder, "path,split,label\n0.png,train,7\n1.png,train,x\n"), index_path)
     assert read_classes(index_path) == {0: "7", 1: "x"}
-    assert any("labels are taken for names, as 'x' of row 2 is no integer" in text for _, text in notices(index_path))
+    assert said_of_names(index_path) == [("note", "labels are taken for names, as 'x' of row 2 is no integer")]
+
+
+@pytest.mark.parametrize("odd", ["-", "?", "(blank)", "'2", '"1,000"', "unknown"])
+def test_one_odd_label_among_integers_is_warned_of(folder, index_path, odd):
+    build_index(csv(folder, f"path,split,label\n0.png,train,10\n1.png,train,9\n2.png,train,{odd}\n"), index_path)
+    (found,) = said_of_names(index_path)
+    assert found == ("warning", f"labels are taken for names, as {odd.strip(chr(34))!r} of row 3 is no integer")
+
+
+def said_of_names(index_path: Path) -> list[tuple[str, str]]:
+    found = notices(index_path)
+    return [(level, text.partition(";")[0]) for level, text in found if text.startswith("labels are taken for names")]
 
 
 @pytest.mark.parametrize("column", ["label", "label_name"])

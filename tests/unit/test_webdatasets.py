@@ -254,7 +254,7 @@ def test_members_that_are_left_out_are_counted_by_suffix(tmp_path, index_path):
     assert "b.TAR" in said(index_path, "warning")
 
 
-@pytest.mark.parametrize("name", ["{}.id", "{}.index", "{}.txt", "labels.csv"])
+@pytest.mark.parametrize("name", ["{}.id", "{}.index", "{}.txt", "{}.pyd", "{}.msgpack", "labels.csv"])
 def test_members_that_may_be_labels_are_warned_of_where_there_are_none(tmp_path, index_path, name):
     members = dict(pairs(("{}.png", name)))
     tar(tmp_path / "set" / "all.tar", sorted(members.items()))

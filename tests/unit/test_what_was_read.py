@@ -190,7 +190,26 @@ SERVICE = (
     "lost+found",
     ".ipynb_checkpoints",
     "@EADIR",
+    "Catalog Previews.lrdata",
+    "found.000",
 )
+
+
+def test_what_is_no_file_and_what_is_not_downloaded_is_said(tmp_path):
+    root = class_folders(tmp_path / "set", ["ant", "bee"], ["ant", "bee"])
+    os.mkfifo(root / "train" / "ant" / "pipe.png")
+    for name in (".7.jpg.icloud", ".8.jpg.icloud", "9.jpg.crdownload", ".hidden.jpg"):
+        (root / "train" / "bee" / name).write_bytes(b"x")
+    record = read(image_folder(root), tmp_path)
+    assert left_out(record) == {
+        "hidden .icloud files, which are not downloaded": 2,
+        ".crdownload files": 1,
+        "hidden files": 1,
+        "pipes, sockets and devices": 1,
+    }
+    assert "2 hidden .icloud files" in said(record, "warning")
+    assert "1 .crdownload files" in said(record, "warning")
+    assert "1 hidden files" not in said(record, "warning")
 
 
 @pytest.mark.parametrize("labels", ["folder", "none"])

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from visae.config.saes import growing
 from visae.config.settings import GIVEN, AnySae, DrawnSettings, MatryoshkaSettings, Settings, StudySettings
+
+
+def of_normalization(mean: Sequence[float] | None, std: Sequence[float] | None) -> Iterator[str]:
+    """Yield a line for each that is not of pixels between 0 and 1, by channel, or cannot be divided by."""
+    for key, values in (("mean", mean), ("std", std)):
+        if values is not None and (len(values) != 3 or not all(0 <= value <= 1 for value in values)):
+            yield f"{key}: {list(values)}: write three numbers from 0 to 1, of red, green and blue"
+    if std is not None and min(std, default=1) <= 0:
+        yield f"std: {list(std)}: each must be above 0"
 
 
 def unresolved(settings: Settings) -> Iterator[str]:
@@ -16,11 +25,7 @@ def unresolved(settings: Settings) -> Iterator[str]:
         size = model.image_size
         if isinstance(size, list) and (len(size) != 2 or min(size) < 14):
             yield f"models: {name}: image_size: {size}: write one side, or height and width, each 14 or more"
-        for key, values in (("mean", model.mean), ("std", model.std)):
-            if values is not None and (len(values) != 3 or not all(0 <= value <= 1 for value in values)):
-                yield f"models: {name}: {key}: {values}: write three numbers from 0 to 1, of red, green and blue"
-        if model.std is not None and min(model.std, default=1) <= 0:
-            yield f"models: {name}: std: {model.std}: each must be above 0"
+        yield from (f"models: {name}: {problem}" for problem in of_normalization(model.mean, model.std))
         if name == GIVEN:
             yield f"models: {name}: this name stands for given activations in paths; choose another"
     for name, sae in settings.saes.items():

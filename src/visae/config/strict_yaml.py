@@ -20,6 +20,7 @@ import yaml
 from visae.errors import ConfigError
 
 _TEXT = "tag:yaml.org,2002:str"
+_MERGE = "tag:yaml.org,2002:merge"
 # Snakemake reads a file that says so as a template, whose values exist in Snakemake alone.
 _TEMPLATE = "__use_yte__"
 
@@ -35,6 +36,8 @@ class _StrictLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         # PyYAML composes a value with its key as index, an item of a list with its number, and a key with none.
         name = index.value if isinstance(index, yaml.ScalarNode) else index
+        if self.check_event(yaml.AliasEvent):
+            self._refuse_circle(self.peek_event())
         if name is None:
             return super().compose_node(parent, index)
         self._place.append(str(name))
@@ -49,8 +52,9 @@ class _StrictLoader(yaml.SafeLoader):
         for key, _ in node.value:
             line = key.start_mark.line + 1
             # A list or a section as a key is refused by PyYAML.
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                key.tag = _TEXT
+            if isinstance(key, yaml.ScalarNode):
+                if key.tag != _MERGE:
+                    key.tag = _TEXT
                 if key.value in seen:
                     self.problems.append(
                         f"line {line}: {self._at()}the key {key.value!r} stands here and in line {seen[key.value]}; "
@@ -58,6 +62,22 @@ class _StrictLoader(yaml.SafeLoader):
                     )
                 seen.setdefault(key.value, line)
         return node
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        # A tag that was written (`!!int 010`) would have YAML 1.1's readings behind the resolvers' back.
+        if isinstance(node, yaml.ScalarNode) and node.tag not in (
+            _TEXT,
+            self.resolve(type(node), node.value, (True, False)),
+        ):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{node.value!r} is written with a tag: leave the tag out", node.start_mark
+            )
+        return super().construct_scalar(node)
+
+    def _refuse_circle(self, alias: Any) -> None:
+        around = self.anchors.get(alias.anchor)
+        if around is not None and around.end_mark is None:  # not composed to its end
+            raise yaml.composer.ComposerError(None, None, f"*{alias.anchor} stands within itself", alias.start_mark)
 
     def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
         value = float(node.value)
@@ -84,7 +104,7 @@ _StrictLoader.add_implicit_resolver(
     re.compile(r"^[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$"),
     list("-+.0123456789"),
 )
-_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"^<<$"), ["<"])
+_StrictLoader.add_implicit_resolver(_MERGE, re.compile(r"^<<$"), ["<"])
 _StrictLoader.add_constructor("tag:yaml.org,2002:float", _StrictLoader.construct_yaml_float)
 
 

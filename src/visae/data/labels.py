@@ -17,6 +17,8 @@ _LARGEST = 2**31 - 1
 _MISSING = frozenset(
     ("", "nan", "NaN", "-nan", "-NaN", "NAN", "NA", "<NA>", "N/A", "n/a", "#N/A", "#NA", "NaT", "None", "null", "NULL")
 )
+# What spreadsheets write where a formula failed: `#REF!`, `#VALUE!`, `#DIV/0!`, `#NAME?`, German `#BEZUG!`.
+_FAILED = re.compile(r"#[\w/]+[!?]|#NV|Err:\d{3}")
 
 
 def is_missing(text: str) -> bool:
@@ -74,6 +76,11 @@ class Labels:
             if label_name is not None:
                 raise DataError(f"{self.where}: {place} has a label_name and no label")
             return
+        if _FAILED.fullmatch(label):
+            raise DataError(
+                f"{self.where}: {place}: the label {label!r} is what a spreadsheet writes where a formula failed; mend "
+                "it there"
+            )
         name = None if label_name is None else composed(label_name)
         self._places.setdefault(label, place)
         self._by_split[split].add(label)
@@ -177,10 +184,13 @@ class Labels:
                     "are one number written in two ways, but labels are names here; write them in one way"
                 )
         if numbers and text is not None:
+            # One odd value among integers is hardly a name: it may stand for a missing one, or be a slip.
+            odd = 2 * len(numbers) > len(self._names)
+            hint = "; all are then numbered anew, in the order of their texts: mend it if all are integers"
             noticed.count(
-                "note",
+                "warning" if odd else "note",
                 f"labels are taken for names, as {text!r} of {self._places[text]} is no integer; others are, such as "
-                "{example}",
+                f"{{example}}{hint if odd else ''}",
                 next(iter(numbers.values())),
             )
         names = {label: composed(label) for label in self._names}

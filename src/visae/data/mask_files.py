@@ -97,9 +97,10 @@ def stored_mask(path: str | Path) -> StoredMask:
             orientation = orientation_of(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else 0
             image.load()
             if image.mode not in _MODES:
+                held = "numbers with a point" if image.mode == "F" else "colours"
                 raise DataError(
                     f"{path}: a mask holds one class id a pixel, but this one has mode {image.mode}; save ids, not "
-                    "colours"
+                    f"{held}"
                 )
             # Pillow turns a TIFF itself while it loads it.
             values = np.asarray(image).astype(np.int32)

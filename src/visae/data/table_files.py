@@ -192,6 +192,8 @@ def _check_names(file: Path, names: tuple[str, ...]) -> None:
     for place, name in enumerate(names, start=1):
         if _INDEX.fullmatch(name):
             called = f"is called {name}" if name else "has no name"
+            if not name and place == len(names) > 1:
+                raise DataError(f"{where}: column {place}, the last, {called}: remove the comma at the ends of lines")
             raise DataError(
                 f"{where}: column {place} {called}: pandas writes row numbers so; leave them out with index=False in "
                 f"to_csv or to_parquet ({known})"

@@ -10,7 +10,12 @@ from visae.errors import DataError
 
 # Parts of members' names, and keys of JSON, that are labels elsewhere. Of the former, the second may be anything.
 LABELS = frozenset(("cls", "cls2", "class", "classes", "label", "labels", "lbl", "target", "category"))
-PERHAPS = frozenset(("id", "idx", "inx", "index", "count", "txt", "text", "csv", "tsv", "jsonl"))
+PERHAPS = frozenset(
+    (
+        *("id", "idx", "inx", "index", "count", "txt", "text", "csv", "tsv", "jsonl"),
+        *("pyd", "pickle", "pkl", "pth", "npy", "npz", "ten", "mp", "msg", "msgpack", "cbor", "yaml", "yml", "xml"),
+    )
+)
 _KEYS = LABELS | {"class_id", "class_name", "classname", "category_id", "category_name", "label_id", "target_id", "y"}
 RULE = "a key ends at the first dot of a member's name (WebDataset's rule)"
 _DOTTED = (

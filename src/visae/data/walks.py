@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 
 from visae.data.images import SUFFIXES
@@ -13,14 +14,21 @@ from visae.errors import DataError
 _SERVICE = frozenset(
     (
         *("@eadir", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "~snapshot", "@__thumb", "@tmp"),
-        *("@sharebin", "@sharesnap", "@syno", "@synoresource", "@download", "@transcode"),
+        *("@sharebin", "@sharesnap", "@syno", "@synoresource", "@synoeastream", "@download", "@transcode"),
         *("__macosx", "$recycle.bin", "system volume information", "lost+found"),
-        *("network trash folder", "temporary items", "__pycache__"),
+        *("network trash folder", "temporary items", "__pycache__", "ipod photo cache", "_gsdata_"),
     )
 )
+# How the names end of folders that a program shows as one file, its thumbnails and edited copies within.
+_BUNDLES = (
+    *(".lrdata", ".lrlibrary", ".lrcat-data", ".photoslibrary", ".photolibrary", ".aplibrary"),
+    *(".migratedphotolibrary", ".cocatalog", ".cosessiondb"),
+)
+_REPAIRED = re.compile(r"found\.\d{3}")  # what Windows' chkdsk saves
 # Such too, but they may be somebody's classes.
-_MAYBE_SERVICE = frozenset(("thumbnails", "thumbs", "_thumbs", "recycler"))
+_MAYBE_SERVICE = frozenset(("thumbnails", "thumbs", "_thumbs", "recycler", "recycle.bin", "captureone"))
 _SERVICE_FILES = frozenset(("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "picasa.ini"))
+_NOT_DOWNLOADED = ".icloud"  # stands for a file that iCloud keeps elsewhere: `.0001.jpg.icloud`
 # What people have as pictures and no decoder here reads: left out, it may be missed.
 _UNREAD = frozenset(
     (
@@ -32,6 +40,8 @@ _UNREAD = frozenset(
         *(".pcx", ".pcd", ".dds", ".ico", ".icns", ".cur", ".xpm", ".xbm", ".im", ".msp", ".ras", ".psp", ".djvu"),
         *(".avif", ".webp", ".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc", ".avifs"),
         *(".mp4", ".mov", ".avi", ".mkv", ".zip", ".tar", ".tgz", ".gz", ".7z", ".rar"),
+        # Downloads that were not finished.
+        *(".crdownload", ".part", ".partial", ".download", ".gstmp", ".aria2", ".filepart"),
     )
 )
 
@@ -85,7 +95,7 @@ def _wanted(entry: os.DirEntry[str], noticed: Noticed, beside: str) -> str:
     name = entry.name
     if entry.is_dir():
         maybe = name.lower() in _MAYBE_SERVICE
-        if maybe or name.startswith(".") or name.lower() in _SERVICE:
+        if maybe or is_service_folder(name):
             # Empty ones hide nothing.
             if n_files := sum(len(files) for _, _, files in os.walk(entry.path)):
                 level: Level = "warning" if maybe else "note"
@@ -94,7 +104,10 @@ def _wanted(entry: os.DirEntry[str], noticed: Noticed, beside: str) -> str:
         return f"{name}/"
     suffix = os.path.splitext(name)[1].lower()
     if name.startswith("."):
-        noticed.leave_out("._ files of macOS" if name.startswith("._") else "hidden files", entry.path)
+        level_of_hidden: Level = "warning" if suffix == _NOT_DOWNLOADED else "note"
+        noticed.leave_out(kind_of_file(name), entry.path, level=level_of_hidden)
+    elif not entry.is_file() and os.path.exists(entry.path):
+        noticed.leave_out("pipes, sockets and devices", entry.path)
     elif name.lower() in _SERVICE_FILES:
         noticed.leave_out(f"{name} files", entry.path)
     elif suffix not in SUFFIXES:
@@ -109,7 +122,8 @@ def _wanted(entry: os.DirEntry[str], noticed: Noticed, beside: str) -> str:
 
 def is_service_folder(name: str) -> bool:
     """Whether a folder's name is one that systems make for themselves, or hidden."""
-    return name.startswith(".") or name.casefold() in _SERVICE
+    plain = name.casefold()
+    return plain.startswith(".") or plain in _SERVICE or plain.endswith(_BUNDLES) or bool(_REPAIRED.fullmatch(plain))
 
 
 def may_be_missed(suffix: str) -> bool:
@@ -119,7 +133,9 @@ def may_be_missed(suffix: str) -> bool:
 
 def kind_of_file(name: str) -> str:
     """What files like this one are called where they are counted, by suffix."""
-    if name.startswith("."):
-        return "._ files of macOS" if name.startswith("._") else "hidden files"
     suffix = os.path.splitext(name)[1].lower()
+    if name.startswith("._"):
+        return "._ files of macOS"
+    if name.startswith("."):
+        return f"hidden {suffix} files, which are not downloaded" if suffix == _NOT_DOWNLOADED else "hidden files"
     return f"{suffix} files" if suffix else "files without a suffix"

@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import nn
 
+from visae.config.consistency import of_normalization
 from visae.config.settings import ModelIdentity
+from visae.errors import ModelError
 from visae.notices import Notice
 from visae.vision.origins import Origin, hub_parts
 from visae.vision.owners import owner_notices
@@ -73,6 +75,8 @@ def assumed(module: Any, settings: ModelIdentity, origin: Origin) -> Assumptions
     is_timms = settings.weights == "hub"
     notes = tuple(timm.get("notes") or ()) if is_timms else ()
     transform = found.over(theirs)
+    if problem := next(of_normalization(transform.mean, transform.std), None):
+        raise ModelError(f"models: {problem}")
     notices = [
         *origin.notices,
         *_on_pictures(settings, mine, origin, theirs, transform, timm.get("tag")),

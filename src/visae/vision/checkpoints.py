@@ -14,12 +14,13 @@ from torch import Tensor
 from visae.errors import ModelError
 
 # Where training libraries keep weights in a checkpoint. Of several the first is taken: averaged weights (timm), the
-# teacher of a self-distillation (DINO), then the plain ones.
+# teacher of a self-distillation (DINO) or target of a prediction (I-JEPA), then the plain ones.
 _MEMBERS = (
     "state_dict_ema",
     "model_ema",
     "ema_state_dict",
     "teacher",
+    "target_encoder",
     "state_dict",
     "model_state_dict",
     "model",
@@ -33,9 +34,10 @@ _EXTRAS = frozenset(
         "cfg", "config", "date", "dino_loss", "epoch", "fp16_scaler", "global_step", "grad_scaler",
         "hparams_name", "hyper_parameters", "ibot_loss", "iteration", "loops", "loss", "lr", "lr_scheduler",
         "lr_schedulers", "meta", "metric", "metrics", "name", "native_amp_scaling", "opt", "opt_state",
-        "optimizer", "optimizer_state_dict", "optimizers", "predictor", "pytorch-lightning_version", "scaler",
-        "scheduler", "state", "step", "student", "tag", "target_encoder", "timestamp", "train_loss", "trainer",
-        "val_loss", "version", "world_size",
+        "hparams_type", "datamodule_hparams_name", "datamodule_hyper_parameters", "MixedPrecision",
+        "MixedPrecisionPlugin", "optimizer", "optimizer_state_dict", "optimizer_states", "optimizers", "predictor",
+        "pytorch-lightning_version", "scaler", "scheduler", "state", "step", "student", "tag", "timestamp",
+        "train_loss", "trainer", "val_loss", "version", "world_size",
     )
 )
 # fmt: on
@@ -72,6 +74,11 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], str]:
             f"{_advice(path, reason)}"
         ) from error
     state, member = _member(content, path)
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and tensor.element_size() == 1:
+            raise ModelError(
+                f"weights: {path} holds {name} as {tensor.dtype}, which is quantized; take the file of wider floats"
+            )
     return {_unwrapped(name): _as_float32(tensor) for name, tensor in state.items()}, member
 
 
