@@ -198,7 +198,7 @@ def test_a_file_carries_no_normalization_which_is_said(
     assert "nothing beside them says how pictures are prepared" in warnings(card.notices)
     assert str(card.mean) in warnings(card.notices)
     assert warnings(card.notices) in caplog.text
-    for said in ("activation function gelu", "crop_share 0.95", "mean (0.5, 0.5, 0.5)"):
+    for said in ("activation function: gelu", "centre crop of 0.95", "mean of pixels: 0.5, 0.5, 0.5"):
         assert said in caplog.text
     card = card_of_file(folder / "model.safetensors", tmp_path, mean=[0.4, 0.4, 0.4], std=[0.2, 0.2, 0.2])
     assert (card.mean, card.std, card.notices) == ((0.4,) * 3, (0.2,) * 3, ())

@@ -1,5 +1,6 @@
 """Ids of masks come out as they are stored, or the file is refused by its content."""
 
+import gzip
 import io
 import struct
 import zlib
@@ -165,6 +166,27 @@ GREY = Image.fromarray((IDS % 7).astype(np.uint8))
 def test_files_that_hold_no_ids_are_refused_whatever_their_name(tmp_path, content, named):
     with pytest.raises(DataError, match=rf"mask\.png.*{named}"):
         stored(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"", "empty; copy it again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "a pointer of Git LFS; run git lfs pull"),
+        (b"\n<!DOCTYPE html><html>404", "a page or message of a web server"),
+        (b"<?xml version='1.0'?><svg xmlns='http://www.w3.org/2000/svg'/>", "SVG, which is not read"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC, which is not read"),
+        (b"\xff\x0a" + bytes(40), "JPEG XL, which is not read"),
+        (b"\x93NUMPY\1\0", "an array of NumPy"),
+        (gzip.compress(b"x"), "compressed; run `gunzip`"),
+        (bytes(4096), "zeros"),
+    ],
+)
+def test_what_is_no_picture_is_named_by_what_it_is(tmp_path, content, named):
+    with pytest.raises(DataError, match=rf"mask\.png: unreadable mask: its content is {named}"):
+        stored(tmp_path, content)
+    with pytest.raises(DataError, match=rf"mask\.png: unreadable picture: its content is {named}"):
+        open_image(tmp_path / "mask.png")
 
 
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "packbits", "tiff_adobe_deflate", "zstd"])

@@ -63,7 +63,7 @@ class _StrictLoader(yaml.SafeLoader):
                 seen.setdefault(key.value, line)
         return node
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         # A tag that was written (`!!int 010`) would have YAML 1.1's readings behind the resolvers' back.
         if isinstance(node, yaml.ScalarNode) and node.tag not in (
             _TEXT,

@@ -73,7 +73,7 @@ def open_picture(path: str | Path) -> tuple[Image.Image, int]:
             image.load()
             return _rgb(ImageOps.exif_transpose(image)), orientation or orientation_of(image)
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
-        raise DataError(f"{path}: unreadable picture: {reason(error)}") from error
+        raise DataError(f"{path}: unreadable picture: {reason(error, path)}") from error
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -99,7 +99,7 @@ def picture_size(path: str | Path) -> tuple[int, int, int]:
                 width, height = (int(image.tag_v2[tag]) for tag in (256, 257))
             return (height, width, orientation) if orientation >= 5 else (width, height, orientation)
     except Exception as error:  # as in open_image
-        raise DataError(f"{path}: unreadable picture: {reason(error)}") from error
+        raise DataError(f"{path}: unreadable picture: {reason(error, path)}") from error
 
 
 def fitted(

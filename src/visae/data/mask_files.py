@@ -9,8 +9,9 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
+from visae.data.contents import START, content_kind
 from visae.data.locators import opened
 from visae.errors import DataError
 
@@ -115,7 +116,7 @@ def stored_mask(path: str | Path) -> StoredMask:
     except FileNotFoundError as error:
         raise DataError(f"{path}: the mask is missing{_other_names(path)}; every picture needs one") from error
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
-        raise DataError(f"{path}: unreadable mask: {reason(error)}") from error
+        raise DataError(f"{path}: unreadable mask: {reason(error, path)}") from error
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -136,8 +137,13 @@ def turned(values: NDArray[np.int32], orientation: int) -> NDArray[np.int32]:
     return values
 
 
-def reason(error: Exception) -> str:
-    """First line of what an error says, after its kind."""
+def reason(error: Exception, path: str | Path) -> str:
+    """What a file is that is no picture, where that is known; else the first line of an error, after its kind."""
+    if isinstance(error, UnidentifiedImageError):
+        with opened(path) as file:
+            kind = content_kind(file.read(START))
+        if kind:
+            return f"its content is {kind}"
     message = str(error).split("\n", maxsplit=1)[0]
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
