@@ -261,6 +261,30 @@ def test_a_data_set_that_no_study_uses_is_looked_at_and_stops_nothing(folder: Pa
     assert "gone: there is no such folder" in said({"": found["data set: other"]}, "odd")
 
 
+def test_pictures_that_one_data_set_measures_on_and_another_trains_on_are_odd(folder: Path) -> None:
+    class_folders(folder / "data")
+    (folder / "again").symlink_to(folder / "data")
+    whole = {"kind": "image_folder", "root": str(folder / "again"), "labels": "none", "val_share": 0, "test_share": 0}
+    other = class_folders(folder / "other")
+    for union, expected in (
+        (
+            ["whole", "other"],
+            "studies: s: 12 pictures of val of d are in train of whole, on which its SAEs are trained",
+        ),
+        (["other"], ""),
+    ):
+        found = look(
+            class_folders(folder / "data"),
+            datasets__whole=whole,
+            datasets__other=other,
+            datasets__all={"kind": "union", "members": union},
+            studies__s__train_on="all",
+        )
+        assert [finding.text.partition(": what")[0] for finding in found["data sets together"]] == (
+            [expected] if expected else []
+        )
+
+
 def test_a_sample_shows_the_first_and_full_finds_copies_of_bytes(folder: Path) -> None:
     dataset = class_folders(folder / "data", 30)
     copied = sorted((folder / "data/train/cat").iterdir())[0]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
+from numpy.typing import NDArray
 
 from visae.activations.manifest import read_manifest
 from visae.config.settings import ActivationsSettings, ScenesSettings, Settings
@@ -17,6 +18,7 @@ from visae.data.index import listed
 from visae.data.pictures import Listing, Picture
 from visae.doctor.pictures import of_pictures
 from visae.doctor.report import Section
+from visae.doctor.shared import Places
 from visae.errors import DataError
 from visae.files import read_json
 from visae.notices import from_plain
@@ -54,13 +56,15 @@ class _Counts:
     samples: dict[str, _Sample] = field(default_factory=dict)
 
 
-def of_dataset(section: Section, settings: Settings, name: str, sample: int | None) -> int:
+def of_dataset(section: Section, settings: Settings, name: str, sample: int | None, places: Places) -> int:
     """Look at a data set as a study will use it; returns its number of pictures.
 
     Parameters
     ----------
     sample
         Pictures to look at; None looks at all.
+    places
+        Where its pictures lie is added to it.
 
     Raises
     ------
@@ -78,7 +82,8 @@ def of_dataset(section: Section, settings: Settings, name: str, sample: int | No
     section.fine(f"{dataset.kind}: {_splits_text(counts)}; {len(listing.classes)} classes")
     _of_splits(section, counts, settings, name)
     _of_labels(section, counts, listing, settings, name)
-    _of_shared_files(section, counts)
+    places[name] = {split: np.array(files, dtype=np.int64) for split, files in counts.files.items()}
+    _of_shared_files(section, places[name])
     section.notices(listing.noticed.notices())
     of_pictures(section, [draw.pictures for draw in counts.samples.values()], listing, dataset, whole=sample is None)
     _of_earlier_index(section, settings, name)
@@ -174,9 +179,8 @@ def _of_labels(section: Section, counts: _Counts, listing: Listing, settings: Se
         section.odd(f"{len(unmeasured)} classes of train are not in val: {named(unmeasured)}")
 
 
-def _of_shared_files(section: Section, counts: _Counts) -> None:
+def _of_shared_files(section: Section, splits: dict[str, NDArray[np.int64]]) -> None:
     """The same file in two splits, by links too; copies have other names and are found by their bytes alone."""
-    splits = {split: np.array(files, dtype=np.int64) for split, files in counts.files.items()}
     for split in splits.keys() - {"train"}:
         both = np.intersect1d(splits.get("train", np.array([], dtype=np.int64)), splits[split])
         if len(both):

@@ -17,6 +17,7 @@ from visae.doctor.disk import of_disk
 from visae.doctor.models import of_models
 from visae.doctor.needs import Wanted
 from visae.doctor.report import Section, is_wrong, lines_of
+from visae.doctor.shared import Places, of_shared_pictures
 from visae.doctor.slurm import of_slurm
 from visae.errors import ConfigError
 from visae.launch.where import chosen_cluster
@@ -62,13 +63,19 @@ def examined(configfile: Path, sample: int | None, offline: bool) -> Iterator[Se
     if settings is None:
         return
     pictures: dict[str, int] = {}
+    places: Places = {}
     used = used_datasets(settings)
     for name in sorted(name for name, dataset in settings.datasets.items() if dataset.kind != "union"):
         section = Section(f"data set: {name}")
         with section.looking("it"):
-            pictures[name] = of_dataset(section, settings, name, sample)
+            pictures[name] = of_dataset(section, settings, name, sample, places)
         if name not in used:
             section.soften()
+        yield section
+    if len(used) > 1:
+        section = Section("data sets together")
+        with section.looking("they"):
+            of_shared_pictures(section, settings, places)
         yield section
     wanted = Wanted(settings, pictures)
     yield from of_models(settings, wanted, offline)
