@@ -126,6 +126,28 @@ def test_a_list_of_classes_from_0_is_refused_without_its_key_and_read_with_it(tm
         read(with_masks(tmp_path / "set", masks, "1\tsky\n", zero_based=True), tmp_path)
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_list_of_classes_in_another_encoding_is_named(tmp_path, encoding):
+    settings = with_masks(tmp_path / "set", [ids(1), ids(1)], "")
+    (tmp_path / "set" / "classes.txt").write_bytes("1\tgrün\n".encode(encoding))
+    with pytest.raises(DataError, match=r"classes\.txt: it is no UTF-8 text \(byte \d+\); save it as UTF-8"):
+        read(settings, tmp_path)
+
+
+def test_masks_without_a_pixel_of_any_class_stop_the_index(tmp_path):
+    settings = with_masks(tmp_path / "set", [ids(0, 255), ids(0, 0)], "1\tsky\n", ignore_ids=[255])
+    with pytest.raises(DataError, match="no mask has a pixel of any class: they hold 0, 255 alone"):
+        read(settings, tmp_path)
+
+
+def test_pictures_that_share_a_mask_by_their_name_are_named(tmp_path):
+    settings = with_masks(tmp_path / "set", [ids(1, 2), ids(1, 2)], "1\tsky\n2\troad\n")
+    picture(tmp_path / "set" / "images" / "train" / "a.png", 7, (4, 2))
+    assert "1 pictures have the name of another but for its suffix, such as" in said(
+        read(settings, tmp_path), "warning"
+    )
+
+
 def test_ade20k_list_counts_from_1_for_reduced_masks_too(tmp_path):
     settings = with_masks(tmp_path / "set", [ids(0, 1), ids(0, 255)], "", zero_based=True, ignore_ids=[255])
     (tmp_path / "set" / "classes.txt").unlink()

@@ -15,6 +15,14 @@ _NAMED = 5  # in errors
 _ADE20K_CLASSES = "objectInfo150.txt"
 
 
+def lines_of(path: Path) -> list[str]:
+    """Lines of a list in UTF-8; raises DataError where it is in another encoding."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: it is no UTF-8 text (byte {error.start}); save it as UTF-8") from error
+
+
 def read_class_names(path: Path, zero_based: bool = False) -> dict[int, str]:
     """Read `classes.txt`: a line a class, its id (from 1), a tab, its name.
 
@@ -29,7 +37,7 @@ def read_class_names(path: Path, zero_based: bool = False) -> dict[int, str]:
         If a line is not of that form, or an id or name comes twice.
     """
     classes: dict[int, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         if line.strip():
             id_text, _, name = (part.strip() for part in line.partition("\t"))
             _add_class(classes, id_text, name, f"{path}, line {number}", zero_based)
@@ -86,7 +94,7 @@ def read_class_list(path: Path, zero_based: bool = False) -> dict[int, str]:
         return read_class_names(path, zero_based)
     classes: dict[int, str] = {}
     # A header, then a class a line: its id first, shares and counts, its names last.
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines()[1:], start=2):
+    for number, line in enumerate(lines_of(path)[1:], start=2):
         if line.strip():
             columns = [column.strip() for column in line.split("\t")]
             _add_class(classes, columns[0], columns[-1], f"{path}, line {number}")

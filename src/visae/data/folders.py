@@ -25,6 +25,10 @@ _BESIDE = "pictures beside the class folders"
 _DEEPER = (
     "{n} pictures lie deeper than their class folder, such as {example}; the topmost folder is taken for their class"
 )
+_SAME_STEM = (
+    "{n} pictures have the name of another but for its suffix, such as {example}, and so share its mask; leave one of "
+    "each"
+)
 
 
 def list_image_folder(settings: ImageFolderSettings, seed: int) -> Listing:
@@ -100,8 +104,12 @@ def list_segmentation_folder(settings: SegmentationFolderSettings) -> Listing:
 
     def found() -> Iterator[Picture]:
         for split, (images, masks) in folders.items():
+            before = ""
             for path in _pictures(images, noticed):
                 stem, _ = os.path.splitext(_below(path, images))
+                if stem == before:
+                    noticed.count("warning", _SAME_STEM, path)
+                before = stem
                 yield Picture(path, split, mask=f"{masks}/{stem}.png")
             _notice_lone_masks(str(images), str(masks), noticed)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from visae.config.settings import ListedFolderSettings
-from visae.data.classes import check_several_classes, check_split_classes, notice_lookalikes
+from visae.data.classes import check_several_classes, check_split_classes, lines_of, notice_lookalikes
 from visae.data.noticed import Noticed
 from visae.data.pictures import Listing, Picture, existing, in_order
 from visae.data.walks import walked
@@ -65,7 +65,7 @@ def list_files(settings: ListedFolderSettings) -> list[Path]:
 def _read(path: Path) -> dict[str, str]:
     """Read lines of a key, a space, and the rest."""
     found: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         if line.strip():
             key, _, rest = (part.strip() for part in line.strip().partition(" "))
             if not rest or key in found:

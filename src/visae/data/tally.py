@@ -122,3 +122,9 @@ class Tally:
                 f"{self.n_skipped} of {n_found} pictures are unreadable, more than max_unreadable: {max_unreadable} "
                 f"allows; all are listed in {skipped_path}, first {'; '.join(self.skipped)}"
             )
+        if self.mask_pixels and all(map(self.reading.is_unlabelled, self.mask_pixels)):
+            ids = ", ".join(map(str, sorted(self.mask_pixels)[:_NAMED]))
+            raise DataError(
+                f"no mask has a pixel of any class: they hold {ids} alone, which counts as unlabelled (0, and what "
+                "ignore_ids names); are these the masks, and is 0 a class (zero_based: true)?"
+            )
