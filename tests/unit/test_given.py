@@ -285,6 +285,14 @@ def test_values_beyond_float16_say_which_dtype_holds_them(tmp_path: Path) -> Non
         adopted(tmp_path, tmp_path / "store", dtype="float16")
 
 
+def test_a_column_of_splits_that_is_not_read_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    frame(20, [0, 1]).with_columns(split=pl.lit("train")).write_parquet(tmp_path / "mine" / "a.parquet")
+    index_given(settings(tmp_path / "mine"), tmp_path / "index.parquet")
+    notices = read_json(tmp_path / "summary.json")["notices"]
+    assert any(each["level"] == "warning" and "the column split is not read" in each["text"] for each in notices)
+
+
 def test_what_is_left_out_of_given_files_is_said(tmp_path: Path) -> None:
     root = tmp_path / "mine"
     for name, first in (("train/a", 0), ("val/a", 15), ("valid/b", 90)):

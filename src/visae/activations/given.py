@@ -257,6 +257,9 @@ def _notices(given: _Given, left_out: list[dict[str, Any]]) -> list[Notice]:
     others = sorted({name for file in files for name in file.others})
     if others:
         notices.append(Notice("note", f"columns that are not read: {', '.join(others)}"))
+    if "split" in others:
+        text = "the column split is not read: put the rows of train and val into subfolders of these names"
+        notices.append(Notice("warning", text))
     for entry in left_out:
         level: Literal["note", "warning"] = "warning" if entry["what"] in _MISSED else "note"
         notices.append(Notice(level, f"{entry['n_files']} {entry['what']} are left out, such as {entry['example']}"))
