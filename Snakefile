@@ -87,17 +87,12 @@ FEATURE_TABLES = (
 TASK_HEADS = over_studies(
     f"{HEADS}/probe/metrics.json", dataset="classification"
 ) + over_studies(f"{HEADS}/segmentation/metrics.json", dataset="segmentation")
-EXPERIMENTS = over_studies(
-    f"{INTERVENTIONS}/segmentation/summary.json", dataset="segmentation"
-) + over_studies(
-    f"{INTERVENTIONS}/classification/summary.json", dataset="classification"
-)
+EXPERIMENTS = of_experiments(f"{INTERVENTIONS}/{{task}}/summary.json")
 FAITHFULNESS = sorted(
-    {
-        path
-        for task in TASK_OF_HEAD.values()
-        for path in over_studies(f"{INTERVENTIONS}/faithfulness.json", dataset=task)
-    }
+    f"{INTERVENTIONS}/faithfulness.json".format(study=name, sae=sae)
+    for name, study in STUDIES.items()
+    for sae in study.saes
+    if study.tasks
 )
 PICTURES = (
     over_studies(f"{FIGURES}/training.png")
@@ -124,14 +119,14 @@ PICTURES = (
         for path in over_studies(f"{DESCRIBED}/{figure}.png")
         if has_masks(path.split("/")[-2])
     ]
-    + over_studies(f"{MEASURED}/segmentation_arms.png", dataset="segmentation")
+    + of_experiments(f"{MEASURED}/{{task}}_arms.png")
     + (
-        over_studies(f"{MEASURED}/dose_response.png", dataset="segmentation")
+        of_experiments(f"{MEASURED}/{{task}}_doses.png")
         if SETTINGS.interventions.doses
         else []
     )
     + over_studies(f"{MEASURED}/segmentation_maps.png", dataset="segmentation")
-    + over_studies(f"{MEASURED}/classification_edits.png", dataset="classification")
+    + of_experiments(f"{MEASURED}/{{task}}_probabilities.png", ON_PICTURES)
     + [
         path
         for head, task in TASK_OF_HEAD.items()
@@ -139,14 +134,12 @@ PICTURES = (
     ]
     + over_studies(f"{FIGURES}/probe_calibration.png", dataset="classification")
     + sorted(
-        {
-            path
-            for task in TASK_OF_HEAD.values()
-            for path in over_studies(f"{MEASURED}/faithfulness.png", dataset=task)
-        }
+        f"{MEASURED}/faithfulness.png".format(study=name, sae=sae)
+        for name, study in STUDIES.items()
+        for sae in study.saes
+        if study.tasks
     )
-    + over_studies(f"{MEASURED}/segmentation_strips.png", dataset="segmentation")
-    + over_studies(f"{MEASURED}/classification_strips.png", dataset="classification")
+    + of_experiments(f"{MEASURED}/{{task}}_strips.png", ("segmentation", *ON_PICTURES))
 )
 REPORT = f"{RESULTS}/report.html"
 

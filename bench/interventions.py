@@ -26,14 +26,14 @@ from harness import Measurement, Target, interleaved, measurement, median_ratio,
 from peak_memory import own_peak
 from torch import Tensor
 from torch.nn.functional import normalize
+from visae.interventions.arms import Draws, Reconstruction, SetCoordinate, SetLatents, outcomes, situation
+from visae.interventions.edits import moved, patch_rows, with_rows
+from visae.interventions.segmenting import Segmenter
 
 from visae.activations.given import write_store
 from visae.activations.store import ActivationStore
 from visae.config.settings import ModelSettings
 from visae.heads.segmentation_head import SegmentationHead
-from visae.interventions.arms import Draws, Reconstruction, SetCoordinate, SetLatents, outcomes, situation
-from visae.interventions.edits import moved, patch_rows, with_rows
-from visae.interventions.segmenting import Segmenter
 from visae.sae import SparseAutoencoder
 from visae.sae.topk import TopK
 from visae.vision.model import load_model, prepare_model

@@ -22,11 +22,11 @@ from sklearn.linear_model import LogisticRegressionCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
+from visae.interventions.edits import Edit, Site, active_values, edited
 
 from visae.activations.store import ActivationStore
 from visae.features.ground_truth import caused_patches
 from visae.heads.bootstrap import interval, ratios, resampling_weights
-from visae.interventions.edits import Edit, Site, active_values, edited
 from visae.sae import load_sae
 from visae.vision.model import VisionModel, load_model
 

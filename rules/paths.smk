@@ -18,6 +18,8 @@ FEATURES = (
 HEADS = f"{RESULTS}/heads/{{dataset}}/{{model}}"
 INTERVENTIONS = f"{RESULTS}/interventions/{{study}}/{{sae}}"
 TASK_OF_HEAD = {"probe": "classification", "segmentation": "segmentation"}
+TASKS = ("segmentation", "classification", "zero_shot", "readout")
+ON_PICTURES = ("classification", "zero_shot")
 FIGURES = f"{RESULTS}/figures/{{study}}"
 DESCRIBED = f"{FIGURES}/{{sae}}/{{dataset}}"
 MEASURED = f"{FIGURES}/{{sae}}"
@@ -32,24 +34,71 @@ def of_study(pattern, **fixed):
             trained_on=study.train_on, model=study.stored_model, layer=study.point
         )
         known.update(wildcards.items())
-        known.update({key: getattr(study, value) for key, value in fixed.items()})
+        known.update({key: study.tasks[value] for key, value in fixed.items()})
         return pattern.format(**known)
 
     return filled
 
 
-def of_task(pattern, task):
-    """Input function as `of_study`, for the data set of a task; nothing where the study has no such task."""
+def files_of_task(wildcards, task):
+    """Files that a task of a study is opened from, by their names in visae.tasks.files."""
+    study, dataset = STUDIES[wildcards.study], STUDIES[wildcards.study].tasks[task]
 
-    def filled(wildcards):
-        study = STUDIES[wildcards.study]
-        return (
-            []
-            if getattr(study, task) is None
-            else of_study(pattern, dataset=task)(wildcards)
+    def of(pattern):
+        known = dict(
+            trained_on=study.train_on,
+            model=study.stored_model,
+            layer=study.point,
+            dataset=dataset,
         )
+        return pattern.format(**{**known, **wildcards})
 
-    return filled
+    readouts = {
+        "segmentation": lambda: of(f"{HEADS}/segmentation/metrics.json"),
+        "classification": lambda: of(f"{HEADS}/probe/metrics.json"),
+        "zero_shot": lambda: study.zero_shot.vectors,
+        "readout": lambda: study.readout.weights,
+    }
+    found = {"manifest": of(STORE), "readout": readouts[task](), "index": of(INDEX)}
+    if study.model is not None:
+        found["card"] = of(CARD)
+    if task == "segmentation":
+        found["labels"] = of(PATCH_LABELS)
+    return found
+
+
+def files_of_experiment(wildcards):
+    """Files of a task, and of the SAE whose latents are edited."""
+    study, task = STUDIES[wildcards.study], wildcards.task
+    of_sae = dict(
+        trained_on=study.train_on,
+        model=study.stored_model,
+        layer=study.point,
+        sae=wildcards.sae,
+        dataset=study.tasks[task],
+    )
+    found = files_of_task(wildcards, task)
+    found["sae"] = f"{SAE}/config.json".format(**of_sae)
+    found["codes"] = f"{FEATURES}/codes/manifest.json".format(**of_sae)
+    if task == "segmentation":
+        found["scores"] = f"{FEATURES}/scores.parquet".format(**of_sae)
+    return found
+
+
+def files_of_faithfulness(wildcards):
+    """Files of all tasks of a study, each named after its task, and the SAE."""
+    found = {
+        f"{task}_{name}": path
+        for task in STUDIES[wildcards.study].tasks
+        for name, path in files_of_task(wildcards, task).items()
+    }
+    return {"sae": of_study(f"{SAE}/config.json")(wildcards), **found}
+
+
+def first_outputs(wildcards):
+    """Length of the lists of a study's readout."""
+    readout = STUDIES[wildcards.study].readout
+    return 10 if readout is None else readout.first
 
 
 def confusion_of_head(wildcards):
@@ -282,25 +331,25 @@ def training_metrics(wildcards):
 
 def outcomes_of_task(wildcards):
     """What strips of a task are drawn from."""
-    folder = f"{INTERVENTIONS}/{wildcards.task}".format(**wildcards)
     of_task = {"dataset": wildcards.task}
-    found = {
+    return {
+        "examples": f"{INTERVENTIONS}/{wildcards.task}/examples.parquet".format(
+            **wildcards
+        ),
         "exemplars": of_study(f"{FEATURES}/exemplars.parquet", **of_task)(wildcards),
         "index": of_study(INDEX, **of_task)(wildcards),
-    }
-    if wildcards.task == "classification":
-        return {**found, "outcomes": f"{folder}/examples.parquet"}
-    return {
-        **found,
-        "outcomes": f"{folder}/maps.parquet",
-        "arms": f"{folder}/arms.parquet",
+        "summary": f"{INTERVENTIONS}/{wildcards.task}/summary.json".format(
+            **wildcards
+        ),
     }
 
 
 def drawn(stem, caption, category, figure):
     """Outputs of a figure: the PNG, which the report shows, the PDF, and the numbers behind it."""
     labels = {
-        key: f"{{{key}}}" for key in ("study", "sae", "dataset") if f"{{{key}}}" in stem
+        key: f"{{{key}}}"
+        for key in ("study", "sae", "dataset", "task")
+        if f"{{{key}}}" in stem
     }
     png = report(
         f"{stem}.png",
@@ -315,7 +364,7 @@ def over_studies(pattern, **fixed):
     """Fill a pattern for every study, SAE and described data set; a fixed key names a task of the study."""
     found = []
     for name, study in STUDIES.items():
-        tasks = {key: getattr(study, task) for key, task in fixed.items()}
+        tasks = {key: study.tasks.get(task) for key, task in fixed.items()}
         if None in tasks.values():
             continue
         for dataset in [tasks["dataset"]] if "dataset" in tasks else study.describe:
@@ -329,3 +378,14 @@ def over_studies(pattern, **fixed):
                 layer=study.point,
             )
     return sorted(set(found))
+
+
+def of_experiments(pattern, tasks=TASKS):
+    """Fill a pattern for every study, SAE and task of some kinds."""
+    return sorted(
+        pattern.format(study=name, sae=sae, task=task)
+        for name, study in STUDIES.items()
+        for sae in study.saes
+        for task in study.tasks
+        if task in tasks
+    )

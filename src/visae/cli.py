@@ -48,9 +48,8 @@ STAGES = {
     "monosemanticity": ("visae.features.monosemanticity", "write_monosemanticity"),
     "probe": ("visae.heads.probe", "train_probe"),
     "segmentation-head": ("visae.heads.segmentation", "train_segmentation_head"),
-    "segmentation-arms": ("visae.interventions.segmentation", "segmentation_arms"),
-    "classification-edits": ("visae.interventions.classification", "classification_edits"),
-    "faithfulness": ("visae.interventions.faithfulness", "measure_faithfulness"),
+    "experiment": ("visae.experiments.experiment", "run_experiment"),
+    "faithfulness": ("visae.experiments.faithfulness", "measure_faithfulness"),
     "plan": ("visae.planning.plan", "plan"),
     "headline": ("visae.headline", "print_headline"),
 }
@@ -94,9 +93,8 @@ _SUMMARIES = {
     "ground-truth": "print how well dictionaries tell the known causes",
     "probe": "train a linear classification probe",
     "segmentation-head": "train a segmentation head",
-    "segmentation-arms": "edit latents and measure segmentation, beside controls",
-    "classification-edits": "edit latents and measure classification, beside controls",
-    "faithfulness": "measure the heads with patches replaced by their reconstruction, their mean and zero",
+    "experiment": "edit latents and measure a task, beside controls",
+    "faithfulness": "measure tasks with patches replaced by their reconstruction, their mean and zero",
     "plan": "print the bytes, memory and hours that a configuration will need",
     "headline": "print a finished workflow's main numbers",
 }

@@ -9,12 +9,12 @@ import numpy as np
 import polars as pl
 import torch
 from safetensors.torch import save_file
+from visae.interventions.classification import classification_edits
+from visae.interventions.segmentation import segmentation_arms
 
 from visae.activations.given import write_store
 from visae.config.settings import InterventionSettings, ModelSettings
 from visae.features.encoding import encode_store
-from visae.interventions.classification import classification_edits
-from visae.interventions.segmentation import segmentation_arms
 from visae.sae import SparseAutoencoder, save_sae
 from visae.sae.relu import Relu
 from visae.vision.model import ModelCard, prepare_model

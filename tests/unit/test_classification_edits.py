@@ -5,14 +5,14 @@ import polars as pl
 import pytest
 import torch
 from planted_for_tests import LAST, MIDDLE, N_CLASSES, SETTINGS, make_planted, run_classification
-
-from visae.config.settings import FigureSettings
-from visae.figures import classification_edits as figure_of_edits
-from visae.figures.class_strips import classification_strips
 from visae.interventions.arms import ARMS
 from visae.interventions.classification import central_quarter, picture_measures
 from visae.interventions.tables import ClassEdits, measures
 from visae.interventions.targets import Target
+
+from visae.config.settings import FigureSettings
+from visae.figures import classification_edits as figure_of_edits
+from visae.figures.class_strips import classification_strips
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-
-from visae.errors import DataError
 from visae.interventions.arms import (
     WITHOUT_SCALE,
     Reconstruction,
@@ -15,6 +13,8 @@ from visae.interventions.arms import (
     situation,
 )
 from visae.interventions.edits import ActiveValues, Edit, PredictedAs, Site, edited, moved, patch_rows, with_rows
+
+from visae.errors import DataError
 from visae.sae import SparseAutoencoder
 from visae.sae.relu import Relu
 from visae.sae.topk import TopK

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.metrics import accuracy_score, jaccard_score
+from visae.interventions.faithfulness import REPLACEMENTS, mean_patch, measure_faithfulness
 
 from visae.activations.given import write_store
 from visae.activations.store import ActivationStore
@@ -25,7 +26,6 @@ from visae.errors import DataError, ModelError, StoreError
 from visae.heads.probe import load_probe, train_probe
 from visae.heads.segmentation import train_segmentation_head
 from visae.heads.segmentation_head import load_segmentation_head
-from visae.interventions.faithfulness import REPLACEMENTS, mean_patch, measure_faithfulness
 from visae.sae import SparseAutoencoder, load_sae, save_sae
 from visae.sae.baselines import Random
 from visae.sae.relu import Relu

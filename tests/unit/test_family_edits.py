@@ -15,10 +15,10 @@ import pytest
 import torch
 from families_for_tests import FAMILIES, SAME_SUMS, pictures, small_model
 from torch import Tensor
-
-from visae.errors import DataError
 from visae.interventions.edits import ActiveValues, Edit, PredictedAs, Site
 from visae.interventions.passes import edited_passes
+
+from visae.errors import DataError
 from visae.sae import SparseAutoencoder
 from visae.sae.topk import TopK
 from visae.vision.model import HookPoint, VisionModel

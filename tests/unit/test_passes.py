@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from visae.interventions.passes import in_shared_batches
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from visae.interventions.edits import refuse_transcoder
 
 from visae.activations.given import write_store
 from visae.activations.pair import StorePair
@@ -13,7 +14,6 @@ from visae.activations.store import ActivationStore
 from visae.config.settings import TopKSettings
 from visae.errors import ModelError, StoreError
 from visae.features.encoding import encode_store
-from visae.interventions.edits import refuse_transcoder
 from visae.sae import load_sae
 from visae.sae.trainer import train
 

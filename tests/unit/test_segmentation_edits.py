@@ -15,9 +15,9 @@ from planted_for_tests import (
     make_planted,
     run_segmentation,
 )
+from visae.interventions.arms import ARMS
 
 from visae.figures.class_strips import segmentation_strips
-from visae.interventions.arms import ARMS
 
 
 @pytest.fixture(scope="module")

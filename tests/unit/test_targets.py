@@ -5,9 +5,9 @@ import polars as pl
 import pytest
 from planted_for_tests import N_FIT, WIDTH, make_planted
 from sklearn.metrics import roc_auc_score
+from visae.interventions.targets import Activity, Target, drawn_controls, image_aucs, latent_activity
 
 from visae.errors import DataError
-from visae.interventions.targets import Activity, Target, drawn_controls, image_aucs, latent_activity
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ import pytest
 import torch
 from planted_for_tests import LAST, MIDDLE, N_FIT, WIDTH, make_planted, run_classification, run_segmentation, shared
 from safetensors.torch import save_file
+from visae.interventions.targets import NOT_LEARNED
 
 from visae.activations.given import write_store
 from visae.activations.store import ActivationStore
 from visae.cli import main
 from visae.errors import DataError, ModelError, StoreError
-from visae.interventions.targets import NOT_LEARNED
 
 
 @pytest.fixture(scope="module")

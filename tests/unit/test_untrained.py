@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from visae.interventions.dictionaries import labelled_patches, untrained_dictionaries
+from visae.interventions.segmenting import Segmenter, counted
+from visae.interventions.targets import Target
+from visae.interventions.untrained import chosen_directions, dictionaries_compared, rank_tests
 
 from visae.activations.given import write_store
 from visae.activations.store import ActivationStore
 from visae.config.settings import ModelSettings
 from visae.features.concepts import Labels
 from visae.heads.segmentation_head import SegmentationHead
-from visae.interventions.dictionaries import labelled_patches, untrained_dictionaries
-from visae.interventions.segmenting import Segmenter, counted
-from visae.interventions.targets import Target
-from visae.interventions.untrained import chosen_directions, dictionaries_compared, rank_tests
 from visae.sae import SparseAutoencoder
 from visae.sae.topk import TopK
 from visae.vision.model import load_model, prepare_model

@@ -86,7 +86,7 @@ def scored_on(settings: Settings, study: StudySettings, sae: str) -> str | None:
 def transcoder_problems(settings: Settings) -> Iterator[str]:
     """Yield a line for each transcoder that a study cannot use; all names must be known to exist."""
     for name, study in settings.studies.items():
-        tasks = [key for key in ("classification", "segmentation") if getattr(study, key) is not None]
+        tasks = list(study.tasks)
         for sae, section in of_study(settings, study).items():
             at = f"studies: {name}: saes: {sae!r} is a transcoder (target_layer: {section.target_layer})"
             if section.target_point is not None and tasks:

@@ -53,6 +53,7 @@ from visae.config.saes import (  # noqa: F401
 )
 from visae.config.slurm import SlurmSettings
 from visae.config.sweeps import SelectSettings, SweepSettings  # noqa: F401
+from visae.config.tasks import ReadoutSettings, ZeroShotSettings
 
 # --- models --------------------------------------------------------------------------------------
 
@@ -225,11 +226,20 @@ class StudySettings:
     segmentation: str | None = setting(
         "Data set with masks: a head learns on its split train, edits are judged on its split val.", None
     )
+    zero_shot: ZeroShotSettings | None = setting("Class vectors that edits are judged by.", None)
+    readout: ReadoutSettings | None = setting("A readout of given activations that edits are judged by.", None)
     manual: dict[str, dict[str, dict[str, list[int]]]] = setting(
         "Latents that you name yourself, by SAE or sweep, task and class: `topk: {segmentation: {sky: [12, 40]}}`. "
         "They are edited together, beside those that are chosen for the class.",
         {},
     )
+
+    @property
+    def tasks(self) -> dict[str, str]:
+        """Data set of each task that the study has."""
+        found = {"segmentation": self.segmentation, "classification": self.classification}
+        found |= {name: getattr(self, name).dataset for name in ("zero_shot", "readout") if getattr(self, name)}
+        return {task: dataset for task, dataset in found.items() if dataset is not None}
 
     @property
     def stored_model(self) -> str:

@@ -27,8 +27,9 @@ def layers_of(settings: Settings, dataset: str, model: str) -> list[str]:
         if study.stored_model != model:
             continue
         heads = {study.classification, study.segmentation} - {None}
+        edited = set(study.tasks.values())
         trained_on = members_of(settings, study.train_on)
-        if dataset in {*trained_on, *study.describe, *heads}:
+        if dataset in {*trained_on, *study.describe, *edited}:
             wanted.add(study.point)
         if dataset in trained_on:
             targets = {sae.target_point for sae in of_study(settings, study).values()}

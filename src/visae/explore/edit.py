@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 
 from visae.config.settings import FigureSettings
 from visae.data.images import pixels
+from visae.data.index import read_classes
 from visae.device import chosen_device
+from visae.edits.edit import Edit, Site, active_values, refuse_transcoder
 from visae.errors import DataError, ModelError
+from visae.experiments.one_picture import Passes, passes_of
 from visae.explore.files import FeatureFiles
 from visae.explore.pictures import found_picture
 from visae.explore.regions import of_box, of_mask, of_patches
@@ -26,8 +29,6 @@ from visae.figures.gallery import GalleryFigure
 from visae.figures.pictures import load_pictures
 from visae.heads.probe import Probe, load_probe
 from visae.heads.segmentation_head import SegmentationHead, load_segmentation_head
-from visae.interventions.edits import Edit, Site, active_values, refuse_transcoder
-from visae.interventions.one_picture import Passes, passes_of
 from visae.sae import SparseAutoencoder, load_sae
 from visae.vision.hook_points import HookPoint
 from visae.vision.model import ModelCard, VisionModel, load_model
@@ -166,7 +167,8 @@ class Edited:
         pictures = features.pictures(table.filter(part="exemplar")["image_id"])
         pictures |= load_pictures({_ASKED: self.path}, features.card)
         control = strips.CONTROLS["random_vector"]
-        return strips.draw(table, settings or FigureSettings(), pictures, features.grid, control)
+        classes = list(read_classes(features.files.index).values())
+        return strips.draw(table, settings or FigureSettings(), pictures, features.grid, control, classes)
 
 
 def _metrics(files: FeatureFiles, head: str) -> Path:

@@ -16,9 +16,9 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from visae.config.settings import FigureSettings
+from visae.figures.arms import arm_colours
 from visae.figures.gallery import GalleryFigure
 from visae.figures.pictures import Shown, draw_lit, draw_plain, draw_region
-from visae.figures.segmentation_arms import arm_colours
 from visae.figures.segmentation_maps import class_colours, coloured
 from visae.figures.style import PAGE_WIDTH, style
 
@@ -120,6 +120,7 @@ def draw(
     pictures: Mapping[int, Shown],
     grid: tuple[int, int],
     control: str,
+    classes: Sequence[str] = (),
 ) -> GalleryFigure:
     """Draw the table of `data`.
 
@@ -131,11 +132,13 @@ def draw(
         Patches down and across.
     control
         What `control` is, in words.
+    classes
+        Names of all classes that can be predicted, so that each has its colour in all figures.
     """
     line = settings.font_size / 72 * 1.35
     strips = table.partition_by("strip", maintain_order=True)
     in_classes = "class_name" in table.columns
-    palette = class_palette(table, settings)
+    palette = class_palette(table, settings, classes)
     aspect = grid[0] / grid[1]
     side = (_EXEMPLARS - (EXEMPLARS - 1) * _GAP) / EXEMPLARS
     heights = [max(_OBSERVED * aspect, _lines(rows) * (side * aspect + _GAP) - _GAP) for rows in strips]
@@ -171,14 +174,16 @@ def draw(
     return figure
 
 
-def class_palette(table: pl.DataFrame, settings: FigureSettings) -> dict[str, tuple[float, float, float]]:
+def class_palette(
+    table: pl.DataFrame, settings: FigureSettings, classes: Sequence[str]
+) -> dict[str, tuple[float, float, float]]:
     """Colours of the classes that some patch is predicted as, by name; nothing where probabilities are drawn."""
     if "class_name" in table.columns:
         return {}
     predicted = table.filter(part="prediction")
-    seen = sorted(set(pl.concat([predicted["before"], predicted["after"], predicted["control"]]).drop_nulls()))
-    numbers = class_colours(range(len(seen)), settings)
-    return {name: numbers[place] for place, name in enumerate(seen)}
+    seen = set(pl.concat([predicted["before"], predicted["after"], predicted["control"]]).drop_nulls())
+    numbers = class_colours(range(len(classes)), settings)
+    return {name: numbers[place] for place, name in enumerate(classes) if name in seen}
 
 
 class _Page:

@@ -1,0 +1,30 @@
+"""The files that an experiment is run from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from visae.tasks.files import TaskFiles
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentFiles(TaskFiles):
+    """Those of a task, and of the SAE whose latents are edited.
+
+    Attributes
+    ----------
+    sae
+        config.json of the SAE.
+    codes
+        manifest.json of its codes of the task's data set.
+    scores
+        scores.parquet of the same codes, from which segmentation takes a class's latents; empty for other tasks.
+    """
+
+    sae: str
+    codes: str
+    scores: str = ""
+
+    def named(self) -> list[str]:
+        """Paths of the files that there are and that summaries keep the hash of."""
+        return [*super().named(), *(path for path in (self.sae, self.codes, self.scores) if path)]
