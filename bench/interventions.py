@@ -26,16 +26,17 @@ from harness import Measurement, Target, interleaved, measurement, median_ratio,
 from peak_memory import own_peak
 from torch import Tensor
 from torch.nn.functional import normalize
-from visae.interventions.arms import Draws, Reconstruction, SetCoordinate, SetLatents, outcomes, situation
-from visae.interventions.edits import moved, patch_rows, with_rows
-from visae.interventions.segmenting import Segmenter
 
 from visae.activations.given import write_store
 from visae.activations.store import ActivationStore
+from visae.arms.arms import outcomes
+from visae.arms.changes import Draws, Reconstruction, SetCoordinate, SetLatents, situation
 from visae.config.settings import ModelSettings
+from visae.edits.edit import moved, patch_rows, with_rows
 from visae.heads.segmentation_head import SegmentationHead
 from visae.sae import SparseAutoencoder
 from visae.sae.topk import TopK
+from visae.tasks.segmentation import Segmentation
 from visae.vision.model import load_model, prepare_model
 
 LAYER, WIDTH, K, BATCH = 10, 3072, 32, 32
@@ -63,7 +64,8 @@ class Bench:
         )
         head.classes = [{"id": c, "name": str(c)} for c in range(1, N_CLASSES + 1)]
         store = ActivationStore.open(manifest)
-        self.segmenter = Segmenter(model, LAYER, head.requires_grad_(False), store, {}, BATCH)
+        self.model = model
+        self.task = Segmentation(model.resumed(LAYER), head.requires_grad_(False), store, {}, BATCH)
         self.sae = SparseAutoencoder(d_model, WIDTH, TopK(K)).requires_grad_(False)
         for weight in (self.sae.encoder_weight, self.sae.decoder_weight):
             weight.copy_(normalize(torch.randn(weight.shape, generator=generator)))
@@ -78,18 +80,18 @@ class Bench:
 
     def patches(self, n: int, class_number: int) -> Tensor:
         """Bool (n, n_patches): patches that are edited, other ones for each class."""
-        found = torch.zeros(n, self.segmenter.model.card.layers[LAYER].n_patches, dtype=torch.bool)
+        found = torch.zeros(n, self.model.card.layers[LAYER].n_patches, dtype=torch.bool)
         found[:, class_number * PATCHES_OF_CLASS :][:, :PATCHES_OF_CLASS] = True
         return found
 
     def table(self, classes: int, n_images: int) -> None:
         """Run all arms of some classes on some pictures, visae's way."""
         for number in range(classes):
-            for _, tokens in self.segmenter.batches(np.arange(n_images)):
+            for _, tokens in self.task.batches(np.arange(n_images)):
                 patches = self.patches(len(tokens), number)
                 here = situation(self.sae, patch_rows(tokens, patches), self.draws)
-                before = self.segmenter.read(tokens)
-                read = self.segmenter.read
+                before = self.task.read(tokens)
+                read = self.task.read
                 for outcome in outcomes(
                     tokens, patches, here, self.draws, (-2.0,), before=before, read=read, sizes=("natural",)
                 ):
@@ -98,7 +100,7 @@ class Bench:
     @torch.inference_mode()
     def naive(self, classes: int, n_images: int) -> None:
         """The same with a forward pass of the whole network an arm, and a hook that edits."""
-        model, pixels = self.segmenter.model, torch.zeros(n_images, 3, *self.segmenter.model.card.image_size)
+        model, pixels = self.model, torch.zeros(n_images, 3, *self.model.card.image_size)
         for number in range(classes):
             for start in range(0, n_images, BATCH):
                 part = pixels[start : start + BATCH].to(torch.uint8)
@@ -111,7 +113,7 @@ class Bench:
                         return with_rows(tokens, patches, moved(here.rows, added))  # noqa: B023
 
                     handle = model.module.blocks[LAYER].register_forward_hook(hook)
-                    self.segmenter.head(model(part)).flatten(2).argmax(dim=1)
+                    self.task.head(model(part)).flatten(2).argmax(dim=1)
                     handle.remove()
 
 

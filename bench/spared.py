@@ -22,9 +22,9 @@ from sklearn.linear_model import LogisticRegressionCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
-from visae.interventions.edits import Edit, Site, active_values, edited
 
 from visae.activations.store import ActivationStore
+from visae.edits.edit import Edit, Site, active_values, edited
 from visae.features.ground_truth import caused_patches
 from visae.heads.bootstrap import interval, ratios, resampling_weights
 from visae.sae import load_sae

@@ -15,7 +15,7 @@ import re
 import sys
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -193,7 +193,10 @@ def _parser_of(name: str, function: Callable) -> tuple[argparse.ArgumentParser, 
         if not options["required"]:
             options["default"] = parameter.default
             options["help"] = f"{options['help']} (default: {parameter.default})".strip()
-        if _is_section(kind):
+        if get_origin(kind) is Mapping and is_dataclass(section := get_args(kind)[1]):
+            options["type"] = lambda text, section=section: _sections_by_name(section, text)
+            options["help"] = f"{options['help']} As YAML: NAME: {{{', '.join(_keys(section))}}}.".strip()
+        elif _is_section(kind):
             options.update(nargs="*", metavar="KEY=VALUE", default=[], required=False)
             options["help"] = f"{options['help']} See docs/config.md for the keys.".strip()
         elif kind is bool:
@@ -233,6 +236,19 @@ def _lists_by_name(text: str) -> dict[str, list[int]]:
     raise argparse.ArgumentTypeError(f"{text!r}: write lists of whole numbers by name, such as '{{sky: [12, 40]}}'")
 
 
+def _sections_by_name(kind: Any, text: str) -> dict[str, Any]:
+    """Sections of a kind by name, written as YAML."""
+    try:
+        found = yaml.safe_load(text)
+        return {str(name): parse_section(kind, values, name) for name, values in found.items()}
+    except (yaml.YAMLError, AttributeError, TypeError, ConfigError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
+
+
+def _keys(kind: Any) -> list[str]:
+    return [f"{field.name}: …" for field in fields(kind)]
+
+
 def _required_kind(kind: Any) -> Any:
     """What a command-line argument becomes: of `X | None` X, of `str | Path` a path."""
     if get_origin(kind) in (Union, types.UnionType):
@@ -242,6 +258,8 @@ def _required_kind(kind: Any) -> Any:
 
 
 def _is_section(kind: Any) -> bool:
+    if get_origin(kind) is Mapping:
+        return False
     return is_dataclass(kind) or any(is_dataclass(member) for member in get_args(kind))
 
 

@@ -3,17 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from visae.interventions.arms import (
-    WITHOUT_SCALE,
-    Reconstruction,
-    SetCoordinate,
-    SetLatents,
-    of_length,
-    outcomes,
-    situation,
-)
-from visae.interventions.edits import ActiveValues, Edit, PredictedAs, Site, edited, moved, patch_rows, with_rows
 
+from visae.arms.arms import WITHOUT_SCALE, outcomes
+from visae.arms.changes import Reconstruction, SetCoordinate, SetLatents, situation
+from visae.edits.edit import ActiveValues, Edit, PredictedAs, Site, edited, moved, of_length, patch_rows, with_rows
 from visae.errors import DataError
 from visae.sae import SparseAutoencoder
 from visae.sae.relu import Relu

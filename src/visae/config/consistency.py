@@ -87,7 +87,7 @@ def _of_study(settings: Settings, at: str, study: StudySettings) -> Iterator[str
             yield f"{at}: {key}: {study.tasks[key]!r} is of kind {classified.kind}{unless}, which has no labels"
     read = settings.datasets.get(study.tasks.get("readout", ""))
     if read and read.kind != "activations":
-        yield f"{at}: readout: {study.tasks['readout']!r} is of kind {read.kind}; it reads data sets of kind activations"
+        yield f"{at}: readout: {study.tasks['readout']!r} is of kind {read.kind}; it reads kind activations"
 
 
 def _of_heads(settings: Settings) -> Iterator[str]:

@@ -47,24 +47,41 @@ def against_untrained(
     settings = runner.settings
     if not settings.untrained or not classes:
         return {}
-    chosen = [_directions(selection, runner.sae)]
+    chosen = [directions_of(selection, runner.sae)]
     with progress_bar(settings.untrained, "untrained dictionaries", "dictionaries") as bar:
         for other in untrained_dictionaries(runner.sae, selection.k, settings.untrained, runner.seed):
-            chosen.append(_directions(selection, other))
+            chosen.append(directions_of(selection, other))
             bar.update()
-    # A scale of 0 says which way no less than -1 does.
-    scale = max(settings.scales, key=abs) or -1.0
+    return dictionaries_compared(runner, selection, classes, chosen, max(settings.scales, key=abs))
+
+
+def dictionaries_compared(
+    runner: Runner,
+    selection: Selection,
+    classes: Sequence[ClassCounts],
+    directions: Sequence[dict[int, AddVector]],
+    scale: float,
+) -> dict[int, NDArray[np.float64]]:
+    """Effect of every dictionary, the tested one first, for each class for which that one has latents.
+
+    Parameters
+    ----------
+    directions
+        Of each dictionary, by class id.
+    scale
+        Of the edit: its sign says which way patches are moved; 0 counts as -1.
+    """
     found = {}
     with progress_bar(len(classes), "beside untrained dictionaries", "classes") as bar:
         for counts in classes:
-            own = [directions.get(counts.target.class_id) for directions in chosen]
+            own = [of_class.get(counts.target.class_id) for of_class in directions]
             if own[0] is not None:
-                found[counts.target.class_id] = _effects(runner, selection, counts, own, scale)
+                found[counts.target.class_id] = _effects(runner, selection, counts, own, scale or -1.0)
             bar.update()
     return found
 
 
-def _directions(selection: Selection, dictionary: SparseAutoencoder) -> dict[int, AddVector]:
+def directions_of(selection: Selection, dictionary: SparseAutoencoder) -> dict[int, AddVector]:
     """Unit direction of the latents that a dictionary has for each class, summed, by class id."""
     rows = normalize(dictionary.decoder_weight)
     found = {}

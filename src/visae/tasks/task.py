@@ -107,7 +107,7 @@ class Task(ABC):
         return self.reading(self.logits(tokens))
 
     def log_odds(self, logits: Tensor, number: int) -> Tensor:
-        """Log odds of a class against all others, (b, ...); the same number added to all logits would change nothing."""
+        """Log odds of a class against all others, (b, ...); a logit alone says nothing, as all can rise together."""
         others = [other for other in range(logits.shape[1]) if other != number]
         return logits[:, number] - logits[:, others].logsumexp(dim=1)
 
