@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CORES ?= all
 CONFIG ?= config/config.yaml
 
-.PHONY: demo test test-fast lint format docs bench bench-trainer bench-features bench-interventions bench-quality clean help
+.PHONY: demo test test-fast lint format docs bench bench-trainer bench-features bench-interventions bench-quality bench-gpu bench-gpu-wheels clean help
 
 help:
 	@echo "make demo       run the embedded study: pictures to causal figures, under 6 minutes on 2 cores"
@@ -17,6 +17,8 @@ help:
 	@echo "make bench-features  describing latents beside saev and DuckDB"
 	@echo "make bench-interventions  arms of edits beside a full forward pass an arm"
 	@echo "make bench-quality  reconstruction beside other packages at equal sparsity; goes on where it was stopped"
+	@echo "make bench-gpu  what one GPU does, under 8 minutes; needs torch, timm and bench/wheels, and no network"
+	@echo "make bench-gpu-wheels  get bench/wheels, for Python GPU_PYTHON (3.12) on x86-64"
 
 $(VENV)/.ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -71,6 +73,19 @@ bench-interventions: $(VENV)/.ready-dev
 
 bench-quality: $(VENV)/.ready-dev
 	$(BIN)/python bench/quality.py
+
+# The machine may be bare: its own Python where nothing is set up.
+bench-gpu:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) bench/gpu.py $(GPU_OPTIONS)
+
+GPU_PYTHON ?= 3.12
+bench-gpu-wheels:
+	rm -rf bench/wheels
+	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+		--python-version $(GPU_PYTHON) --implementation cp \
+		--platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
+		--dest bench/wheels --requirement bench/gpu_wheels.txt
+	du -sh bench/wheels
 
 clean:
 	rm -rf results/* logs benchmarks .snakemake

@@ -18,8 +18,10 @@ from visae.files import read_json
 def markdown(path: Path, parts: list[str], judged: bool = False) -> str:
     """Lines of a table: the rows whose name begins with one of `parts`, all rows where there are none.
 
-    With `judged`, of these the rows that have a target.
+    With `judged`, of these the rows that have a target. A line that says so where there are no results yet.
     """
+    if not path.is_file():
+        return f"Not measured yet: there is no `{path}`.\n"
     rows = [Measurement(**row) for row in read_json(path)]
     lines = ["| measured | value | ratio | target |", "| --- | --- | --- | --- |"]
     for row in rows:

@@ -24,9 +24,13 @@ PINS = {
 }
 
 
+# Set where nothing can be installed: all peers are then run by visae's Python, which has to find them.
+ONE_PYTHON = "VISAE_BENCH_ONE_PYTHON"
+
+
 def peer_python(name: str) -> Path:
     """Python of a peer's environment, made on first use and again when its pins change; visae's own for "visae"."""
-    if name == "visae":
+    if name == "visae" or ONE_PYTHON in os.environ:
         return Path(sys.executable)
     folder = CACHE / name
     mark, python = folder / ".pins", folder / "bin" / "python"
@@ -74,7 +78,7 @@ class Peer:
         threads = str(settings["threads"])
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
         environment.update(more_environment or {})
-        if name != "visae":
+        if name != "visae" and ONE_PYTHON not in os.environ:
             environment.pop("PYTHONPATH", None)
         with log.open("w") as errors:
             self._process = subprocess.Popen(

@@ -32,10 +32,10 @@ def read_layer(model: VisionModel, batch: torch.Tensor, layer: int = LAYER) -> t
     return model.read(batch, [HookPoint(layer)])[HookPoint(layer)]
 
 
-def dump(settings: ModelSettings, layer: int, index: Path, card: Path, folder: Path) -> None:
+def dump(settings: ModelSettings, layer: int, index: Path, card: Path, folder: Path, device: str = "cpu") -> None:
     """Read all pictures of an index into one shard below `folder`, as `visae` does: load, decode, run, write."""
     receipt = folder / f"layer{layer}" / "receipt-0.json"
-    extract_shard(settings, 0, 1, str(layer), [], index, card, receipt, device="cpu")
+    extract_shard(settings, 0, 1, str(layer), [], index, card, receipt, device=device)
 
 
 def prepared(settings: ModelSettings, folder: Path) -> Path:
@@ -76,7 +76,7 @@ def measure_throughput(folder: Path, card: Path, count: int, repetitions: int) -
     """
     model = load_model(card)
     index = made_pictures(folder / "pictures", count)
-    one = _first_pictures(index, 1, folder / "one")
+    one = first_pictures(index, 1, folder / "one")
     batches = decoded(index, model, count).split(BATCH)
     halves = [half for batch in batches for half in batch.chunk(2)] if len(batches) == 1 else list(batches)
     middle = len(halves) // 2
@@ -102,7 +102,7 @@ def measure_throughput(folder: Path, card: Path, count: int, repetitions: int) -
     ]
 
 
-def _first_pictures(index: Path, count: int, folder: Path) -> Path:
+def first_pictures(index: Path, count: int, folder: Path) -> Path:
     """Index only the first pictures of another index, whose paths become absolute."""
     folder.mkdir(parents=True)
     read_index(index).head(count).write_parquet(folder / "index.parquet")
@@ -125,7 +125,7 @@ def measure_memory(folder: Path, few: int, many: int, threads: int, repetitions:
     """
     card = prepared(TINY, folder / "tiny")
     source = read_index(made_pictures(folder / "scenes", 10, size=64))["path"].to_list()
-    indexes = {count: _linked_pictures(source, count, folder / f"{count}") for count in (few, many)}
+    indexes = {count: linked_pictures(source, count, folder / f"{count}") for count in (few, many)}
     found: dict[int, list[float]] = {few: [], many: []}
     for repetition in range(repetitions):
         for count, index in indexes.items():
@@ -143,7 +143,7 @@ def measure_memory(folder: Path, few: int, many: int, threads: int, repetitions:
     ]
 
 
-def _linked_pictures(source: list[str], count: int, folder: Path) -> Path:
+def linked_pictures(source: list[str], count: int, folder: Path) -> Path:
     """Index `count` names of a few pictures."""
     pictures = folder / "pictures"
     pictures.mkdir(parents=True)

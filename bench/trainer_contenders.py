@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from peer_processes import Peer
 
 D_MODEL, WIDTH, BATCH, K = 384, 6144, 4096, 32
 SEED = 7
+_FAILURES = (RuntimeError, OSError, subprocess.CalledProcessError)
 # glibc keeps freed memory instead of handing it back to the kernel, which would page-fault it in again.
 TUNED = {
     "MALLOC_MMAP_MAX_": "0",
@@ -119,6 +121,7 @@ def compare(
     timing: Timing,
     logs: Path,
     environment: dict[str, str] | None = None,
+    at_once: bool = False,
 ) -> Found:
     """Time contenders in turns, each in its process, all processes alive at once.
 
@@ -130,24 +133,36 @@ def compare(
         Folder for what the workers print.
     environment
         Further environment variables of all workers.
+    at_once
+        Whether they get ready side by side, which takes their memory at one time.
     """
     logs.mkdir(parents=True, exist_ok=True)
     missing: dict[str, str] = {}
     answers: dict[str, list[dict[str, float]]] = {}
     running: dict[str, Callable[[], float]] = {}
-    with ExitStack() as stack:
-        for contender in contenders:
-            log = logs / f"{contender.script}-{len(missing) + len(running)}.log"
+
+    def ready(number: int) -> Peer | Exception:
+        contender = contenders[number]
+        log = logs / f"{contender.script}-{number}.log"
+        try:
+            return Peer(contender.peer, contender.script, {**settings, **contender.options}, log, environment)
+        except _FAILURES as error:
+            return error
+
+    with ExitStack() as stack, ThreadPoolExecutor(len(contenders)) as pool:
+        made_ready = (pool.map if at_once else map)(ready, range(len(contenders)))
+        for contender, made in zip(contenders, made_ready, strict=True):
+            if isinstance(made, Exception):
+                missing[contender.name] = reason(made)
+                continue
+            peer = stack.enter_context(made)
             try:
-                peer = stack.enter_context(
-                    Peer(contender.peer, contender.script, {**settings, **contender.options}, log, environment)
-                )
                 if "cannot" in peer.ready:
                     missing[contender.name] = peer.ready["cannot"]
                     continue
                 warm = peer.repeat(steps=timing.warm_up)
                 last = peer.repeat(steps=1)["seconds"]
-            except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+            except _FAILURES as error:
                 missing[contender.name] = reason(error)
                 continue
             steps = timing.steps(min(last, warm["seconds"] / timing.warm_up))

@@ -1,12 +1,19 @@
-"""dictionary_learning's training: the `update` of its own trainer classes, with their defaults."""
+"""dictionary_learning's training: the `update` of its own trainer classes, with their defaults.
+
+`autocast` runs it as its `trainSAE` does with `autocast_dtype=torch.bfloat16`, which is not its default.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from functools import partial
+from importlib.util import find_spec
 from itertools import count
+from types import ModuleType
 from typing import Any
 
+import torch
 import torchvision_operators  # noqa: F401
 from torch import Tensor
 from training_protocol import SomeBatches, Trainee, serve_training, warm_up
@@ -18,6 +25,10 @@ STEPS = 100_000
 def prepare(given: dict[str, Any], batches: SomeBatches) -> Trainee:
     """Make the trainer, which makes the SAE."""
     os.environ["WANDB_MODE"] = "disabled"
+    if find_spec("nnsight") is None:
+        # What reads language models; its package imports the name, its trainers never call it.
+        sys.modules["nnsight"] = ModuleType("nnsight")
+        sys.modules["nnsight"].LanguageModel = None  # type: ignore[attr-defined]
     from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer
     from dictionary_learning.trainers.jumprelu import JumpReluTrainer
     from dictionary_learning.trainers.standard import StandardTrainer
@@ -42,7 +53,7 @@ def prepare(given: dict[str, Any], batches: SomeBatches) -> Trainee:
         dict_size=given["width"],
         layer=0,
         lm_name="planted",
-        device="cpu",
+        device=given.get("device", "cpu"),
         **options,
     )
     numbers, ae = count(), trainer.ae
@@ -52,8 +63,12 @@ def prepare(given: dict[str, Any], batches: SomeBatches) -> Trainee:
 
     bias = ae.encoder.bias.data if given["variant"] == "relu" else None
 
+    def step(rows: Tensor) -> None:
+        with torch.autocast(rows.device.type, torch.bfloat16, enabled=given.get("autocast", False)):
+            trainer.update(next(numbers), rows)
+
     return Trainee(
-        lambda rows: trainer.update(next(numbers), rows),
+        step,
         codes,
         bias,
         lambda rows: ae.encoder(rows - ae.bias),

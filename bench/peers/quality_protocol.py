@@ -31,8 +31,8 @@ _SUMMED, _NEWEST = 0.1, 0.5
 class ShuffledBatches:
     """Batches of a file of float32 rows: every epoch in an order of its own, which the seed alone decides."""
 
-    def __init__(self, path: Path, d_model: int, size: int, seed: int) -> None:
-        self.path, self.d_model, self.size, self.seed = path, d_model, size, seed
+    def __init__(self, path: Path, d_model: int, size: int, seed: int, device: str = "cpu") -> None:
+        self.path, self.d_model, self.size, self.seed, self.device = path, d_model, size, seed, device
         self.rows = np.memmap(path, np.float32, "r").reshape(-1, d_model)
         self.count = len(self.rows) // size  # in an epoch
         self._epoch, self._order = -1, np.empty(0, np.int64)
@@ -43,7 +43,7 @@ class ShuffledBatches:
             self._epoch = epoch
             self._order = np.random.default_rng([self.seed, epoch, 0xDA7A]).permutation(len(self.rows))
         chosen = np.sort(self._order[place * self.size : (place + 1) * self.size])
-        return torch.from_numpy(self.rows[chosen])
+        return torch.from_numpy(self.rows[chosen]).to(self.device)
 
 
 class Normalized:
@@ -119,7 +119,8 @@ def trained(prepare: Prepare, given: dict[str, Any]) -> dict[str, float]:
     torch.manual_seed(given["seed"])
     d_model, size, steps = given["d_model"], given["batch_size"], given["steps"]
     # Of another seed than the weights are of.
-    raw = ShuffledBatches(Path(given["data"]), d_model, size, given["seed"] + 1_000_000)
+    device = given.get("device", "cpu")
+    raw = ShuffledBatches(Path(given["data"]), d_model, size, given["seed"] + 1_000_000, device)
     shift, scale = torch.zeros(()), torch.ones(())
     if given["normalization"] is not None:
         sample = torch.cat([raw[number] for number in range(min(raw.count, 8192 // size + 1))])
@@ -138,7 +139,7 @@ def trained(prepare: Prepare, given: dict[str, Any]) -> dict[str, float]:
     encode, decode = trainee.dense_codes, trainee.decode
     assert encode is not None
     assert decode is not None
-    held_out = torch.from_numpy(np.fromfile(given["held_out"], np.float32)).view(-1, d_model)
+    held_out = torch.from_numpy(np.fromfile(given["held_out"], np.float32)).view(-1, d_model).to(device)
     with torch.no_grad():
         return quality_of(
             lambda rows: encode((rows - shift) / scale),

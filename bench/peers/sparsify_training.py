@@ -3,7 +3,8 @@
 Its Trainer wants a language model to hook, so what it does in its hook and after it is done here with the same calls:
 decoder bias from the first batch, unit decoder rows before the forward pass, the fraction of variance unexplained as
 the loss, no AuxK (its default), parallel gradients removed, then the optimizer and the count of silent latents.
-`optimizer` is "signum" (its default: schedule-free sign descent) or "adam".
+`optimizer` is "signum" (its default: schedule-free sign descent) or "adam". On a GPU its forward pass is in bfloat16,
+as it is written, and decodes by its Triton kernel but for `triton: false`.
 """
 
 from __future__ import annotations
@@ -23,16 +24,18 @@ def prepare(given: dict[str, Any], batches: SomeBatches) -> Trainee:
     """Make the SAE and its optimizer."""
     if given["variant"] != "topk":
         raise CannotRun("sparsify 1.3.3 has TopK only")
-    os.environ["SPARSIFY_DISABLE_TRITON"] = "1"  # a kernel for GPUs, which some torch wheels bring along
+    device = given.get("device", "cpu")
+    if device == "cpu" or not given.get("triton", True):
+        os.environ["SPARSIFY_DISABLE_TRITON"] = "1"  # a kernel for GPUs, which some torch wheels bring along
     from sparsify import SparseCoder, SparseCoderConfig, TrainConfig
 
     torch.set_float32_matmul_precision("high")
     config = SparseCoderConfig(num_latents=given["width"], k=given["k"])
     training = TrainConfig(config)
-    sae = SparseCoder(given["d_model"], config, dtype=torch.float32)
+    sae = SparseCoder(given["d_model"], config, device, dtype=torch.float32)
     optimizer, scheduler = _optimizer(sae, given, training)
-    silent = torch.zeros(sae.num_latents, dtype=torch.long)
-    fired = torch.zeros(sae.num_latents, dtype=torch.bool)
+    silent = torch.zeros(sae.num_latents, dtype=torch.long, device=device)
+    fired = torch.zeros(sae.num_latents, dtype=torch.bool, device=device)
     sae.b_dec.data = batches[0].mean(0)
 
     def step(rows: Tensor) -> None:

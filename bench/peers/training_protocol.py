@@ -79,18 +79,17 @@ def warm_up(own: int, steps: int) -> int:
 
 
 class Batches:
-    """Batches of a file of float32 rows, in order, over and over."""
+    """Batches of a file of float32 rows, in order, over and over, on a device."""
 
-    def __init__(self, path: Path, d_model: int, size: int) -> None:
-        self.path, self.d_model, self.size = path, d_model, size
+    def __init__(self, path: Path, d_model: int, size: int, device: str = "cpu") -> None:
+        self.path, self.d_model, self.size, self.device = path, d_model, size, device
         self.count = path.stat().st_size // (4 * d_model * size)
 
     def __getitem__(self, number: int) -> Tensor:
         values = self.size * self.d_model
         offset = 4 * values * (number % self.count)
-        return torch.from_numpy(
-            np.fromfile(self.path, np.float32, values, offset=offset).reshape(self.size, self.d_model)
-        )
+        rows = np.fromfile(self.path, np.float32, values, offset=offset).reshape(self.size, self.d_model)
+        return torch.from_numpy(rows).to(self.device)
 
 
 @torch.no_grad()
@@ -103,8 +102,10 @@ def start_sparse(trainee: Trainee, rows: Tensor, share: float) -> None:
     trainee.encoder_bias.sub_(values.kthvalue(rank, dim=0).values)
 
 
-def peak_megabytes() -> float:
-    """Peak resident memory of this process."""
+def peak_megabytes(device: str = "cpu") -> float:
+    """Peak resident memory of this process; on a GPU, the most that its tensors took there at once."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e6
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1e3
 
@@ -123,7 +124,7 @@ def serve_training(prepare: Prepare) -> None:
 
         return serve_quality(prepare, given, answers)
     torch.manual_seed(given["seed"])
-    batches = Batches(Path(given["data"]), given["d_model"], given["batch_size"])
+    batches = Batches(Path(given["data"]), given["d_model"], given["batch_size"], given.get("device", "cpu"))
     try:
         trainee = prepare(given, batches)
     except CannotRun as reason:
@@ -140,14 +141,22 @@ def serve_training(prepare: Prepare) -> None:
         gc.collect()
 
 
+def _wait(device: str) -> None:
+    """Until a GPU has done what it was told."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
 def _timed(trainee: Trainee, batches: Batches, first: int, steps: int) -> dict[str, float]:
     seconds = 0.0
     for number in range(first, first + steps):
         rows = batches[number]
+        _wait(batches.device)
         started = time.perf_counter()
         trainee.step(rows)
+        _wait(batches.device)
         seconds += time.perf_counter() - started
-    megabytes = peak_megabytes()
+    megabytes = peak_megabytes(batches.device)
     with torch.no_grad():
         codes = trainee.codes(batches[first][:_COUNTED])
     return {

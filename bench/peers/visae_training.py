@@ -37,8 +37,9 @@ def sae_settings(given: dict[str, Any]) -> sections.AnySae:
 def started(given: dict[str, Any], batches: SomeBatches) -> TrainingRun:
     """Make a run at its first step."""
     settings = sae_settings(given)
-    sample = torch.cat([batches[number] for number in range(SAMPLE_TOKENS // batches.size)])
-    return TrainingRun(settings, initial_sae(settings, sample, given["seed"]))
+    tokens = given.get("sample_tokens", SAMPLE_TOKENS)
+    sample = torch.cat([batches[number] for number in range(max(1, tokens // batches.size))])
+    return TrainingRun(settings, initial_sae(settings, sample.cpu(), given["seed"]).to(given.get("device", "cpu")))
 
 
 def prepare(given: dict[str, Any], batches: SomeBatches) -> Trainee:

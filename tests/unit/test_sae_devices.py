@@ -8,13 +8,14 @@ from sae_variants import CASES, planted
 from torch.nn.functional import normalize
 
 from visae.device import in_bfloat16
+from visae.sae.checkpoints import Checkpoints
 from visae.sae.initial import initial_sae
 from visae.sae.metrics import quality
 from visae.sae.run import TrainingRun
 from visae.sae.selection import blocks
 from visae.sae.sparse import SparseCodes, gathered_products, value_gradients
 
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def run_of(settings, device="cpu", steps=40, precision="float32"):
@@ -65,7 +66,7 @@ def test_compiled_inner_products_of_rows_are_those_of_eager_torch():
         torch.testing.assert_close(compiled(left, rows[0], right, rows[1]), expected, rtol=1e-5, atol=1e-5)
 
 
-@GPU
+@pytest.mark.gpu
 def test_gradients_of_codes_on_a_gpu_are_the_dense_ones():
     generator = torch.Generator().manual_seed(0)
     dense = torch.rand(300, 900, generator=generator) * (torch.rand(300, 900, generator=generator) > 0.95)
@@ -78,9 +79,27 @@ def test_gradients_of_codes_on_a_gpu_are_the_dense_ones():
     torch.testing.assert_close(value_gradients(codes, gradient, rows), expected, rtol=1e-4, atol=1e-4)
 
 
-@GPU
+@pytest.mark.gpu
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_training_on_a_gpu_is_training_on_the_cpu(case):
     here, there = run_of(case.settings, steps=3), run_of(case.settings, "cuda", steps=3)
     for name, tensor in here.sae.state_dict().items():
         torch.testing.assert_close(there.sae.state_dict()[name].cpu(), tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_run_restored_on_its_device_goes_on_as_it_would_have(device, tmp_path):
+    settings = replace(CASES[0].settings, precision="float32")
+    data, size = planted(4000, seed=1), settings.batch_size
+    whole = run_of(settings, device, steps=3)
+    checkpoints = Checkpoints(tmp_path, {})
+    checkpoints.take_over()
+    checkpoints.save(whole.checkpoint())
+    again = TrainingRun(settings, initial_sae(settings, data, seed=0).to(device))
+    again.restore(checkpoints.newest())
+    for run in (whole, again):
+        for number in range(3, 6):
+            run.advance(data[number * size :][:size])
+    assert again.step == whole.step == 6
+    for name, tensor in whole.sae.state_dict().items():
+        torch.testing.assert_close(again.sae.state_dict()[name], tensor, rtol=1e-4, atol=1e-5)
