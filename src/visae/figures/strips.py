@@ -22,7 +22,7 @@ from visae.figures.pictures import Shown, draw_lit, draw_plain, draw_region
 from visae.figures.segmentation_maps import class_colours, coloured
 from visae.figures.style import PAGE_WIDTH, style
 
-EXEMPLARS = 3
+EXEMPLARS = 2
 """Pictures of a latent on a line; a latent alone has two lines."""
 
 TOP_CLASSES = 4
@@ -33,7 +33,8 @@ CONTROLS = {"random_vector": "random change of the same length", "random_latent"
 
 _BEFORE = "#D0D0D0"
 _HEADS = ("Observe", "Hypothesize", "Experiment")
-_OBSERVED, _EXEMPLARS = 1.42, 2.22  # inches: widths of the first two columns
+# Inches: widths of the first two columns. Two lines of exemplars are then as high as the maps of the third.
+_OBSERVED, _EXEMPLARS = 1.42, 1.46
 _GAP, _BETWEEN = 0.04, 0.16  # inches between pictures, and between columns
 _COLUMNS = ("strip", "title", "part", "latent", "rank", "image_id", "token", "value", "peak", "class_name")
 
@@ -284,7 +285,7 @@ def _draw_maps(
         shown = coloured(picture, ids, colours)
         draw_plain(axes, Shown(shown, shown), grid)
         draw_region(axes, _mask(edited["token"], grid), "black")
-        axes.set_xlabel(fill(label, 18), labelpad=2)
+        axes.set_xlabel(fill(label, 22), labelpad=2)
 
 
 def _mask(tokens: pl.Series, grid: tuple[int, int]) -> NDArray[np.bool_]:
