@@ -147,6 +147,7 @@ REPORT = f"{RESULTS}/report.html"
 rule all:
     default_target: True
     input:
+        expand(STUDY, study=STUDIES),
         SAES,
         FEATURE_TABLES,
         TASK_HEADS,

@@ -9,6 +9,7 @@ import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version, update_config
 
+from visae import layout
 from visae.config.members import (
     every_sae,
     further_megabytes,

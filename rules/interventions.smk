@@ -1,4 +1,25 @@
-# The experiment: edit latents inside the network and measure what a task's readout then says, against fair controls.
+# What a study is, and the experiment: edit latents inside the network and measure what a task's readout then says, against fair controls.
+
+
+localrules:
+    study,
+
+
+rule study:
+    output:
+        study=STUDY,
+    log:
+        f"logs/{STUDY}.log",
+    benchmark:
+        f"benchmarks/{STUDY}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        spec=lambda wildcards: spec(STUDIES[wildcards.study]),
+    message:
+        "Writing what study {wildcards.study} is"
+    script:
+        "../scripts/study.py"
 
 
 rule experiment:
@@ -29,7 +50,7 @@ rule experiment:
             SETTINGS.interventions,
             "visae.experiments.experiment",
             layer=edited_layer(wildcards),
-            first=first_outputs(wildcards),
+            first=PATHS[wildcards.study].first,
             min_purity=SETTINGS.features.min_purity,
             manual=STUDIES[wildcards.study]
             .manual.get(wildcards.sae, {})
@@ -63,7 +84,7 @@ rule faithfulness:
             SETTINGS.faithfulness,
             "visae.experiments.faithfulness",
             layer=edited_layer(wildcards),
-            first=first_outputs(wildcards),
+            first=PATHS[wildcards.study].first,
         ),
     message:
         "Measuring what the reconstruction of {wildcards.sae} keeps, study {wildcards.study}"

@@ -1,26 +1,25 @@
 # Where everything lies, and which of it a job reads. Each path is a public interface: see results/README.md.
 
-INDEX = f"{RESULTS}/datasets/{{dataset}}/index.parquet"
-PATCH_LABELS = (
-    f"{RESULTS}/datasets/{{dataset}}/patch-labels-{{model}}-layer{{layer}}.parquet"
-)
-CARD = f"{RESULTS}/models/{{model}}/model.json"
-STORE = f"{RESULTS}/activations/{{dataset}}/{{model}}/layer{{layer}}/manifest.json"
-RECEIPT = (
-    f"{RESULTS}/activations/{{dataset}}/{{model}}/layer{{layer}}/receipt-{{shard}}.json"
-)
-SAE = f"{RESULTS}/saes/{{trained_on}}/{{model}}/layer{{layer}}/{{sae}}"
+INDEX = f"{RESULTS}/{layout.INDEX}"
+PATCH_LABELS = f"{RESULTS}/{layout.PATCH_LABELS}"
+CARD = f"{RESULTS}/{layout.CARD}"
+STORE = f"{RESULTS}/{layout.STORE}"
+RECEIPT = f"{RESULTS}/{layout.RECEIPT}"
+SAE = f"{RESULTS}/{layout.SAE}"
 NAMES = f"{SAE}/names.csv"
-CONCEPT = f"{RESULTS}/concepts/{{study}}/{{sae}}/{{concept}}"
-FEATURES = (
-    f"{RESULTS}/features/{{trained_on}}/{{model}}/layer{{layer}}/{{sae}}/{{dataset}}"
-)
-HEADS = f"{RESULTS}/heads/{{dataset}}/{{model}}"
-INTERVENTIONS = f"{RESULTS}/interventions/{{study}}/{{sae}}"
+CONCEPT = f"{RESULTS}/{layout.CONCEPT}"
+FEATURES = f"{RESULTS}/{layout.FEATURES}"
+HEADS = f"{RESULTS}/{layout.HEADS}"
+INTERVENTIONS = f"{RESULTS}/{layout.INTERVENTIONS}"
+STUDY = f"{RESULTS}/{layout.STUDY}"
 TASK_OF_HEAD = {"probe": "classification", "segmentation": "segmentation"}
 TASKS = ("segmentation", "classification", "zero_shot", "readout")
 ON_PICTURES = ("classification", "zero_shot")
-FIGURES = f"{RESULTS}/figures/{{study}}"
+FIGURES = f"{RESULTS}/{layout.FIGURES}"
+PATHS = {
+    name: layout.StudyPaths(Path(RESULTS), name, study)
+    for name, study in STUDIES.items()
+}
 DESCRIBED = f"{FIGURES}/{{sae}}/{{dataset}}"
 MEASURED = f"{FIGURES}/{{sae}}"
 
@@ -40,65 +39,20 @@ def of_study(pattern, **fixed):
     return filled
 
 
-def files_of_task(wildcards, task):
-    """Files that a task of a study is opened from, by their names in visae.tasks.files."""
-    study, dataset = STUDIES[wildcards.study], STUDIES[wildcards.study].tasks[task]
-
-    def of(pattern):
-        known = dict(
-            trained_on=study.train_on,
-            model=study.stored_model,
-            layer=study.point,
-            dataset=dataset,
-        )
-        return pattern.format(**{**known, **wildcards})
-
-    readouts = {
-        "segmentation": lambda: of(f"{HEADS}/segmentation/metrics.json"),
-        "classification": lambda: of(f"{HEADS}/probe/metrics.json"),
-        "zero_shot": lambda: study.zero_shot.vectors,
-        "readout": lambda: study.readout.weights,
-    }
-    found = {"manifest": of(STORE), "readout": readouts[task](), "index": of(INDEX)}
-    if study.model is not None:
-        found["card"] = of(CARD)
-    if task == "segmentation":
-        found["labels"] = of(PATCH_LABELS)
-    return found
-
-
 def files_of_experiment(wildcards):
     """Files of a task, and of the SAE whose latents are edited."""
-    study, task = STUDIES[wildcards.study], wildcards.task
-    of_sae = dict(
-        trained_on=study.train_on,
-        model=study.stored_model,
-        layer=study.point,
-        sae=wildcards.sae,
-        dataset=study.tasks[task],
-    )
-    found = files_of_task(wildcards, task)
-    found["sae"] = f"{SAE}/config.json".format(**of_sae)
-    found["codes"] = f"{FEATURES}/codes/manifest.json".format(**of_sae)
-    if task == "segmentation":
-        found["scores"] = f"{FEATURES}/scores.parquet".format(**of_sae)
-    return found
+    return PATHS[wildcards.study].experiment(wildcards.task, wildcards.sae)
 
 
 def files_of_faithfulness(wildcards):
     """Files of all tasks of a study, each named after its task, and the SAE."""
+    paths = PATHS[wildcards.study]
     found = {
         f"{task}_{name}": path
-        for task in STUDIES[wildcards.study].tasks
-        for name, path in files_of_task(wildcards, task).items()
+        for task in paths.settings.tasks
+        for name, path in paths.task(task).items()
     }
     return {"sae": of_study(f"{SAE}/config.json")(wildcards), **found}
-
-
-def first_outputs(wildcards):
-    """Length of the lists of a study's readout."""
-    readout = STUDIES[wildcards.study].readout
-    return 10 if readout is None else readout.first
 
 
 def confusion_of_head(wildcards):
@@ -338,9 +292,7 @@ def outcomes_of_task(wildcards):
         ),
         "exemplars": of_study(f"{FEATURES}/exemplars.parquet", **of_task)(wildcards),
         "index": of_study(INDEX, **of_task)(wildcards),
-        "summary": f"{INTERVENTIONS}/{wildcards.task}/summary.json".format(
-            **wildcards
-        ),
+        "summary": f"{INTERVENTIONS}/{wildcards.task}/summary.json".format(**wildcards),
     }
 
 

@@ -109,7 +109,7 @@ class PictureTask(Task):
     def changes(
         self, counts: ClassCounts, rows: slice, before: Tensor, after: Tensor, patches: Tensor
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """PICTURE_MEASURES and whether the likeliest class changed; likeliest classes and changes of target pictures."""
+        """PICTURE_MEASURES, whether the likeliest class changed; likeliest classes and changes of target pictures."""
         column, own = self.numbers[counts.target.class_id], torch.from_numpy(counts.n_target[rows] > 0)
         truth = torch.from_numpy(counts.labels[rows])
         likeliest = after.argmax(dim=1)
