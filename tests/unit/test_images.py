@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from visae.data.images import fitted, fitted_mask, image_size, open_image, pixels, read_mask
+from visae.data.mask_files import MaskReading
 from visae.errors import DataError
 
 GRADIENT = np.linspace(0, 255, 40 * 30).reshape(30, 40).astype(np.uint8)
@@ -291,10 +292,11 @@ def test_ignored_ids_become_unlabelled(tmp_path, fit):
     whole = fitted_mask(tmp_path / "mask.png", (30, 40), (20, 20), fit)
     assert set(np.unique(whole)) == {0, 1, 7, 255}
     expected = np.where(np.isin(whole, [7, 255]), 0, whole)
-    np.testing.assert_array_equal(fitted_mask(tmp_path / "mask.png", (30, 40), (20, 20), fit, [255, 7, 99]), expected)
+    reading = MaskReading(ignore_ids=(255, 7, 99))
+    np.testing.assert_array_equal(fitted_mask(tmp_path / "mask.png", (30, 40), (20, 20), fit, reading), expected)
     deep = np.array([[65535, 3]], dtype=np.uint16)
     Image.fromarray(deep).save(tmp_path / "deep.png")
-    assert read_mask(tmp_path / "deep.png", (2, 1), [65535, -1]).tolist() == [[0, 3]]
+    assert read_mask(tmp_path / "deep.png", (2, 1), MaskReading((65535, -1))).tolist() == [[0, 3]]
 
 
 def test_masks_of_every_mode(tmp_path):

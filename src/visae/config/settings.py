@@ -19,6 +19,7 @@ from visae.config.datasets import (  # noqa: F401
     DrawnSettings,
     ImageFolderSettings,
     ListedFolderSettings,
+    MaskedSettings,
     ScenesSettings,
     SegmentationFolderSettings,
     TableSettings,

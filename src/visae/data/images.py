@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
+from PIL import Image, ImageOps, TiffImagePlugin, features
 
 from visae.data.locators import opened
+from visae.data.mask_files import MaskReading, StoredMask, orientation_of, reason, stored_mask, turned
 from visae.errors import DataError
 
 if TYPE_CHECKING:
     import torch
 
-SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
-_MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
+_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP")
+_OPTIONAL = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}
+# What the Pillow that is installed reads as one still picture: no documents, icons, arrays of numbers, films.
+SUFFIXES = frozenset(
+    suffix
+    for suffix, kind in Image.registered_extensions().items()
+    if kind in _FORMATS and (kind not in _OPTIONAL or features.check(_OPTIONAL[kind]))
+)
+_PLAIN = MaskReading()
 
 
 class Preprocessing(Protocol):
@@ -48,12 +55,19 @@ def open_image(path: str | Path) -> Image.Image:
     DataError
         If the file cannot be read or is damaged, truncated ones included.
     """
+    return open_picture(path)[0]
+
+
+def open_picture(path: str | Path) -> tuple[Image.Image, int]:
+    """As `open_image`, with the EXIF orientation that was applied, 1 to 8; raises as that does."""
     try:
         with opened(path) as file, Image.open(file) as image:
+            # Pillow turns a TIFF itself while it loads it, and a PNG may tell its orientation only then.
+            orientation = orientation_of(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else 0
             image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+            return _rgb(ImageOps.exif_transpose(image)), orientation or orientation_of(image)
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
-        raise DataError(f"{path}: unreadable picture: {_reason(error)}") from error
+        raise DataError(f"{path}: unreadable picture: {reason(error)}") from error
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -64,18 +78,22 @@ def image_size(path: str | Path) -> tuple[int, int]:
     DataError
         If there is no file, or not a picture's header in it.
     """
+    return picture_size(path)[:2]
+
+
+def picture_size(path: str | Path) -> tuple[int, int, int]:
+    """As `image_size`, with the EXIF orientation as a third number; raises as that does."""
     try:
         with opened(path) as file, Image.open(file) as image:
             if image.format == "PNG" and _has_late_text(file):
-                return ImageOps.exif_transpose(image).size
-            # Of these two, Pillow's own ways to the orientation decode the picture, or apply it half.
-            exif = Image.Image.getexif(image)
+                image.load()
             width, height = image.size
+            orientation = orientation_of(image)
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 width, height = (int(image.tag_v2[tag]) for tag in (256, 257))
-            return (height, width) if exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8) else (width, height)
+            return (height, width, orientation) if orientation >= 5 else (width, height, orientation)
     except Exception as error:  # as in open_image
-        raise DataError(f"{path}: unreadable picture: {_reason(error)}") from error
+        raise DataError(f"{path}: unreadable picture: {reason(error)}") from error
 
 
 def fitted(image: Image.Image, size: tuple[int, int], fit: str, interpolation: str = "bicubic") -> Image.Image:
@@ -97,35 +115,59 @@ def fitted(image: Image.Image, size: tuple[int, int], fit: str, interpolation: s
 
 
 def read_mask(
-    mask_path: str | Path, image_size_wh: tuple[int, int], ignore_ids: Collection[int] = ()
+    mask_path: str | Path,
+    image_size_wh: tuple[int, int],
+    reading: MaskReading = _PLAIN,
+    picture_path: str | Path | None = None,
 ) -> NDArray[np.int32]:
-    """Read class ids, int32 (height, width), those in `ignore_ids` turned into 0.
+    """Read class ids, int32 (height, width), 0 = unlabelled.
+
+    Parameters
+    ----------
+    mask_path
+        Picture of class ids.
+    image_size_wh
+        Width and height of the picture that it belongs to, after EXIF rotation.
+    reading
+        What stored ids mean: `visae.data.index.read_mask_reading` tells a data set's own.
+    picture_path
+        The picture: its orientation turns a mask in the `raw` frame, and is of no matter elsewhere.
 
     Raises
     ------
     DataError
-        If the mask is missing, damaged, has colours instead of ids, or another size than its picture.
+        If the mask is missing, damaged, of a lossy format, has colours instead of ids, or another size than its
+        picture.
     """
-    try:
-        with opened(mask_path) as file, Image.open(file) as image:
-            image.load()
-            mode, size, mask = image.mode, image.size, np.asarray(image).astype(np.int32)
-    except FileNotFoundError as error:
-        raise DataError(f"{mask_path}: the mask is missing; every picture needs one") from error
-    except Exception as error:  # as in open_image
-        raise DataError(f"{mask_path}: unreadable mask: {_reason(error)}") from error
-    if mode not in _MASK_MODES:
-        raise DataError(
-            f"{mask_path}: a mask holds one class id a pixel, but this one has mode {mode}; save ids, not colours"
-        )
+    orientation = picture_size(picture_path)[2] if reading.frame == "raw" and picture_path is not None else 1
+    return reading.ids(placed(stored_mask(mask_path), mask_path, image_size_wh, reading, orientation))
+
+
+def placed(
+    mask: StoredMask, mask_path: str | Path, image_size_wh: tuple[int, int], reading: MaskReading, orientation: int
+) -> NDArray[np.int32]:
+    """Stored ids in the frame of the picture as it is seen; raises DataError where the sizes differ.
+
+    Parameters
+    ----------
+    orientation
+        The picture's own.
+    """
+    # One with an orientation of its own was turned by that: it is in its picture's frame as it is seen.
+    raw = reading.frame == "raw" and mask.orientation == 1
+    ids = turned(mask.ids, orientation) if raw else mask.ids
+    size = ids.shape[::-1]
     if size != tuple(image_size_wh):
+        other_frame = orientation >= 5 and size[::-1] == tuple(image_size_wh)
+        other = "turned" if reading.frame == "raw" else "raw"
+        hint = (
+            f"; its picture is turned by EXIF orientation {orientation}, the mask lies {other}: set mask_frame: {other}"
+        )
         raise DataError(
             f"{mask_path}: the mask has {size[0]} x {size[1]} pixels, its picture {image_size_wh[0]} x "
-            f"{image_size_wh[1]} (after EXIF rotation); they have to be the same"
+            f"{image_size_wh[1]} (after EXIF rotation); they have to be the same{hint if other_frame else ''}"
         )
-    if ignore_ids:
-        mask[np.isin(mask, list(ignore_ids))] = 0
-    return mask
+    return ids
 
 
 def fitted_mask(
@@ -133,27 +175,24 @@ def fitted_mask(
     image_size_wh: tuple[int, int],
     size: tuple[int, int],
     fit: str,
-    ignore_ids: Collection[int] = (),
+    reading: MaskReading = _PLAIN,
+    picture_path: str | Path | None = None,
 ) -> NDArray[np.int32]:
     """Read a mask and scale it as `fitted` scales its picture, by nearest neighbour.
 
     Parameters
     ----------
-    mask_path
-        Picture of class ids.
-    image_size_wh
-        Width and height of the picture that it belongs to.
+    mask_path, image_size_wh, reading, picture_path
+        As for `read_mask`.
     size, fit
         As for `fitted`.
-    ignore_ids
-        Ids that become 0: `visae.data.index.read_ignore_ids` tells a data set's own.
 
     Returns
     -------
     numpy.ndarray
         int32 (height, width).
     """
-    mask = read_mask(mask_path, image_size_wh, ignore_ids)
+    mask = read_mask(mask_path, image_size_wh, reading, picture_path)
     height, width = mask.shape
     left, upper, right, lower = _used_box(width, height, size, fit)
     down, across = ((np.arange(side) + 0.5) / side for side in size)
@@ -218,8 +257,3 @@ def _has_late_text(file: BinaryIO) -> bool:
             return True
         file.seek(length + 4, 1)
     return False
-
-
-def _reason(error: Exception) -> str:
-    message = str(error).split("\n", maxsplit=1)[0]
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__

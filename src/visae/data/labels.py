@@ -26,11 +26,17 @@ class Labels:
         The setting `classes`: list of the classes of masks.
     always_text
         Labels are names even where all look like integers.
+    zero_based
+        Whether that list counts from 0; labels beside it do so too.
     """
 
-    def __init__(self, where: str, classes_file: str | None, always_text: bool = False) -> None:
-        self.where, self._text = where, always_text
-        self._of_masks = read_class_list(existing(classes_file, "classes", folder=False)) if classes_file else None
+    def __init__(
+        self, where: str, classes_file: str | None, always_text: bool = False, zero_based: bool = False
+    ) -> None:
+        self.where, self._text, self._shift = where, always_text, int(zero_based and classes_file is not None)
+        self._of_masks = None
+        if classes_file:
+            self._of_masks = read_class_list(existing(classes_file, "classes", folder=False), zero_based)
         self._names: dict[str, str | None] = {}
         self._first = {"without": "", "with": "", "masked": ""}
         self._known: dict[str, tuple[int, str]] = {}
@@ -89,7 +95,7 @@ class Labels:
         known: dict[str, tuple[int, str]] = {}
         by_name: dict[str, int] = {}
         for label, name in self._names.items():
-            number = int(label)
+            number = int(label) + self._shift
             if not 0 <= number <= _LARGEST:
                 raise DataError(f"{self.where}: the label {label}: labels go from 0 to {_LARGEST}")
             chosen = name or (self._of_masks or {}).get(number, str(number))

@@ -45,7 +45,7 @@ def list_table(settings: TableSettings, seed: int) -> Listing:
     table = _Table.open(existing(settings.file, "file", folder=False))
     root = existing(settings.root, "root") if settings.root is not None else table.file.parent
     where = f"file: {table.file}"
-    labels = Labels(where, settings.classes, always_text=table.text_labels)
+    labels = Labels(where, settings.classes, always_text=table.text_labels, zero_based=settings.zero_based)
     splits = set()
     for row in table.rows():
         if row.path is None:

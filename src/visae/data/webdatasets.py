@@ -62,7 +62,7 @@ def list_webdataset(settings: WebDatasetSettings, seed: int) -> Listing:
             if tar in by_tar:
                 raise DataError(f"splits: {tar} is in {by_tar[tar]} and in {split}; leave it in one")
             by_tar[tar] = split
-    labels = Labels(f"root: {root}", settings.classes)
+    labels = Labels(f"root: {root}", settings.classes, zero_based=settings.zero_based)
     for split, found in tars.items():
         n_samples = 0
         for tar in found:
