@@ -12,6 +12,7 @@ FEATURES = f"{RESULTS}/{layout.FEATURES}"
 HEADS = f"{RESULTS}/{layout.HEADS}"
 INTERVENTIONS = f"{RESULTS}/{layout.INTERVENTIONS}"
 STUDY = f"{RESULTS}/{layout.STUDY}"
+FRONT_PAGE = f"{os.path.abspath(RESULTS)}/.runs/front-page.rst"
 TASK_OF_HEAD = {"probe": "classification", "segmentation": "segmentation"}
 TASKS = ("segmentation", "classification", "zero_shot", "readout")
 ON_PICTURES = ("classification", "zero_shot")
