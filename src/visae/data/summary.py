@@ -15,6 +15,7 @@ from visae.config.settings import DatasetSettings
 from visae.data.copies import Copies, Pair, find_copies
 from visae.data.noticed import Level
 from visae.data.pictures import Listing
+from visae.data.split_names import missing_splits
 from visae.data.tally import Tally
 from visae.notices import Notice, as_plain, from_plain, log_notices
 
@@ -69,6 +70,7 @@ def what_was_read(listing: Listing, tally: Tally, index_path: Path, settings: Da
     }
     notices = [
         *listing.noticed.notices(),
+        *missing_splits(tally.n_images),
         *_of_copies(copies, index_path),
         *_of_classes(found),
         *_of_masks(found, tally),
