@@ -10,8 +10,8 @@ from pathlib import Path
 import polars as pl
 
 from visae.config.settings import Settings, StudySettings
-from visae.files import read_json, write_text
 from visae.figures.arms import ARM_LABELS, UNITS, edit_in_words
+from visae.files import read_json, write_text
 from visae.layout import FIGURES, INTERVENTIONS, SAE, StudyPaths
 
 _SECTIONS = {
@@ -22,6 +22,7 @@ _SECTIONS = {
     "Heads": "what the probe and the segmentation head get right",
     "Interventions": "edits of latents beside all controls: arms, dose and response, maps, strips, faithfulness",
 }
+_LINE = 8000
 _OTHERS = ("random_latent", "random_vector", "neuron", "reconstruction", "head_weight")
 """Arms beside the class's latent, in the order of the table."""
 
@@ -82,7 +83,10 @@ def _experiment(paths: StudyPaths, sae: str, task: str) -> Iterator[str]:
     strips = paths.path(FIGURES) / sae / f"{task}_strips.png"
     if strips.is_file():
         picture = base64.b64encode(strips.read_bytes()).decode()
-        yield from (f".. image:: data:image/png;base64,{picture}", "   :width: 100%", "   :alt: strips of edits", "")
+        yield ".. image:: data:image/png;base64,"
+        # docutils refuses longer lines, and joins these.
+        yield from (f"      {picture[start : start + _LINE]}" for start in range(0, len(picture), _LINE))
+        yield from ("   :width: 100%", "   :alt: strips of edits", "")
 
 
 def _row(*cells: str) -> Iterator[str]:
