@@ -14,6 +14,8 @@ INTERVENTIONS = f"{RESULTS}/{layout.INTERVENTIONS}"
 STUDY = f"{RESULTS}/{layout.STUDY}"
 FRONT_PAGE = f"{os.path.abspath(RESULTS)}/.runs/front-page.rst"
 TASK_OF_HEAD = {"probe": "classification", "segmentation": "segmentation"}
+SHEET = f"{RESULTS}/datasets/{{dataset}}/sheet-{{model}}"
+WHAT_WAS_READ = f"{RESULTS}/what_was_read.html"
 TASKS = ("segmentation", "classification", "zero_shot", "readout")
 ON_PICTURES = ("classification", "zero_shot")
 FIGURES = f"{RESULTS}/{layout.FIGURES}"
@@ -301,7 +303,7 @@ def drawn(stem, caption, category, figure):
     """Outputs of a figure: the PNG, which the report shows, the PDF, and the numbers behind it."""
     labels = {
         key: f"{{{key}}}"
-        for key in ("study", "sae", "dataset", "task")
+        for key in ("study", "sae", "dataset", "model", "task")
         if f"{{{key}}}" in stem
     }
     png = report(

@@ -13,6 +13,7 @@ import pyarrow.parquet
 
 from visae.config.settings import DatasetSettings
 from visae.data.copies import Copies, Pair, find_copies
+from visae.data.facts import dataset_facts
 from visae.data.noticed import Level
 from visae.data.pictures import Listing
 from visae.data.split_names import missing_splits
@@ -80,21 +81,8 @@ def what_was_read(listing: Listing, tally: Tally, index_path: Path, settings: Da
 
 def log_summary(name: str, summary: dict[str, Any]) -> None:
     """Log in a few lines what was read of a data set, and all its notices."""
-    splits = ", ".join(
-        f"{split} {counts['n_images']} pictures ({counts['n_labelled']} labelled, {counts['n_masked']} with masks)"
-        for split, counts in summary["splits"].items()
-    )
-    sizes = ", ".join(f"{which} {width} x {height}" for which, (width, height) in summary["sizes"].items())
-    logger.info("%s: %s; skipped %s; sizes: %s", name, splits, summary["n_skipped"], sizes)
-    logger.info("%s: %s classes, %s of them never seen", name, len(summary["classes"]), len(summary["never"]))
-    if summary["n_turned"]:
-        turned = f"{summary['n_turned']} pictures are turned by EXIF, {summary['n_turned_masked']} of them with masks"
-        logger.info("%s: %s", name, turned)
-    if summary["mask_ids"]:
-        modes = ", ".join(f"{mode} {n}" for mode, n in summary["mask_modes"].items())
-        share = summary["unlabelled_share"]
-        logger.info("%s: masks by mode: %s; %.1f%% of their pixels are unlabelled", name, modes, 100 * share)
-        logger.info("%s: ids as stored in masks: %s", name, _shares(summary["mask_ids"]))
+    for what, told in dataset_facts(summary).items():
+        logger.info("%s: %s: %s", name, what, told)
     log_notices(name, from_plain(summary["notices"]))
 
 
@@ -198,12 +186,6 @@ def _of_palette(found: dict[str, Any], tally: Tally) -> Iterator[Notice]:
             f"masks have a palette of greys whose ids are others than the greys ({shown}): ids are taken as stored; if "
             "the greys are the ids, save masks as PNG of greys",
         )
-
-
-def _shares(ids: list[dict[str, Any]]) -> str:
-    most = sorted(ids, key=lambda entry: -entry["share"])[:_NAMED]
-    more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
-    return ", ".join(f"{entry['id']}: {entry['share']:.1%}" for entry in most) + more
 
 
 def _named(names: list[Any]) -> str:
