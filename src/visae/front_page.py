@@ -15,8 +15,8 @@ from visae.files import read_json, write_text
 from visae.layout import FIGURES, INTERVENTIONS, SAE, StudyPaths
 
 _SECTIONS = {
-    "What was read": "the data sets and what is odd about them, with pictures under their masks or labels; what the model "
-    "assumes",
+    "What was read": "the data sets and what is odd about them, pictures under their masks or labels, and what models "
+    "assume",
     "Training": "how each sparse autoencoder learned; sweeps",
     "Features": "latents by their pictures, and how well they find classes and known causes, beside chance",
     "Heads": "what the probe and the segmentation head get right",
@@ -52,8 +52,8 @@ def _study(paths: StudyPaths, study: StudySettings) -> Iterator[str]:
     for sae in study.saes:
         found = read_json(paths.path(SAE, sae=sae) / "summary.json")
         yield (
-            f"SAE *{_plain(sae)}*: normalized MSE {found['normalized_mse']:.3f} on held-out patches, L0 {found['l0']:.1f}, "
-            f"dead {found['dead_share']:.1%}."
+            f"SAE *{_plain(sae)}*: normalized MSE {found['normalized_mse']:.3f} on held-out patches, "
+            f"L0 {found['l0']:.1f}, dead {found['dead_share']:.1%}."
         )
         yield ""
         for task in study.tasks:
