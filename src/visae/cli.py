@@ -252,9 +252,9 @@ def _lists_by_name(text: str) -> dict[str, list[int]]:
 def _sections_by_name(kind: Any, text: str) -> dict[str, Any]:
     """Sections of a kind by name, written as YAML."""
     try:
-        found = yaml.safe_load(text)
+        found = parse_strictly(text, "tasks")
         return {str(name): parse_section(kind, values, name) for name, values in found.items()}
-    except (yaml.YAMLError, AttributeError, TypeError, ConfigError) as error:
+    except (AttributeError, TypeError, ConfigError) as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
 
 
