@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
 import numpy as np
 import polars as pl
 import pytest
 from tree_for_tests import make_heads, make_tree
-from write_docs import TABLE, printed
 
+from bench.write_docs import TABLE, printed
 from visae.activations.given import write_store
 from visae.cli import main
 

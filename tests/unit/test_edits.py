@@ -9,8 +9,8 @@ from visae.arms.changes import Reconstruction, SetCoordinate, SetLatents, situat
 from visae.edits.edit import ActiveValues, Edit, PredictedAs, Site, edited, moved, of_length, patch_rows, with_rows
 from visae.errors import DataError
 from visae.sae import SparseAutoencoder
-from visae.sae.relu import Relu
-from visae.sae.topk import TopK
+from visae.sae.variants.relu import Relu
+from visae.sae.variants.topk import TopK
 
 D, WIDTH, PREFIX, PATCHES = 12, 40, 2, 9
 VARIANTS = [TopK(k=5), Relu()]

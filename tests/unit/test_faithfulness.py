@@ -27,8 +27,8 @@ from visae.heads.probe import load_probe, train_probe
 from visae.heads.segmentation import train_segmentation_head
 from visae.heads.segmentation_head import load_segmentation_head
 from visae.sae import SparseAutoencoder, load_sae, save_sae
-from visae.sae.baselines import Random
-from visae.sae.relu import Relu
+from visae.sae.variants.baselines import Random
+from visae.sae.variants.relu import Relu
 from visae.tasks.files import TaskFiles
 from visae.vision.model import load_model, prepare_model
 

@@ -12,15 +12,15 @@ from visae.config.parse import parse_config, parse_section
 from visae.config.settings import AnySae, ArchetypalSettings, BatchTopKSettings, MatryoshkaSettings, TopKSettings
 from visae.errors import ConfigError, TrainingError
 from visae.sae import SparseAutoencoder, load_sae, save_sae
-from visae.sae.batchtopk import BatchTopK
 from visae.sae.clusters import cluster_means
-from visae.sae.gated import Gated
 from visae.sae.initial import empty_sae, initial_sae
-from visae.sae.jumprelu import JumpRelu
-from visae.sae.matryoshka import Matryoshka
-from visae.sae.selection import largest_of_batch, largest_of_rows
-from visae.sae.topk import TopK
-from visae.sae.variant import Weights
+from visae.sae.variants.batchtopk import BatchTopK
+from visae.sae.variants.gated import Gated
+from visae.sae.variants.jumprelu import JumpRelu
+from visae.sae.variants.matryoshka import Matryoshka
+from visae.sae.variants.selection import largest_of_batch, largest_of_rows
+from visae.sae.variants.topk import TopK
+from visae.sae.variants.variant import Weights
 
 ONE = Weights(torch.ones(1, 1), torch.zeros(1), torch.ones(1, 1), torch.zeros(1))
 ALIVE = torch.zeros(1, dtype=torch.bool)

@@ -12,8 +12,8 @@ from visae.sae.checkpoints import Checkpoints
 from visae.sae.initial import initial_sae
 from visae.sae.metrics import quality
 from visae.sae.run import TrainingRun
-from visae.sae.selection import blocks
-from visae.sae.sparse import SparseCodes, gathered_products, value_gradients
+from visae.sae.variants.selection import blocks
+from visae.sae.variants.sparse import SparseCodes, gathered_products, value_gradients
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 

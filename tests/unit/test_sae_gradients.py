@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from visae.sae.relu import Relu
-from visae.sae.sparse import SparseCodes, by_latent, value_gradients
-from visae.sae.topk import TopK
-from visae.sae.variant import Weights, row_gradients, without_parallel
+from visae.sae.variants.relu import Relu
+from visae.sae.variants.sparse import SparseCodes, by_latent, value_gradients
+from visae.sae.variants.topk import TopK
+from visae.sae.variants.variant import Weights, row_gradients, without_parallel
 
 D_MODEL, WIDTH, N_TOKENS = 16, 96, 700
 
@@ -124,7 +124,7 @@ def test_gradients_of_many_codes_are_summed_part_by_part(at_once, monkeypatch):
     codes = SparseCodes(places[:, 1], dense[dense > 0], offsets, 9)
     joined = torch.cat([part.dense() for _, part in codes.parts(at_once)])
     assert torch.equal(joined, dense)
-    monkeypatch.setattr("visae.sae.variant._CODES_AT_ONCE", at_once)
+    monkeypatch.setattr("visae.sae.variants.variant._CODES_AT_ONCE", at_once)
     encoder, bias, rows = row_gradients(decoder, inputs, codes, wanted, penalty=0.5)
     by_code = (wanted @ decoder.T + 0.5 / 20) * (dense > 0)
     assert torch.allclose(encoder, by_code.T @ inputs, atol=1e-5)

@@ -20,7 +20,7 @@ from visae.errors import ConfigError, DataError, ModelError
 from visae.features import semantic_probe
 from visae.features.semantic_probe import all_aucs, probe_concept, probed, untrained
 from visae.sae.autoencoder import SparseAutoencoder, save_sae
-from visae.sae.topk import TopK
+from visae.sae.variants.topk import TopK
 from visae.vision.model import prepare_model
 
 IS_POSITIVE = np.repeat([True, False], 20)

@@ -21,7 +21,7 @@ from visae.features.exemplars import write_exemplars
 from visae.features.scores import write_scores
 from visae.features.statistics import write_statistics
 from visae.sae.autoencoder import SparseAutoencoder, save_sae
-from visae.sae.topk import TopK
+from visae.sae.variants.topk import TopK
 from visae.vision.hook_points import HookPoint
 from visae.vision.model import load_model, prepare_model
 

@@ -15,7 +15,7 @@ from visae.sae.autoencoder import SparseAutoencoder
 from visae.sae.checkpoints import Checkpoint
 from visae.sae.metrics import DENSE_ABOVE
 from visae.sae.parallel import ALONE, Ranks
-from visae.sae.variant import Step, without_parallel
+from visae.sae.variants.variant import Step, without_parallel
 
 
 class NotFinite(TrainingError):
