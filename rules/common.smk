@@ -18,7 +18,13 @@ from visae.config.members import (
 )
 from visae.config.parse import parse_config, to_plain
 from visae.config.settings import GIVEN, SlurmSettings
-from visae.config.stored import layers_of, members_of, used_datasets
+from visae.config.stored import (
+    edited_layers,
+    layers_of,
+    members_of,
+    points_of,
+    used_datasets,
+)
 from visae.errors import ConfigError, DataError
 from visae.features.concept_files import concept_files
 from visae.launch.where import chosen_cluster
@@ -68,6 +74,7 @@ GIVEN_SETS = [
 SCENES = [
     name for name, dataset in SETTINGS.datasets.items() if dataset.kind == "scenes"
 ]
+USED_MODELS = sorted({study.stored_model for study in STUDIES.values()})
 POINTS = sorted(
     {study.point for study in STUDIES.values()}
     | {

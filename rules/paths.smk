@@ -18,6 +18,8 @@ FEATURES = (
 HEADS = f"{RESULTS}/heads/{{dataset}}/{{model}}"
 INTERVENTIONS = f"{RESULTS}/interventions/{{study}}/{{sae}}"
 TASK_OF_HEAD = {"probe": "classification", "segmentation": "segmentation"}
+SHEET = f"{RESULTS}/datasets/{{dataset}}/sheet-{{model}}"
+WHAT_WAS_READ = f"{RESULTS}/what_was_read.html"
 FIGURES = f"{RESULTS}/figures/{{study}}"
 DESCRIBED = f"{FIGURES}/{{sae}}/{{dataset}}"
 MEASURED = f"{FIGURES}/{{sae}}"
@@ -300,7 +302,7 @@ def outcomes_of_task(wildcards):
 def drawn(stem, caption, category, figure):
     """Outputs of a figure: the PNG, which the report shows, the PDF, and the numbers behind it."""
     labels = {
-        key: f"{{{key}}}" for key in ("study", "sae", "dataset") if f"{{{key}}}" in stem
+        key: f"{{{key}}}" for key in ("study", "sae", "dataset", "model") if f"{{{key}}}" in stem
     }
     png = report(
         f"{stem}.png",

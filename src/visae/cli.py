@@ -25,6 +25,7 @@ from visae import __version__
 from visae.config.parse import load_config, parse_section
 from visae.config.schema import config_documentation, json_schema
 from visae.errors import ConfigError, VisaeError
+from visae.notices import repeat_warnings
 
 # In the order in which data passes. Imported only when called: --help must not wait for torch.
 STAGES = {
@@ -175,6 +176,10 @@ def _run(name: str, place: tuple[str, str], arguments: list[str]) -> None:
     for parameter, kind in hints.items():
         value = parsed[parameter]
         values[parameter] = _settings_of(kind, value) if _is_section(kind) else value
+    # What it is about to write says its own.
+    if name != "index":
+        given = (entry for value in values.values() for entry in (value if isinstance(value, list) else [value]))
+        repeat_warnings(entry for entry in given if isinstance(entry, str | Path))
     function(**values)
 
 

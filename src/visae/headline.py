@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from visae.config.parse import load_config
-from visae.config.settings import Settings, StudySettings
+from visae.config.settings import Settings, StudySettings, UnionSettings
 from visae.files import read_json
 
 
@@ -29,6 +29,7 @@ def study_headline(settings: Settings, name: str, study: StudySettings) -> list[
     """Lines of one study; a part that has not been made is left out."""
     results = Path(settings.results)
     lines = ["", f"Study {name}: {study.stored_model}, layer {study.point}, trained on {study.train_on}", ""]
+    lines += _warnings(settings, study)
     for sae in study.saes:
         summary = results / "saes" / study.train_on / study.stored_model / f"layer{study.point}" / sae / "summary.json"
         if summary.is_file():
@@ -46,6 +47,20 @@ def study_headline(settings: Settings, name: str, study: StudySettings) -> list[
     lines += ["", "  Look at:"]
     figures = sorted((results / "figures" / name).rglob("*.png"))
     lines += [f"    {path}" for path in [*figures, results / "report.html"] if path.is_file()]
+    return lines
+
+
+def _warnings(settings: Settings, study: StudySettings) -> list[str]:
+    """What may make the numbers below wrong: warnings of the data sets and of the model."""
+    results, trained_on = Path(settings.results), settings.datasets[study.train_on]
+    members = trained_on.members if isinstance(trained_on, UnionSettings) else []
+    names = dict.fromkeys([study.train_on, *members, *study.describe, study.classification, study.segmentation])
+    places = {name: results / "datasets" / name / "summary.json" for name in names if name}
+    places[study.stored_model] = results / "models" / study.stored_model / "model.json"
+    lines = []
+    for name, path in places.items():
+        kept = read_json(path).get("notices", ()) if path.is_file() else ()
+        lines += [f"  Warning, {name}: {notice['text']}" for notice in kept if notice["level"] == "warning"]
     return lines
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
+
+from visae.files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +34,26 @@ def log_notices(where: str, notices: Iterable[Notice]) -> None:
     for notice in notices:
         level = logging.WARNING if notice.level == "warning" else logging.INFO
         logger.log(level, "%s: %s: %s", where, notice.level, notice.text)
+
+
+def repeat_warnings(paths: Iterable[str | Path]) -> None:
+    """Log again what is wrong with the data sets whose indices or activations are among these paths.
+
+    A job that measures on a data set cannot know that its numbers are too good; whoever reads its log should.
+    """
+    for folder in dict.fromkeys(_dataset_folder(Path(path)) for path in paths):
+        if folder and (folder / "index.parquet").is_file() and (folder / "summary.json").is_file():
+            kept = from_plain(read_json(folder / "summary.json").get("notices", ()))
+            log_notices(folder.name, (notice for notice in kept if notice.level == "warning"))
+
+
+def _dataset_folder(path: Path) -> Path | None:
+    """Folder of the data set that a file is the index or the activations of, in a tree of results."""
+    if path.name == "index.parquet":
+        return path.parent
+    if path.name == "manifest.json" and len(path.parts) > 4 and path.parents[3].name == "activations":
+        return path.parents[4] / "datasets" / path.parents[2].name
+    return None
 
 
 def as_plain(notices: Iterable[Notice]) -> list[dict[str, Any]]:

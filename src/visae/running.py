@@ -16,6 +16,7 @@ from typing import Any
 
 from visae.config.parse import from_plain
 from visae.errors import VisaeError
+from visae.notices import repeat_warnings
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ def running_job(namespace: dict[str, Any]) -> Iterator[Job]:
     job = Job(snakemake.input, snakemake.output, snakemake.wildcards, snakemake.resources, spec, log)
     with _logging_to(log):
         try:
+            repeat_warnings(snakemake.input)
             yield job
         except VisaeError as error:
             logger.error("%s: %s", type(error).__name__, error)

@@ -24,7 +24,7 @@ from visae.config.settings import (
     WebDatasetSettings,
 )
 from visae.data.images import fitted_mask, pixels
-from visae.data.index import SCHEMA, build_index, read_classes, read_ignore_ids, read_index
+from visae.data.index import SCHEMA, build_index, read_classes, read_index, read_mask_reading
 from visae.data.patch_labels import patch_labels, write_patch_labels
 from visae.errors import DataError
 from visae.files import file_sha256
@@ -36,6 +36,7 @@ CLASSES = {2: "sky", 5: "tree"}
 class Card:
     image_size = (28, 28)
     fit = "crop"
+    crop_share = 1.0
     interpolation = "bicubic"
 
 
@@ -249,10 +250,9 @@ def test_same_masks_patch_labels_and_channels(tmp_path, index_path, kind, ignore
         content[3].mask[:, :4] = 255
     build_index(kind.write(tmp_path / "set", content, ignore_ids=ignore_ids), index_path)
     assert read_classes(index_path) == CLASSES
-    assert read_ignore_ids(index_path) == tuple(ignore_ids)
-    (tmp_path / "model.json").write_text(
-        json.dumps({"image_size": [28, 28], "fit": "crop", "layers": [{"d_model": 1, "grid": [4, 4]}]})
-    )
+    assert read_mask_reading(index_path).ignore_ids == tuple(ignore_ids)
+    seen = {"image_size": [28, 28], "fit": "crop", "crop_share": 1.0}
+    (tmp_path / "model.json").write_text(json.dumps({**seen, "layers": [{"d_model": 1, "grid": [4, 4]}]}))
     write_patch_labels(index_path, tmp_path / "model.json", 0, tmp_path / "labels.parquet")
     labels = polars.read_parquet(tmp_path / "labels.parquet")
     masks = Masks(index_path, Card(), list(CLASSES))
@@ -267,6 +267,74 @@ def test_same_masks_patch_labels_and_channels(tmp_path, index_path, kind, ignore
         channels = np.select([expected == 2, expected == 5], [0, 1], -1)
         np.testing.assert_array_equal(masks.read(image_id), channels)
     assert set(labels["label"]) == ({0, 2} if ignore_ids else {0, 2, 5})
+
+
+def same_patch_labels(
+    tmp_path: Path, kind: Kind, one: tuple[list[Sample], dict], other: tuple[list[Sample], dict]
+) -> bool:
+    """Whether two ways to write a data set give the same masks, as patch labels and as channels."""
+    card = json.dumps(
+        {"image_size": [28, 28], "fit": "crop", "crop_share": 1.0, "layers": [{"d_model": 1, "grid": [4, 4]}]}
+    )
+    (tmp_path / "model.json").write_text(card)
+    found, channels = [], []
+    for name, (content, options) in (("one", one), ("other", other)):
+        index_path = tmp_path / name / "results" / "index.parquet"
+        build_index(kind.write(tmp_path / name / "set", content, **options), index_path)
+        write_patch_labels(index_path, tmp_path / "model.json", 0, tmp_path / f"{name}.parquet")
+        found.append(polars.read_parquet(tmp_path / f"{name}.parquet"))
+        masks = Masks(index_path, Card(), sorted(read_classes(index_path)))
+        channels.append(np.stack([masks.read(image_id) for image_id in range(len(content))]))
+    assert found[0]["label"].n_unique() == 3
+    return found[0].equals(found[1]) and np.array_equal(*channels)
+
+
+@every_kind_with_masks
+def test_masks_and_classes_numbered_from_0(tmp_path, monkeypatch, kind):
+    """The same pictures with ids from 0 and 255 for unlabelled, and with ids from 1 and 0."""
+    zero_based, one_based = samples(), samples()
+    for sample, same in zip(zero_based, one_based, strict=True):
+        sample.mask = np.select([sample.mask == 2, sample.mask == 5], [0, 3], 255).astype(np.uint8)
+        same.mask = np.select([same.mask == 2, same.mask == 5], [1, 4], 0).astype(np.uint8)
+
+    def write(root: Path, content: list[Sample], **options) -> DatasetSettings:
+        monkeypatch.setitem(globals(), "CLASSES", {0: "sky", 3: "tree"} if options else {1: "sky", 4: "tree"})
+        return kind.write(root, content, **options)
+
+    options = {"zero_based": True, "ignore_ids": [255]}
+    both = Kind(write, kind.labels, kind.masks)
+    assert same_patch_labels(tmp_path, both, (zero_based, options), (one_based, {}))
+    one, other = (summary(tmp_path / name / "results" / "index.parquet") for name in ("one", "other"))
+    assert one["classes"] == other["classes"]
+    assert one["unlabelled_share"] == other["unlabelled_share"] > 0
+    assert [entry["id"] for entry in one["mask_ids"]] == [0, 3, 255]
+    frames = [read_index(tmp_path / name / "results" / "index.parquet") for name in ("one", "other")]
+    assert frames[0]["label"].equals(frames[1]["label"])
+
+
+@every_kind_with_masks
+def test_masks_of_turned_pictures_in_both_frames(tmp_path, kind):
+    class Turned(Sample):
+        def png(self) -> bytes:
+            exif = Image.Exif()
+            exif[0x0112] = 6
+            buffer = io.BytesIO()
+            Image.fromarray(self.picture).save(buffer, "png", exif=exif)
+            return buffer.getvalue()
+
+    raw, seen = ([Turned(**vars(sample)) for sample in samples()] for _ in range(2))
+    for sample in seen:
+        sample.mask = np.rot90(sample.mask, -1)
+    assert same_patch_labels(tmp_path, kind, (raw, {"mask_frame": "raw"}), (seen, {}))
+    record = summary(tmp_path / "other" / "results" / "index.parquet")
+    assert record["n_turned"] == record["n_turned_masked"] == 12
+    (notice,) = (notice for notice in record["notices"] if "mask_frame: raw" in notice["text"])
+    assert notice["level"] == "warning"
+    assert "12 pictures" in notice["text"]
+    said = summary(tmp_path / "one" / "results" / "index.parquet")["notices"]
+    assert not any("mask_frame" in notice["text"] for notice in said)
+    with pytest.raises(DataError, match=r"EXIF orientation 6, the mask lies raw: set mask_frame: raw"):
+        build_index(kind.write(tmp_path / "unsaid", raw), tmp_path / "third" / "index.parquet")
 
 
 @every_kind_with_masks

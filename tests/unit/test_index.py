@@ -63,23 +63,23 @@ def summary(index_path: Path) -> dict:
 
 def test_image_folder_with_splits(tmp_path, index_path):
     root = tmp_path / "set"
-    folders(root / "training", ["crow", "wren"], 2)
+    folders(root / "training", ["ant", "crow", "wren"], 2)
     folders(root / "held", ["ant", "wren"], 1)
     build_index(image_folder(root, splits={"val": "held", "train": "training"}), index_path)
     frame = read_index(index_path)
     assert dict(frame.schema) == SCHEMA
-    assert frame["image_id"].to_list() == list(range(6))
-    assert frame["split"].to_list() == ["train"] * 4 + ["val"] * 2
-    assert frame["label_name"].to_list() == ["crow", "crow", "wren", "wren", "ant", "wren"]
-    assert frame["label"].to_list() == [1, 1, 2, 2, 0, 2]
+    assert frame["image_id"].to_list() == list(range(8))
+    assert frame["split"].to_list() == ["train"] * 6 + ["val"] * 2
+    assert frame["label_name"].to_list() == ["ant", "ant", "crow", "crow", "wren", "wren", "ant", "wren"]
+    assert frame["label"].to_list() == [0, 0, 1, 1, 2, 2, 0, 2]
     assert read_classes(index_path) == {0: "ant", 1: "crow", 2: "wren"}
-    assert frame["mask_path"].null_count() == 6
+    assert frame["mask_path"].null_count() == 8
     assert set(zip(frame["width"], frame["height"], strict=True)) == {(12, 8)}
     for path, sha256 in frame.select("path", "sha256").iter_rows():
         assert file_sha256(path) == sha256
     record = summary(index_path)
     assert record["kind"] == "image_folder"
-    assert record["n_images"] == {"train": 4, "val": 2}
+    assert record["n_images"] == {"train": 6, "val": 2}
     assert record["n_skipped"] == 0
     assert record["index_sha256"] == file_sha256(index_path)
     assert record["provenance"]["settings"]["root"] == str(root)
@@ -91,7 +91,7 @@ def test_split_order_and_other_splits(tmp_path, index_path):
         folders(root / name, ["x"], 1)
         picture(root / name / "x" / "own.png", ord(name))
     splits = {"zoo": "a", "test": "b", "extra": "c", "val": "d", "train": "e"}
-    build_index(image_folder(root, splits=splits), index_path)
+    build_index(image_folder(root, splits=splits, labels="none"), index_path)
     assert read_index(index_path)["split"].unique(maintain_order=True).to_list() == [
         "train",
         "val",
@@ -212,7 +212,7 @@ def test_drawn_splits_have_their_shares_and_stay_when_pictures_are_added(tmp_pat
 
 
 def test_shares_of_zero_put_everything_in_train(tmp_path, index_path):
-    build_index(image_folder(folders(tmp_path / "set", ["a"], 30), val_share=0.0, test_share=0.0), index_path)
+    build_index(image_folder(folders(tmp_path / "set", ["a", "b"], 15), val_share=0.0, test_share=0.0), index_path)
     assert summary(index_path)["n_images"] == {"train": 30}
 
 
@@ -242,8 +242,13 @@ def test_links_are_followed_but_not_in_circles(tmp_path, index_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "class").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "circle").symlink_to(tmp_path / "elsewhere")
+    picture(tmp_path / "set" / "other" / "b.png", 1)
     build_index(image_folder(tmp_path / "set", val_share=0.0, test_share=0.0), index_path)
-    assert read_index(index_path)["label_name"].to_list() == ["class"]
+    assert read_index(index_path)["label_name"].to_list() == ["class", "other"]
+    (found,) = summary(index_path)["left_out"]
+    assert found["n_files"] == 1
+    assert "link" in found["what"]
+    assert found["example"].endswith("class/circle")
 
 
 @pytest.mark.parametrize(
@@ -295,7 +300,7 @@ def damaged(root: Path) -> list[Path]:
 def test_unreadable_pictures_are_skipped_and_listed(tmp_path, index_path):
     root = folders(tmp_path / "set", ["a"], 30)
     bad = damaged(root)
-    build_index(image_folder(root, max_unreadable=0.2), index_path)
+    build_index(image_folder(root, max_unreadable=0.2, labels="none"), index_path)
     frame = read_index(index_path)
     assert len(frame) == 31
     assert frame["image_id"].to_list() == list(range(31))
@@ -309,7 +314,7 @@ def test_too_many_unreadable_pictures_are_refused(tmp_path, index_path):
     root = folders(tmp_path / "set", ["a"], 30)
     damaged(root)
     with pytest.raises(DataError, match=r"4 of 35 pictures.*max_unreadable: 0\.1.*skipped\.csv.*cut\.png"):
-        build_index(image_folder(root, max_unreadable=0.1), index_path)
+        build_index(image_folder(root, max_unreadable=0.1, labels="none"), index_path)
     assert not index_path.exists()
     assert len(polars.read_csv(index_path.with_name("skipped.csv"))) == 4
 
@@ -319,18 +324,18 @@ def test_nothing_readable_is_refused_whatever_is_allowed(tmp_path, index_path):
     for number in range(40):
         (tmp_path / "set" / "a" / f"{number}.png").touch()
     with pytest.raises(DataError, match="40 of 40"):
-        build_index(image_folder(tmp_path / "set", max_unreadable=1.0), index_path)
+        build_index(image_folder(tmp_path / "set", max_unreadable=1.0, labels="none"), index_path)
 
 
 def test_skipped_is_empty_but_has_its_header(tmp_path, index_path):
-    build_index(image_folder(folders(tmp_path / "set", ["a"], 9), val_share=0.0), index_path)
+    build_index(image_folder(folders(tmp_path / "set", ["a"], 9), val_share=0.0, labels="none"), index_path)
     assert index_path.with_name("skipped.csv").read_text() == "path,reason\n"
 
 
 def test_names_that_are_not_utf8_are_skipped(tmp_path, index_path):
     root = folders(tmp_path / "set", ["a"], 9)
     os.rename(root / "a" / "000.png", os.fsencode(root / "a") + b"/\xff.png")
-    build_index(image_folder(root, max_unreadable=0.5), index_path)
+    build_index(image_folder(root, max_unreadable=0.5, labels="none"), index_path)
     assert len(read_index(index_path)) == 8
     assert "UTF-8" in polars.read_csv(index_path.with_name("skipped.csv"))["reason"][0]
 
@@ -349,7 +354,7 @@ def test_pictures_shared_between_splits_are_counted(tmp_path, index_path):
     folders(root / "train", ["a"], 5)
     folders(root / "val", ["a"], 2)
     picture(root / "val" / "a" / "new.png", 77)
-    build_index(image_folder(root, splits={"train": "train", "val": "val"}), index_path)
+    build_index(image_folder(root, splits={"train": "train", "val": "val"}, labels="none"), index_path)
     assert summary(index_path)["n_shared_between_splits"] == 4
 
 

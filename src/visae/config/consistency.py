@@ -16,6 +16,11 @@ def unresolved(settings: Settings) -> Iterator[str]:
         size = model.image_size
         if isinstance(size, list) and (len(size) != 2 or min(size) < 14):
             yield f"models: {name}: image_size: {size}: write one side, or height and width, each 14 or more"
+        for key, values in (("mean", model.mean), ("std", model.std)):
+            if values is not None and (len(values) != 3 or not all(0 <= value <= 1 for value in values)):
+                yield f"models: {name}: {key}: {values}: write three numbers from 0 to 1, of red, green and blue"
+        if model.std is not None and min(model.std, default=1) <= 0:
+            yield f"models: {name}: std: {model.std}: each must be above 0"
         if name == GIVEN:
             yield f"models: {name}: this name stands for given activations in paths; choose another"
     for name, sae in settings.saes.items():

@@ -7,8 +7,6 @@ from typing import Literal
 
 from visae.config.fields import setting
 
-_IGNORE_IDS = "Ids in masks that count as unlabelled, as 0 does, such as 255; a class's id leaves that class out."
-
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSettings:
@@ -34,7 +32,9 @@ class DatasetSettings:
         minimum=1,
     )
     hashes: bool = setting(
-        "Whether the index keeps a sha256 of every picture; without, copies in two splits are not noticed.", True
+        "Whether the index keeps a sha256 of every picture; without it, and with `check: size`, copies in two splits "
+        "are noticed only where they are links to one file.",
+        True,
     )
     check: Literal["decode", "size"] = setting(
         "`decode`: every picture is decoded once, so that damaged ones are skipped now; `size`: only its header is "
@@ -59,6 +59,25 @@ class DrawnSettings(DatasetSettings):
 
     val_share: float = setting("Share drawn for val where no splits are given.", 0.1, minimum=0, maximum=0.9)
     test_share: float = setting("Share drawn for test where no splits are given.", 0.1, minimum=0, maximum=0.9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedSettings(DatasetSettings):
+    """What data sets share whose pictures may have masks of the user's own."""
+
+    ignore_ids: list[int] = setting(
+        "Ids in masks that count as unlabelled, as 0 does, such as 255; a class's id leaves that class out.", []
+    )
+    zero_based: bool = setting(
+        "Whether 0 is a class in masks and in the list of classes, and not unlabelled. In results, ids of classes are "
+        "then one more than in masks.",
+        False,
+    )
+    mask_frame: Literal["unknown", "turned", "raw"] = setting(
+        "How masks of pictures with an EXIF orientation lie: `turned`, as a viewer shows the picture; `raw`, as its "
+        "pixels are stored, so that they are turned with it. `unknown`: taken as turned, with a warning.",
+        "unknown",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +121,7 @@ class ImageFolderSettings(DrawnSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentationFolderSettings(DatasetSettings):
+class SegmentationFolderSettings(MaskedSettings):
     """`images/<folder>/NAME.jpg` beside `annotations/<folder>/NAME.png` (0 = unlabelled) and `classes.txt`."""
 
     kind: Literal["segmentation_folder"]
@@ -110,7 +129,6 @@ class SegmentationFolderSettings(DatasetSettings):
     splits: dict[str, str] = setting(
         "Split name to folder name below `images` and `annotations`.", {"train": "train", "val": "val"}, not_empty=True
     )
-    ignore_ids: list[int] = setting(_IGNORE_IDS, [])
 
     @property
     def has_masks(self) -> bool:
@@ -136,7 +154,7 @@ class ListedFolderSettings(DatasetSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableSettings(DrawnSettings):
+class TableSettings(DrawnSettings, MaskedSettings):
     """A CSV or Parquet file with a row a picture: `path`, and where known `split`, `label`, `label_name`, `mask`."""
 
     kind: Literal["table"]
@@ -147,7 +165,6 @@ class TableSettings(DrawnSettings):
         "column `mask`, and only then.",
         None,
     )
-    ignore_ids: list[int] = setting(_IGNORE_IDS, [])
 
     @property
     def has_masks(self) -> bool:
@@ -161,7 +178,7 @@ class TableSettings(DrawnSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WebDatasetSettings(DrawnSettings):
+class WebDatasetSettings(DrawnSettings, MaskedSettings):
     """Pictures in tar files, as WebDataset keeps them (`KEY.jpg`, `KEY.cls`, `KEY.mask.png`); nothing is unpacked."""
 
     kind: Literal["webdataset"]
@@ -171,12 +188,14 @@ class WebDatasetSettings(DrawnSettings):
         "splits are drawn by seed from all `*.tar`, by the pictures' keys.",
         {},
     )
+    labels: Literal["members", "none"] = setting(
+        "Where a picture's class comes from: its `.cls` or `.json`; `none`: no label is read.", "members"
+    )
     classes: str | None = setting(
         "File that lists the classes of the masks, as `classes.txt` of a segmentation_folder does; needed with masks, "
         "and only then.",
         None,
     )
-    ignore_ids: list[int] = setting(_IGNORE_IDS, [])
 
     @property
     def has_masks(self) -> bool:
@@ -185,8 +204,8 @@ class WebDatasetSettings(DrawnSettings):
 
     @property
     def may_have_labels(self) -> bool:
-        """Only the tar files tell."""
-        return True
+        """Only the tar files tell, where they are asked."""
+        return self.labels == "members"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -127,6 +127,10 @@ def _explained(error: jsonschema.ValidationError) -> Iterator[str]:
         yield from _explained_union(error, place)
     elif error.validator in ("propertyNames", "pattern"):
         yield f"{place}: the name {error.instance!r} may hold letters, digits, - and _ only"
+    elif error.validator == "enum":
+        # Leaving a key out is what None stands for.
+        allowed = [value for value in error.validator_value if value is not None]
+        yield f"{place}: {error.instance!r} is not one of {allowed}"
     else:
         yield f"{place}: {error.message}"
 

@@ -34,10 +34,12 @@ def _of(kind: Any) -> dict[str, Any]:
     if origin in (Union, types.UnionType):
         members = [member for member in arguments if member is not type(None)]
         schemas = [_of(member) for member in members]
+        if len(members) == 1 and "enum" in schemas[0]:
+            return {"enum": [*schemas[0]["enum"], None]}
         if len(members) == 1:
             return {**schemas[0], "type": [schemas[0]["type"], "null"]}
         if not _sections(kind):
-            return {"anyOf": schemas}
+            return {"anyOf": [*schemas, *([{"type": "null"}] if type(None) in arguments else [])]}
         return {"oneOf": schemas}
     if origin is Literal:
         return {"const": arguments[0]} if len(arguments) == 1 else {"enum": list(arguments)}
@@ -118,6 +120,8 @@ def _tag_text(section: Any) -> str:
 
 
 def _type_text(spec: Field, kind: Any) -> str:
+    if type(None) in get_args(kind) and len(get_args(kind)) == 2:
+        kind = get_args(kind)[0]
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Literal:
         text = " or ".join(f"`{value}`" for value in arguments)

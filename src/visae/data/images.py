@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
+from PIL import Image, ImageOps, TiffImagePlugin, features
 
 from visae.data.locators import opened
+from visae.data.mask_files import MaskReading, StoredMask, orientation_of, reason, stored_mask, turned
 from visae.errors import DataError
 
 if TYPE_CHECKING:
     import torch
 
-SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
-_MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
+_LONGEST = 16  # a scaled picture of more times the pixels of what is cut out of it is never made whole
+_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP")
+_OPTIONAL = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}
+# What the Pillow that is installed reads as one still picture: no documents, icons, arrays of numbers, films.
+SUFFIXES = frozenset(
+    suffix
+    for suffix, kind in Image.registered_extensions().items()
+    if kind in _FORMATS and (kind not in _OPTIONAL or features.check(_OPTIONAL[kind]))
+)
+_PLAIN = MaskReading()
 
 
 class Preprocessing(Protocol):
@@ -31,6 +40,10 @@ class Preprocessing(Protocol):
     @property
     def fit(self) -> str:
         """`crop` or `squash`."""
+
+    @property
+    def crop_share(self) -> float:
+        """Share of the scaled picture's side that is kept, from its centre."""
 
     @property
     def interpolation(self) -> str:
@@ -48,12 +61,19 @@ def open_image(path: str | Path) -> Image.Image:
     DataError
         If the file cannot be read or is damaged, truncated ones included.
     """
+    return open_picture(path)[0]
+
+
+def open_picture(path: str | Path) -> tuple[Image.Image, int]:
+    """As `open_image`, with the EXIF orientation that was applied, 1 to 8; raises as that does."""
     try:
         with opened(path) as file, Image.open(file) as image:
+            # Pillow turns a TIFF itself while it loads it, and a PNG may tell its orientation only then.
+            orientation = orientation_of(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else 0
             image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+            return _rgb(ImageOps.exif_transpose(image)), orientation or orientation_of(image)
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
-        raise DataError(f"{path}: unreadable picture: {_reason(error)}") from error
+        raise DataError(f"{path}: unreadable picture: {reason(error)}") from error
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -64,22 +84,28 @@ def image_size(path: str | Path) -> tuple[int, int]:
     DataError
         If there is no file, or not a picture's header in it.
     """
+    return picture_size(path)[:2]
+
+
+def picture_size(path: str | Path) -> tuple[int, int, int]:
+    """As `image_size`, with the EXIF orientation as a third number; raises as that does."""
     try:
         with opened(path) as file, Image.open(file) as image:
             if image.format == "PNG" and _has_late_text(file):
-                return ImageOps.exif_transpose(image).size
-            # Of these two, Pillow's own ways to the orientation decode the picture, or apply it half.
-            exif = Image.Image.getexif(image)
+                image.load()
             width, height = image.size
+            orientation = orientation_of(image)
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 width, height = (int(image.tag_v2[tag]) for tag in (256, 257))
-            return (height, width) if exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8) else (width, height)
+            return (height, width, orientation) if orientation >= 5 else (width, height, orientation)
     except Exception as error:  # as in open_image
-        raise DataError(f"{path}: unreadable picture: {_reason(error)}") from error
+        raise DataError(f"{path}: unreadable picture: {reason(error)}") from error
 
 
-def fitted(image: Image.Image, size: tuple[int, int], fit: str, interpolation: str = "bicubic") -> Image.Image:
-    """Scale a picture to `size`, with antialiasing.
+def fitted(
+    image: Image.Image, size: tuple[int, int], fit: str, interpolation: str = "bicubic", crop_share: float = 1.0
+) -> Image.Image:
+    """Scale a picture and cut out its centre, with antialiasing, as timm's transform does.
 
     Parameters
     ----------
@@ -88,44 +114,75 @@ def fitted(image: Image.Image, size: tuple[int, int], fit: str, interpolation: s
     size
         Height and width in pixels.
     fit
-        `crop`: the largest centre box of that shape; `squash`: the whole picture.
+        What is scaled to `size` / `crop_share`: the shorter side (`crop`), or each side by itself (`squash`).
     interpolation
         Name of a Pillow filter, in lower case.
+    crop_share
+        Above 0, at most 1.
     """
     resample = Image.Resampling[interpolation.upper()]
-    return image.resize(size[::-1], resample, box=_used_box(image.width, image.height, size, fit))
+    height, width = _scaled(image.width, image.height, size, fit, crop_share)
+    if height * width > _LONGEST * size[0] * size[1]:
+        return image.resize(size[::-1], resample, box=_used_box(image.width, image.height, size, fit, crop_share))
+    # Not by a box too: Pillow then takes rows and columns in another order, and rounds in between.
+    upper, left = _centre((height, width), size)
+    return image.resize((width, height), resample).crop((left, upper, left + size[1], upper + size[0]))
 
 
 def read_mask(
-    mask_path: str | Path, image_size_wh: tuple[int, int], ignore_ids: Collection[int] = ()
+    mask_path: str | Path,
+    image_size_wh: tuple[int, int],
+    reading: MaskReading = _PLAIN,
+    picture_path: str | Path | None = None,
 ) -> NDArray[np.int32]:
-    """Read class ids, int32 (height, width), those in `ignore_ids` turned into 0.
+    """Read class ids, int32 (height, width), 0 = unlabelled.
+
+    Parameters
+    ----------
+    mask_path
+        Picture of class ids.
+    image_size_wh
+        Width and height of the picture that it belongs to, after EXIF rotation.
+    reading
+        What stored ids mean: `visae.data.index.read_mask_reading` tells a data set's own.
+    picture_path
+        The picture: its orientation turns a mask in the `raw` frame, and is of no matter elsewhere.
 
     Raises
     ------
     DataError
-        If the mask is missing, damaged, has colours instead of ids, or another size than its picture.
+        If the mask is missing, damaged, of a lossy format, has colours instead of ids, or another size than its
+        picture.
     """
-    try:
-        with opened(mask_path) as file, Image.open(file) as image:
-            image.load()
-            mode, size, mask = image.mode, image.size, np.asarray(image).astype(np.int32)
-    except FileNotFoundError as error:
-        raise DataError(f"{mask_path}: the mask is missing; every picture needs one") from error
-    except Exception as error:  # as in open_image
-        raise DataError(f"{mask_path}: unreadable mask: {_reason(error)}") from error
-    if mode not in _MASK_MODES:
-        raise DataError(
-            f"{mask_path}: a mask holds one class id a pixel, but this one has mode {mode}; save ids, not colours"
-        )
+    orientation = picture_size(picture_path)[2] if reading.frame == "raw" and picture_path is not None else 1
+    return reading.ids(placed(stored_mask(mask_path), mask_path, image_size_wh, reading, orientation))
+
+
+def placed(
+    mask: StoredMask, mask_path: str | Path, image_size_wh: tuple[int, int], reading: MaskReading, orientation: int
+) -> NDArray[np.int32]:
+    """Stored ids in the frame of the picture as it is seen; raises DataError where the sizes differ.
+
+    Parameters
+    ----------
+    orientation
+        The picture's own.
+    """
+    # One with an orientation of its own was turned by that: it is in its picture's frame as it is seen.
+    raw = reading.frame == "raw" and mask.orientation == 1
+    ids = turned(mask.ids, orientation) if raw else mask.ids
+    size = ids.shape[::-1]
     if size != tuple(image_size_wh):
+        other_frame = orientation >= 5 and size[::-1] == tuple(image_size_wh)
+        other = "turned" if reading.frame == "raw" else "raw"
+        hint = (
+            f"; its picture is turned by EXIF orientation {orientation}, the mask lies {other}: set mask_frame: {other}"
+        )
         raise DataError(
             f"{mask_path}: the mask has {size[0]} x {size[1]} pixels, its picture {image_size_wh[0]} x "
-            f"{image_size_wh[1]} (after EXIF rotation); they have to be the same"
+            f"{image_size_wh[1]} (after EXIF rotation); they have to be the same{hint if other_frame else ''}"
         )
-    if ignore_ids:
-        mask[np.isin(mask, list(ignore_ids))] = 0
-    return mask
+    return ids
 
 
 def fitted_mask(
@@ -133,29 +190,27 @@ def fitted_mask(
     image_size_wh: tuple[int, int],
     size: tuple[int, int],
     fit: str,
-    ignore_ids: Collection[int] = (),
+    reading: MaskReading = _PLAIN,
+    picture_path: str | Path | None = None,
+    crop_share: float = 1.0,
 ) -> NDArray[np.int32]:
     """Read a mask and scale it as `fitted` scales its picture, by nearest neighbour.
 
     Parameters
     ----------
-    mask_path
-        Picture of class ids.
-    image_size_wh
-        Width and height of the picture that it belongs to.
-    size, fit
+    mask_path, image_size_wh, reading, picture_path
+        As for `read_mask`.
+    size, fit, crop_share
         As for `fitted`.
-    ignore_ids
-        Ids that become 0: `visae.data.index.read_ignore_ids` tells a data set's own.
 
     Returns
     -------
     numpy.ndarray
         int32 (height, width).
     """
-    mask = read_mask(mask_path, image_size_wh, ignore_ids)
+    mask = read_mask(mask_path, image_size_wh, reading, picture_path)
     height, width = mask.shape
-    left, upper, right, lower = _used_box(width, height, size, fit)
+    left, upper, right, lower = _used_box(width, height, size, fit, crop_share)
     down, across = ((np.arange(side) + 0.5) / side for side in size)
     rows = np.clip((upper + down * (lower - upper)).astype(np.intp), 0, height - 1)
     columns = np.clip((left + across * (right - left)).astype(np.intp), 0, width - 1)
@@ -166,23 +221,39 @@ def pixels(path: str | Path, card: Preprocessing) -> torch.Tensor:
     """Read a picture as a model with this card sees it: uint8 (3, height, width)."""
     import torch  # here, as most jobs that open pictures do without, and save seconds
 
-    image = fitted(open_image(path), card.image_size, card.fit, card.interpolation)
+    image = fitted(open_image(path), card.image_size, card.fit, card.interpolation, card.crop_share)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
-def _used_box(width: int, height: int, size: tuple[int, int], fit: str) -> tuple[float, float, float, float]:
-    """Left, upper, right, lower edge of what is kept of a picture that is to fill `size` (height, width)."""
+def _used_box(
+    width: int, height: int, size: tuple[int, int], fit: str, crop_share: float
+) -> tuple[float, float, float, float]:
+    """Left, upper, right, lower edge of what is kept of a picture that is to fill `size` (height, width).
+
+    It lies where timm and torchvision cut, which scale the picture to whole pixels before.
+    """
+    scaled = _scaled(width, height, size, fit, crop_share)
+    upper, left = _centre(scaled, size)
+    lower, right = upper + size[0], left + size[1]
+    return left * width / scaled[1], upper * height / scaled[0], right * width / scaled[1], lower * height / scaled[0]
+
+
+def _centre(scaled: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """Upper and left edge of the centre that is cut out of a scaled picture."""
+    return round((scaled[0] - size[0]) / 2), round((scaled[1] - size[1]) / 2)
+
+
+def _scaled(width: int, height: int, size: tuple[int, int], fit: str, crop_share: float) -> tuple[int, int]:
+    """Height and width of the whole picture before its centre is cut out, as timm's transform scales it."""
+    rows, columns = (math.floor(side / crop_share + 1e-9) for side in size)  # a share such as 384 / 438 is rounded
     if fit == "squash":
-        return 0.0, 0.0, float(width), float(height)
+        return rows, columns
     if fit != "crop":
         raise ValueError(f"fit is crop or squash, not {fit}")
-    # Whole numbers are compared, so that the side which is kept whole is kept to the last pixel.
-    if height * size[1] <= width * size[0]:
-        kept_height, kept_width = float(height), height * size[1] / size[0]
-    else:
-        kept_height, kept_width = width * size[0] / size[1], float(width)
-    left, upper = (width - kept_width) / 2, (height - kept_height) / 2
-    return left, upper, left + kept_width, upper + kept_height
+    if rows != columns:
+        ratio = min(height / rows, width / columns)
+        return round(height / ratio), round(width / ratio)
+    return (rows, int(rows * width / height)) if height <= width else (int(rows * height / width), rows)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -218,8 +289,3 @@ def _has_late_text(file: BinaryIO) -> bool:
             return True
         file.seek(length + 4, 1)
     return False
-
-
-def _reason(error: Exception) -> str:
-    message = str(error).split("\n", maxsplit=1)[0]
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -11,6 +11,7 @@ from visae.config.settings import (
     AnyDataset,
     ImageFolderSettings,
     ListedFolderSettings,
+    MaskedSettings,
     ScenesSettings,
     SegmentationFolderSettings,
     TableSettings,
@@ -20,10 +21,13 @@ from visae.data.checks import checked_pictures
 from visae.data.classes import class_list_file
 from visae.data.folders import list_image_folder, list_segmentation_folder
 from visae.data.listed import list_files, list_listed_folder
+from visae.data.mask_files import MaskReading
 from visae.data.pictures import Listing, Picture, existing
-from visae.data.rows import COLUMNS, shared_between_splits, write_rows
+from visae.data.rows import COLUMNS, write_rows
 from visae.data.scenes import CLASSES, make_scenes
+from visae.data.summary import log_summary, what_was_read
 from visae.data.tables import list_table
+from visae.data.tally import Tally
 from visae.data.webdatasets import list_webdataset
 from visae.errors import DataError
 from visae.files import atomic_path, file_sha256, read_json, write_json
@@ -75,9 +79,12 @@ def read_classes(index_path: str | Path) -> dict[int, str]:
     return {entry["id"]: entry["name"] for entry in summary["classes"]}
 
 
-def read_ignore_ids(index_path: str | Path) -> tuple[int, ...]:
-    """Read which ids of a data set's masks count as unlabelled, from the summary beside its index."""
-    return tuple(read_json(Path(index_path).with_name("summary.json")).get("ignore_ids", ()))
+def read_mask_reading(index_path: str | Path) -> MaskReading:
+    """Read what the ids in a data set's masks mean, from the summary beside its index."""
+    summary = read_json(Path(index_path).with_name("summary.json"))
+    return MaskReading(
+        tuple(summary.get("ignore_ids", ())), summary.get("zero_based", False), summary.get("mask_frame", "unknown")
+    )
 
 
 def _build(settings: AnyDataset, index_path: Path, seed: int) -> None:
@@ -90,25 +97,32 @@ def _build(settings: AnyDataset, index_path: Path, seed: int) -> None:
         listing = listed(settings, seed)
     # Made pictures lie beside the index and move with it.
     base = index_path.parent.absolute() if isinstance(settings, ScenesSettings) else None
-    ignore_ids = list(getattr(settings, "ignore_ids", ()))
+    reading = _mask_reading(settings)
+    tally = Tally(reading, listing.noticed)
     skipped_path = index_path.with_name("skipped.csv")
     with atomic_path(index_path) as temporary:
         # The list of what was skipped is of use where the index is refused, most of all.
         with atomic_path(skipped_path) as temporary_skipped:
-            checked = checked_pictures(listing, settings, ignore_ids)
-            tally = write_rows(checked, temporary, temporary_skipped, base)
+            checked = checked_pictures(listing, settings, reading)
+            write_rows(checked, tally, temporary, temporary_skipped, base)
         tally.refuse(settings.max_unreadable, skipped_path)
     summary = {
         "kind": settings.kind,
-        "n_images": tally.n_images,
-        "n_skipped": tally.n_skipped,
-        "n_shared_between_splits": shared_between_splits(index_path, tally.n_images) if settings.hashes else None,
-        "classes": [{"id": number, "name": name} for number, name in sorted(listing.classes.items())],
-        "ignore_ids": ignore_ids,
+        **what_was_read(listing, tally, index_path, settings),
+        "ignore_ids": list(reading.ignore_ids),
+        "zero_based": reading.zero_based,
+        "mask_frame": reading.frame,
         "index_sha256": file_sha256(index_path),
         "provenance": provenance.record(),
     }
     write_json(index_path.with_name("summary.json"), summary)
+    log_summary(index_path.parent.name, summary)
+
+
+def _mask_reading(settings: AnyDataset) -> MaskReading:
+    if not isinstance(settings, MaskedSettings):
+        return MaskReading()
+    return MaskReading(tuple(settings.ignore_ids), settings.zero_based, settings.mask_frame)
 
 
 def _small_files(settings: AnyDataset) -> list[Path]:

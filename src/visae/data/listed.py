@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from visae.config.settings import ListedFolderSettings
+from visae.data.classes import check_several_classes, check_split_classes, notice_lookalikes
+from visae.data.noticed import Noticed
 from visae.data.pictures import Listing, Picture, existing, in_order
+from visae.data.walks import walked
 from visae.errors import DataError
 
 LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
@@ -33,10 +36,24 @@ def list_listed_folder(settings: ListedFolderSettings) -> Listing:
         chosen = _SPLITS[flags[key]]
         found = Picture(f"{root / 'images' / path}", chosen, int(labels[key]), names[labels[key]])
         by_split.setdefault(chosen, []).append(found)
+    noticed = Noticed()
+    notice_lookalikes(names.values(), noticed)
+    labelled = {split: {str(one.label_name) for one in of} for split, of in by_split.items()}
+    check_split_classes(labelled, str(of_classes))
+    cure = "take its images as an image_folder with labels: none"
+    check_several_classes(set().union(*labelled.values()), str(of_classes), cure)
+    _notice_unlisted(root / "images", set(paths.values()), noticed)
     return Listing(
         [picture for name in in_order(by_split) for picture in by_split[name]],
         {int(number): name for number, name in names.items()},
+        noticed,
     )
+
+
+def _notice_unlisted(images: Path, listed: set[str], noticed: Noticed) -> None:
+    for path in walked(str(images), noticed, set()) if images.is_dir() else ():
+        if path.removeprefix(f"{images}/") not in listed:
+            noticed.leave_out("pictures that are in no list", path, level="warning")
 
 
 def list_files(settings: ListedFolderSettings) -> list[Path]:

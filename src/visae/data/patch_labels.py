@@ -12,7 +12,7 @@ import polars
 from numpy.typing import NDArray
 
 from visae.data.images import fitted_mask
-from visae.data.index import read_classes, read_ignore_ids, read_index
+from visae.data.index import read_classes, read_index, read_mask_reading
 from visae.errors import DataError
 from visae.files import atomic_path, read_json
 from visae.progress import progress_bar
@@ -64,7 +64,7 @@ def write_patch_labels(index_path: str | Path, card_path: str | Path, layer: int
     index_path
         Data set's index.parquet.
     card_path
-        The model's model.json: image size and fit decide.
+        The model's model.json: image size, fit and crop decide.
     layer
         Whose grid; a transformer's layers have the same.
     output
@@ -74,11 +74,12 @@ def write_patch_labels(index_path: str | Path, card_path: str | Path, layer: int
     masked = read_index(index_path).filter(polars.col("mask_path").is_not_null()).sort("image_id")
     if masked.is_empty():
         raise DataError(f"{index_path}: no picture has a mask; patch labels need a data set with masks")
-    n_classes, ignore_ids = max(read_classes(index_path)), read_ignore_ids(index_path)
+    n_classes, reading = max(read_classes(index_path)), read_mask_reading(index_path)
 
     def labelled(row: dict[str, Any]) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
         size = row["width"], row["height"]
-        mask = fitted_mask(row["mask_path"], size, tuple(card["image_size"]), card["fit"], ignore_ids)
+        seen, share = tuple(card["image_size"]), card["crop_share"]
+        mask = fitted_mask(row["mask_path"], size, seen, card["fit"], reading, row["path"], share)
         return patch_labels(mask, tuple(card["layers"][layer]["grid"]), n_classes)
 
     found = []

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from visae.config.settings import DrawnSettings
+from visae.data.noticed import Noticed
 from visae.errors import DataError
 
 _SPLITS = ("train", "val", "test")
@@ -36,10 +37,17 @@ class Picture:
 
 @dataclass(frozen=True)
 class Listing:
-    """The pictures of a data set in the order of their ids, found as one iterates, and its classes by id."""
+    """The pictures of a data set in the order of their ids, found as one iterates, and its classes by id.
+
+    Attributes
+    ----------
+    noticed
+        What is left out or odd; whole once all pictures were iterated.
+    """
 
     pictures: Iterable[Picture]
     classes: dict[int, str] = field(default_factory=dict)
+    noticed: Noticed = field(default_factory=Noticed)
 
 
 def in_order(splits: Iterable[str]) -> list[str]:
@@ -58,7 +66,8 @@ def in_drawn_splits(
 ) -> Iterator[Picture]:
     """Yield pictures split by split, each drawn from the seed and its own key: later pictures move no other.
 
-    All are walked once a split, because to sort them they would have to be held.
+    All are walked once a split, because to sort them they would have to be held: a walk that notices things does so the
+    first time only (`Noticed.first_walk`).
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ import polars as pl
 import torch
 
 from visae.data.images import fitted_mask
-from visae.data.index import read_ignore_ids, read_index
+from visae.data.index import read_index, read_mask_reading
 from visae.errors import DataError
 from visae.vision.model import ModelCard
 
@@ -27,18 +27,19 @@ class Masks:
 
     def __init__(self, index_path: str | Path, card: ModelCard, class_ids: list[int]) -> None:
         self.index_path, self.card = index_path, card
-        columns = ["image_id", "mask_path", "width", "height"]
+        columns = ["image_id", "mask_path", "width", "height", "path"]
         rows = read_index(index_path).filter(pl.col("mask_path").is_not_null()).select(columns).iter_rows()
-        self._rows = {image_id: (path, width, height) for image_id, path, width, height in rows}
-        self.class_ids, self.ignore_ids = class_ids, read_ignore_ids(index_path)
+        self._rows = {image_id: row for image_id, *row in rows}
+        self.class_ids, self.reading = class_ids, read_mask_reading(index_path)
 
     def __contains__(self, image_id: int) -> bool:
         return image_id in self._rows
 
     def read(self, image_id: int) -> torch.Tensor:
         """Channels int16 (height, width) of a picture."""
-        path, width, height = self._rows[image_id]
-        mask = fitted_mask(path, (width, height), self.card.image_size, self.card.fit, self.ignore_ids)
+        mask_path, width, height, path = self._rows[image_id]
+        size, fit, share = self.card.image_size, self.card.fit, self.card.crop_share
+        mask = fitted_mask(mask_path, (width, height), size, fit, self.reading, path, share)
         return torch.from_numpy(channels(mask, self.class_ids))
 
 
