@@ -19,13 +19,13 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
 from visae import __version__
 from visae.config.parse import load_config, parse_section
 from visae.config.schema import config_documentation, json_schema
+from visae.config.strict_yaml import parse_pairs, parse_strictly
 from visae.errors import ConfigError, VisaeError
 from visae.notices import repeat_warnings
+from visae.space import explained_lack
 
 # In the order in which data passes. Imported only when called: --help must not wait for torch.
 STAGES = {
@@ -49,9 +49,11 @@ STAGES = {
     "monosemanticity": ("visae.features.monosemanticity", "write_monosemanticity"),
     "probe": ("visae.heads.probe", "train_probe"),
     "segmentation-head": ("visae.heads.segmentation", "train_segmentation_head"),
+    "model-check": ("visae.heads.model_check", "check_model"),
     "segmentation-arms": ("visae.interventions.segmentation", "segmentation_arms"),
     "classification-edits": ("visae.interventions.classification", "classification_edits"),
     "faithfulness": ("visae.interventions.faithfulness", "measure_faithfulness"),
+    "doctor": ("visae.doctor.examine", "doctor"),
     "plan": ("visae.planning.plan", "plan"),
     "headline": ("visae.headline", "print_headline"),
 }
@@ -95,9 +97,11 @@ _SUMMARIES = {
     "ground-truth": "print how well dictionaries tell the known causes",
     "probe": "train a linear classification probe",
     "segmentation-head": "train a segmentation head",
+    "model-check": "measure what a model knows of classes of pictures, beside random weights",
     "segmentation-arms": "edit latents and measure segmentation, beside controls",
     "classification-edits": "edit latents and measure classification, beside controls",
     "faithfulness": "measure the heads with patches replaced by their reconstruction, their mean and zero",
+    "doctor": "look at a study before anything runs: what is fine, odd and wrong",
     "plan": "print the bytes, memory and hours that a configuration will need",
     "headline": "print a finished workflow's main numbers",
 }
@@ -116,6 +120,10 @@ def main(arguments: list[str] | None = None) -> None:
             _run_other(arguments)
     except VisaeError as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    except Exception as error:
+        if full := explained_lack(error, Path.cwd()):
+            sys.exit(full)
+        raise
 
 
 def _run_other(arguments: list[str]) -> None:
@@ -232,10 +240,10 @@ class _Numbers(argparse.Action):
 def _lists_by_name(text: str) -> dict[str, list[int]]:
     """Whole numbers by name, such as the latents of classes."""
     try:
-        found = yaml.safe_load(text)
+        found = parse_strictly(text, "names")
         if all(isinstance(name, str) and [int(n) for n in numbers] == numbers for name, numbers in found.items()):
             return found
-    except (yaml.YAMLError, AttributeError, TypeError, ValueError):
+    except (ConfigError, AttributeError, TypeError, ValueError):
         pass
     raise argparse.ArgumentTypeError(f"{text!r}: write lists of whole numbers by name, such as '{{sky: [12, 40]}}'")
 
@@ -254,13 +262,7 @@ def _is_section(kind: Any) -> bool:
 
 def _settings_of(kind: Any, pairs: list[str]) -> Any:
     """Build a section from KEY=VALUE pairs, checked against its schema."""
-    values = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals:
-            raise ConfigError(f"--settings {pair!r}: write KEY=VALUE, such as k=32")
-        values[key] = yaml.safe_load(text)
-    return parse_section(kind, values, "--settings")
+    return parse_section(kind, parse_pairs(pairs, "--settings"), "--settings")
 
 
 def _described_parameters(docstring: str) -> dict[str, str]:

@@ -32,6 +32,7 @@ def unresolved(settings: Settings) -> Iterator[str]:
     yield from _of_heads(settings)
     yield from _of_names(settings)
     yield from _of_manual(settings)
+    yield from _of_slurm(settings)
     judge = settings.features.similarity
     if judge not in (None, "own") and judge not in settings.models:
         yield f"features: similarity: {judge!r} is neither own nor in models ({_names(settings.models)})"
@@ -103,6 +104,18 @@ def _of_heads(settings: Settings) -> Iterator[str]:
             yield f"heads: {key}: {values}: each must be above 0"
     if min(segmentation.weight_decays) < 0:
         yield f"heads: segmentation: weight_decays: {segmentation.weight_decays}: each must be 0 or more"
+
+
+def _of_slurm(settings: Settings) -> Iterator[str]:
+    """A time limit that leaves no time."""
+    minutes, notice = settings.slurm.minutes, settings.slurm.notice
+    if minutes < 1:
+        yield f"slurm: minutes: {minutes} is less than the minimum of 1"
+    elif notice >= 60 * minutes:
+        yield (
+            f"slurm: notice: {notice}: it is in seconds and has to be less than the time limit, which is "
+            f"{60 * minutes} s (slurm: minutes: {minutes})"
+        )
 
 
 def _of_names(settings: Settings) -> Iterator[str]:

