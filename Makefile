@@ -10,7 +10,7 @@ CONFIG ?= config/config.yaml
 help:
 	@echo "make demo       run the embedded study: pictures to causal figures, under 6 minutes on 2 cores"
 	@echo "make test       all tests        make test-fast  those under 3 minutes"
-	@echo "make lint       ruff, snakefmt, snakemake --lint, mypy"
+	@echo "make lint       ruff, snakefmt, snakemake --lint, mypy, import-linter, pylint's duplicate code"
 	@echo "make format     format the code  make docs       write the generated parts of docs"
 	@echo "make bench      compare with peers from PyPI; the tables in docs are its output"
 	@echo "make bench-trainer  training speed beside other packages"
@@ -50,6 +50,8 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint --configfile $(CONFIG)
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/pylint src/visae scripts
 
 format: $(VENV)/.ready-dev
 	$(BIN)/ruff check --fix --quiet . || true

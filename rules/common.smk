@@ -17,7 +17,8 @@ from visae.config.members import (
     scored_on,
     sweep_members,
 )
-from visae.config.parse import parse_config, to_plain
+from visae.config.parse import parse_config
+from visae.config.sections import to_plain
 from visae.config.settings import GIVEN, SlurmSettings
 from visae.config.snakemake import as_written
 from visae.config.stored import (

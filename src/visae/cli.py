@@ -19,13 +19,14 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from visae import __version__
-from visae.config.parse import load_config, parse_section
+from visae.config.parse import load_config
 from visae.config.schema import config_documentation, json_schema
+from visae.config.sections import parse_section
 from visae.config.strict_yaml import parse_pairs, parse_strictly
 from visae.errors import ConfigError, VisaeError
 from visae.notices import repeat_warnings
 from visae.space import explained_lack
+from visae.version import __version__
 
 # In the order in which data passes. Imported only when called: --help must not wait for torch.
 STAGES = {

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from visae.activations.store import ActivationStore
-from visae.config.parse import from_plain
+from visae.config.sections import from_plain
 from visae.config.settings import StudySettings
 from visae.data.index import read_index
 from visae.device import chosen_device

@@ -7,8 +7,9 @@ import jsonschema
 import pytest
 import yaml
 
-from visae.config.parse import from_plain, load_config, parse_config, to_plain
+from visae.config.parse import load_config, parse_config
 from visae.config.schema import config_documentation, json_schema
+from visae.config.sections import from_plain, to_plain
 from visae.config.settings import AnyDataset, AnySae, ScenesSettings, Settings, TopKSettings
 from visae.errors import ConfigError
 

@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 from torch.nn.functional import normalize
 
 from visae.activations.given import write_store
-from visae.config.parse import from_plain, parse_section
+from visae.config.sections import from_plain, parse_section
 from visae.config.settings import (
     AnySae,
     KMeansSettings,

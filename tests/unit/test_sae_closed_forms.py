@@ -8,7 +8,8 @@ import torch
 from sae_variants import CASES, D_MODEL, SHARED, WIDTH, planted, trained
 from scipy.optimize import linprog
 
-from visae.config.parse import parse_config, parse_section
+from visae.config.parse import parse_config
+from visae.config.sections import parse_section
 from visae.config.settings import AnySae, ArchetypalSettings, BatchTopKSettings, MatryoshkaSettings, TopKSettings
 from visae.errors import ConfigError, TrainingError
 from visae.sae import SparseAutoencoder, load_sae, save_sae

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -21,6 +21,7 @@ from visae.edits.edit import Edit, Site, active_values, refuse_transcoder
 from visae.errors import DataError, ModelError
 from visae.experiments.one_picture import Passes, passes_of
 from visae.explore.files import FeatureFiles
+from visae.explore.latents import Latents
 from visae.explore.pictures import found_picture
 from visae.explore.regions import of_box, of_mask, of_patches
 from visae.features.codes import read_codes_manifest
@@ -32,9 +33,6 @@ from visae.heads.segmentation_head import SegmentationHead, load_segmentation_he
 from visae.sae import SparseAutoencoder, load_sae
 from visae.vision.hook_points import HookPoint
 from visae.vision.model import ModelCard, VisionModel, load_model
-
-if TYPE_CHECKING:
-    from visae.explore.features import Features
 
 Task = Literal["classification", "segmentation"]
 
@@ -66,7 +64,7 @@ class Edited:
         patch; probabilities are means over several draws, the map is that of the first.
     """
 
-    features: Features
+    features: Latents
     path: str
     inside: NDArray[np.bool_]
     latents: tuple[int, ...]
@@ -78,7 +76,7 @@ class Edited:
     @torch.inference_mode()
     def of(
         cls,
-        features: Features,
+        features: Latents,
         image: str | int | Path,
         latents: Sequence[int],
         *,
