@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from visae.config.settings import SegmentationHeadSettings
+from visae.heads.files import SegmentationFiles
 from visae.heads.segmentation import train_segmentation_head
 from visae.vision.model import ModelCard
 
@@ -33,14 +34,13 @@ def main(results: Path, dataset: str, model: str, kinds: list[str]) -> None:
     for kind in kinds:
         settings = KINDS[kind]
         with tempfile.TemporaryDirectory() as folder:
-            found = train_segmentation_head(
-                settings,
+            files = SegmentationFiles(
                 manifest=results / "activations" / dataset / model / f"layer{layer}" / "manifest.json",
                 index_path=data / "index.parquet",
                 patch_labels=data / f"patch-labels-{model}-layer{layer}.parquet",
                 card_path=card,
-                output=Path(folder),
             )
+            found = train_segmentation_head(settings, files, folder)
         measures = " | ".join(shown(found, name) for name in ("patch_miou", "pixel_miou", "pixel_accuracy"))
         hidden = "none" if kind == "linear" else settings.hidden
         print(f"| {kind} | {hidden} | {found['learning_rate']:g} | {measures} |", flush=True)

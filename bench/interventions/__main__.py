@@ -39,7 +39,7 @@ from bench.harness import (
 from bench.peak_memory import own_peak
 from visae.activations.given import write_store
 from visae.activations.store import ActivationStore
-from visae.arms.arms import outcomes
+from visae.arms.arms import Unedited, outcomes
 from visae.arms.changes import Draws, Reconstruction, SetCoordinate, SetLatents, situation
 from visae.config.settings import ModelSettings
 from visae.edits.edit import moved, patch_rows, with_rows
@@ -102,9 +102,8 @@ class Bench:
                 here = situation(self.sae, patch_rows(tokens, patches), self.draws)
                 before = self.task.read(tokens)
                 read = self.task.read
-                for outcome in outcomes(
-                    tokens, patches, here, self.draws, (-2.0,), before=before, read=read, sizes=("natural",)
-                ):
+                batch = Unedited(tokens, patches, before, here)
+                for outcome in outcomes(batch, self.draws, (-2.0,), read=read, sizes=("natural",)):
                     int((outcome.after != before).sum())
 
     @torch.inference_mode()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.store.extraction import LAYER, NETWORK, dump, prepared
-from visae.activations.extract import publish_store
+from visae.activations.extract import StoreSource, publish_store
 from visae.activations.store import ActivationStore
 from visae.config.settings import ImageFolderSettings, ScenesSettings
 from visae.data.index import build_index
@@ -73,7 +73,7 @@ def _make_store(folder: Path, name: str, train: int, root: Path | None, manifest
     else:
         build_index(ImageFolderSettings(kind="image_folder", root=str(root), labels="none", test_share=0), index)
     dump(LAYER, NETWORK, index, card, manifest.parents[1])
-    publish_store(NETWORK, str(LAYER), 1, index, card, manifest, device="cpu")
+    publish_store(NETWORK, StoreSource(index, card, 1), str(LAYER), manifest, device="cpu")
 
 
 def _write(store: ActivationStore, split: str, path: Path, count: int | None) -> None:

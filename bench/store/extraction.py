@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from bench.harness import FOLDER, Measurement, Target, measurement, median_ratio
-from visae.activations.extract import extract_shard
+from visae.activations.extract import StoreSource, extract_shard
 from visae.config.settings import ImageFolderSettings, ModelSettings, ScenesSettings
 from visae.data.images import pixels
 from visae.data.index import build_index, read_index
@@ -35,7 +35,7 @@ def read_layer(model: VisionModel, batch: torch.Tensor, layer: int = LAYER) -> t
 def dump(settings: ModelSettings, layer: int, index: Path, card: Path, folder: Path, device: str = "cpu") -> None:
     """Read all pictures of an index into one shard below `folder`, as `visae` does: load, decode, run, write."""
     receipt = folder / f"layer{layer}" / "receipt-0.json"
-    extract_shard(settings, 0, 1, str(layer), [], index, card, receipt, device=device)
+    extract_shard(settings, StoreSource(index, card, 1), 0, str(layer), [], receipt, device=device)
 
 
 def prepared(settings: ModelSettings, folder: Path) -> Path:

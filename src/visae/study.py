@@ -117,10 +117,10 @@ class Study:
         model = None if self.settings.model is None else self.model
         return open_task(name, files, model, self.settings.layer, self.device, batch_size)
 
-    def experiment_files(self, task: str, sae: str) -> ExperimentFiles:
+    def experiment_files(self, task: str, sae: str, min_purity: float = 0.9) -> ExperimentFiles:
         """Files of an experiment, for `visae.experiments.experiment.run_experiment`."""
         self._known_task(task)
-        return ExperimentFiles(**self.paths.experiment(task, sae), first=self.paths.first)
+        return ExperimentFiles(**self.paths.experiment(task, sae), first=self.paths.first, min_purity=min_purity)
 
     def table(self, sae: str, task: str, name: str) -> pl.DataFrame:
         """A table of an experiment: `arms`, `becomes`, `doses`, `untrained` or `examples`."""

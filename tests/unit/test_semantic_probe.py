@@ -15,6 +15,7 @@ from scipy.stats import kstest, rankdata
 from sklearn.metrics import roc_auc_score
 
 from visae.cli import main
+from visae.config.concepts import ConceptSettings
 from visae.config.settings import ModelIdentity
 from visae.errors import ConfigError, DataError, ModelError
 from visae.features import semantic_probe
@@ -86,7 +87,8 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def probe(parts: Path, positives: str, negatives: str, **more: object) -> None:
     given = {"sae": parts / "sae" / "config.json", "model": parts / "model.json", "device": "cpu", "permutations": 49}
-    probe_concept(parts / positives, parts / negatives, **{**given, **more})
+    concept = ConceptSettings(positives=str(parts / positives), negatives=str(parts / negatives))
+    probe_concept(concept, **{**given, **more})
 
 
 def test_folders_are_probed_from_the_command_line(parts: Path, capsys: pytest.CaptureFixture[str]) -> None:

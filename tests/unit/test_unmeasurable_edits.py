@@ -159,8 +159,10 @@ def test_labels_of_another_grid_are_refused(planted, tmp_path):
 )
 def test_the_command_refuses_the_same(planted, tmp_path, capsys, manual, message):
     files = files_of(planted, "classification")
-    pairs = [f"{name}={value}" for name, value in asdict(files).items() if value]
-    options = ["--task", "classification", "--layer", str(LAST), "--output", str(tmp_path), "--files", *pairs]
+    given = [
+        part for name, value in asdict(files).items() if value for part in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    options = ["--task", "classification", "--layer", str(LAST), "--output", str(tmp_path), *given]
     with pytest.raises(SystemExit) as ended:
         main(["experiment", *options, "--manual", manual])
     assert re.search(message, f"{ended.value} {capsys.readouterr().err}")

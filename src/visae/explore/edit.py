@@ -42,6 +42,28 @@ _ASKED = -2
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a picture is edited; without any, where some of the latents is active.
+
+    Attributes
+    ----------
+    patches
+        Patches counted row by row from 0: 3,4,5.
+    box
+        Or first row, first column, last row and last column, counted from 0: 2,3,5,6.
+    mask
+        Or a picture of the size of the image, not 0 inside; a patch is inside where half of it is.
+    predicted
+        Or a class: where the segmentation head predicts it.
+    """
+
+    patches: list[int] | None = None
+    box: list[int] | None = None
+    mask: str | Path | None = None
+    predicted: str | None = None
+
+
+@dataclass(frozen=True)
 class Edited:
     """What an edit of one picture does.
 
@@ -81,16 +103,12 @@ class Edited:
         latents: Sequence[int],
         *,
         dose: float,
-        patches: Sequence[int] | None,
-        box: Sequence[int] | None,
-        mask: str | Path | None,
-        predicted: str | None,
+        place: Place,
         task: Task | None,
         device: str,
     ) -> Edited:
         """Edit; the parameters are those of `Features.edit`."""
-        regions = {"patches": patches, "box": box, "mask": mask, "predicted": predicted}
-        if sum(region is not None for region in regions.values()) > 1:
+        if sum(part is not None for part in vars(place).values()) > 1:
             raise DataError("edit: give one of patches, box, mask and predicted; without any, patches that are active")
         if not latents or not math.isfinite(dose):
             raise DataError(f"edit: latents {list(latents)}, dose {dose}: name one latent at least, and a finite dose")
@@ -109,14 +127,14 @@ class Edited:
         chosen = tuple(latents)
         site = _site(files, point.layer, sae, chosen)
         grid = features.grid
-        if patches is not None:
-            inside = of_patches(patches, grid, whole=True)
-        elif box is not None:
-            inside = of_box(box, grid)
-        elif mask is not None:
-            inside = of_mask(mask, path, features.card, grid, whole=True)
-        elif predicted is not None:
-            inside = _predicted(files, predicted, model, model.resume(tokens, point.layer)).reshape(grid)
+        if place.patches is not None:
+            inside = of_patches(place.patches, grid, whole=True)
+        elif place.box is not None:
+            inside = of_box(place.box, grid)
+        elif place.mask is not None:
+            inside = of_mask(place.mask, path, features.card, grid, whole=True)
+        elif place.predicted is not None:
+            inside = _predicted(files, place.predicted, model, model.resume(tokens, point.layer)).reshape(grid)
         else:
             values = sae.latent_values(tokens[0, model.card.n_prefix :], list(chosen))
             inside = (values > 0).any(dim=1).cpu().numpy().reshape(grid)

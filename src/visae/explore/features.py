@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from visae.explore.edit import Edited, Task
+from visae.explore.edit import Edited, Place, Task
 from visae.explore.latents import Latents
 from visae.explore.query import Query
 
@@ -64,12 +65,9 @@ class Features(Latents):
         latents: int | Sequence[int],
         dose: float = -2.0,
         *,
-        patches: Sequence[int] | None = None,
-        box: Sequence[int] | None = None,
-        mask: str | Path | None = None,
-        predicted: str | None = None,
         task: Task | None = None,
         device: str = "auto",
+        **place: Any,
     ) -> Edited:
         """Edit latents in a picture, and see what the study's heads make of it.
 
@@ -81,15 +79,14 @@ class Features(Latents):
             Which; several are edited at once.
         dose
             What each is set to, as a multiple of its largest value on split train; 0 suppresses.
-        patches, box, mask
-            Where: patches counted row by row from 0; or first row, first column, last row, last column; or a picture of
-            the size of `image`, not 0 inside.
-        predicted
-            Or where the segmentation head predicts this class. Without any, where some of the latents is active.
         task
             `classification` or `segmentation`; without it, the first of them that has a head.
         device
             `auto`, `cpu` or `cuda`.
+        place
+            Where, one of `Place`: `patches` counted row by row from 0; `box`, its first row, first column, last row and
+            last column; `mask`, a picture of the size of `image`, not 0 inside; `predicted`, a class that the
+            segmentation head predicts there. Without any, where some of the latents is active.
 
         Raises
         ------
@@ -98,15 +95,4 @@ class Features(Latents):
         ModelError
             If the task has no head.
         """
-        return Edited.of(
-            self,
-            image,
-            self.known(latents),
-            dose=dose,
-            patches=patches,
-            box=box,
-            mask=mask,
-            predicted=predicted,
-            task=task,
-            device=device,
-        )
+        return Edited.of(self, image, self.known(latents), dose=dose, place=Place(**place), task=task, device=device)
