@@ -67,6 +67,8 @@ rule store:
 
 
 rule adopt:
+    input:
+        unpack(made_activations),
     output:
         manifest=STORE,
     log:

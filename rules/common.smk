@@ -20,6 +20,7 @@ from visae.config.members import (
 from visae.config.parse import parse_config, to_plain
 from visae.config.settings import GIVEN, SlurmSettings
 from visae.config.stored import layers_of, members_of, used_datasets
+from visae.config.tasks import TASKS
 from visae.errors import ConfigError, DataError
 from visae.features.concept_files import concept_files
 from visae.launch.where import chosen_cluster
@@ -64,8 +65,9 @@ UNIONS = [
     name for name, dataset in SETTINGS.datasets.items() if dataset.kind == "union"
 ]
 GIVEN_SETS = [
-    name for name, dataset in SETTINGS.datasets.items() if dataset.kind == "activations"
+    name for name, dataset in SETTINGS.datasets.items() if dataset.is_given
 ]
+USERS = [name for name, dataset in SETTINGS.datasets.items() if dataset.kind == "users"]
 SCENES = [
     name for name, dataset in SETTINGS.datasets.items() if dataset.kind == "scenes"
 ]

@@ -16,7 +16,7 @@ import torch
 from visae.activations.manifest import image_ranges, read_manifest, write_manifest
 from visae.activations.schema import DTYPES, ShardHeader, ShardRecord, TokenChoice, as_tensor, shard_name
 from visae.activations.writer import ShardWriter
-from visae.config.settings import ActivationsSettings
+from visae.config.settings import ActivationsSettings, UsersSettings
 from visae.data.index import SCHEMA
 from visae.errors import StoreError
 from visae.files import atomic_path, file_sha256, text_sha256, write_json, write_text
@@ -105,8 +105,17 @@ def adopt_activations(settings: ActivationsSettings, manifest: Path) -> None:
     write_manifest(manifest.parent, header, records, _bounds(splits), provenance=provenance.record())
 
 
-def index_given(settings: ActivationsSettings, index_path: Path) -> None:
+def index_given(settings: ActivationsSettings, index_path: Path, made: UsersSettings | None = None) -> None:
     """Write index.parquet and summary.json for given activations: a row a picture, its path naming the user's own id.
+
+    Parameters
+    ----------
+    settings
+        The data set's section.
+    index_path
+        Where to.
+    made
+        Section of a data set whose activations were made on the spot, as the summary shall say.
 
     Raises
     ------
@@ -114,7 +123,7 @@ def index_given(settings: ActivationsSettings, index_path: Path) -> None:
         As `adopt_activations`.
     """
     root = Path(settings.root).expanduser().absolute()
-    provenance = Provenance(settings, [], settings.seed, "cpu")
+    provenance = Provenance(made or settings, [], settings.seed, "cpu")
     if (root / "manifest.json").is_file():
         manifest = read_manifest(root / "manifest.json")
         splits = {name: stop - first for name, (first, stop) in manifest["splits"].items()}
@@ -138,7 +147,7 @@ def index_given(settings: ActivationsSettings, index_path: Path) -> None:
         frame.with_columns(empty).select(pl.col(name).cast(kind) for name, kind in SCHEMA.items()).write_parquet(
             temporary
         )
-    summary = {"kind": settings.kind, "n_images": splits, "n_skipped": 0, "classes": []}
+    summary = {"kind": (made or settings).kind, "n_images": splits, "n_skipped": 0, "classes": []}
     write_json(index_path.with_name("summary.json"), {**summary, "provenance": provenance.record()})
     write_text(index_path.with_name("skipped.csv"), "path,reason\n")
 
