@@ -147,7 +147,7 @@ def index_given(settings: ActivationsSettings, index_path: Path, made: UsersSett
         frame.with_columns(empty).select(pl.col(name).cast(kind) for name, kind in SCHEMA.items()).write_parquet(
             temporary
         )
-    summary = {"kind": (made or settings).kind, "n_images": splits, "n_skipped": 0, "classes": []}
+    summary: dict[str, Any] = {"kind": (made or settings).kind, "n_images": splits, "n_skipped": 0, "classes": []}
     write_json(index_path.with_name("summary.json"), {**summary, "provenance": provenance.record()})
     write_text(index_path.with_name("skipped.csv"), "path,reason\n")
 

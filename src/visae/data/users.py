@@ -7,9 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 
 from visae.config.settings import UsersSettings
 from visae.files import atomic_path
@@ -92,5 +90,10 @@ def _write_vectors(path: Path, vectors: NDArray[np.float64]) -> None:
 
 
 def _write_tensor(path: Path, name: str, rows: NDArray[np.float64], metadata: dict[str, str]) -> None:
+    # The library writes metadata in another order each time, and summaries keep the file's hash.
+    values = rows.astype("<f4").tobytes()
+    tensor = {"dtype": "F32", "shape": list(rows.shape), "data_offsets": [0, len(values)]}
+    header = json.dumps({"__metadata__": metadata, name: tensor}).encode()
+    header += b" " * (-len(header) % 8)
     with atomic_path(path) as temporary:
-        save_file({name: torch.from_numpy(rows.astype(np.float32))}, temporary, metadata)
+        Path(temporary).write_bytes(len(header).to_bytes(8, "little") + header + values)

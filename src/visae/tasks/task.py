@@ -22,17 +22,16 @@ Sums = dict[str, NDArray[np.float64]]
 """What is counted, summed over pictures: (...,) or (..., k), with one row a resample before."""
 
 
-class Resumed(Protocol):
-    """A network that goes on from the tokens of a layer."""
-
-    def __call__(self, tokens: Tensor) -> Tensor:
-        """Final tokens (b, n_tokens, d_final) of tokens (b, n_tokens, d_model); differentiable."""
+Resumed = Callable[[Tensor], Tensor]
+"""A network after a layer: final tokens (b, n_tokens, d_final) of tokens (b, n_tokens, d_model); differentiable."""
 
 
 class Judge(Protocol):
     """Judges the answers to whole pictures under several replacements of their patches."""
 
-    n_images: int
+    @property
+    def n_images(self) -> int:
+        """Pictures that are judged."""
 
     def __contains__(self, image_id: int) -> bool:
         """Whether the picture can be judged."""
