@@ -14,6 +14,7 @@ include: "rules/saes.smk"
 include: "rules/features.smk"
 include: "rules/heads.smk"
 include: "rules/interventions.smk"
+include: "rules/data_figures.smk"
 include: "rules/saes_figures.smk"
 include: "rules/features_figures.smk"
 include: "rules/heads_figures.smk"
@@ -37,8 +38,7 @@ localrules:
 
 
 DATASETS = expand(INDEX, dataset=used_datasets(SETTINGS))
-USED_MODELS = sorted({study.stored_model for study in STUDIES.values()})
-MODELS = expand(CARD, model=set(USED_MODELS) - {GIVEN})
+MODELS = expand(CARD, model=[model for model in USED_MODELS if model != GIVEN])
 STORES = [
     STORE.format(dataset=dataset, model=model, layer=layer)
     for dataset in used_datasets(SETTINGS)
@@ -94,8 +94,16 @@ FAITHFULNESS = sorted(
     for sae in study.saes
     if study.tasks
 )
+SHEETS = [
+    f"{SHEET}.png".format(dataset=dataset, model=model)
+    for dataset in used_datasets(SETTINGS)
+    for model in USED_MODELS
+    if dataset not in GIVEN_SETS and layers_of(SETTINGS, dataset, model)
+]
 PICTURES = (
-    over_studies(f"{FIGURES}/training.png")
+    [WHAT_WAS_READ]
+    + SHEETS
+    + over_studies(f"{FIGURES}/training.png")
     + [
         path
         for path in over_studies(f"{MEASURED}/pareto.png")

@@ -1,8 +1,8 @@
 """How fast arms of edits are run, beside a full forward pass an arm, and in how much memory.
 
-arms    edits of one class by nine arms, DINOv2 ViT-S/14 with one block to resume: visae's way, which begins at the
-        edited layer and runs edits of few pictures together, beside the naive one, a forward pass of the whole network
-        an arm with a hook on the edited block
+arms    edits of one class by nine arms, ViT-S/14 (random weights) with one block to resume: visae's way, which begins
+        at the edited layer and runs edits of few pictures together, beside the naive one, a forward pass of the whole
+        network an arm with a hook on the edited block
 table   the whole table of the street study: 11 classes x 9 arms x 101 pictures, as if each had every class
 memory  peak memory of all arms of a class, on some pictures and on four times as many
 

@@ -6,14 +6,14 @@ planted   how many atoms of a known dictionary are found
 dead       latents that end up dead with visae's defaults
 
 The error is normalized: squared error over squared deviation from the mean, in raw units, by one function for all. Data
-are the patches of DINOv2 ViT-S/14 (layer 10) on the photographs of `$VISAE_DATA/imagenet-sample`, or without VISAE_DATA
-on visae's own scenes. Every run is told its number of steps, and those of one seed see the same batches. Each peer runs
-at its own defaults, its warm-up cut to a tenth of the run where it is longer, and at the learning rate that was best of
-a few on a seed of its own; visae runs at its defaults alone. Peers with a normalization of their own use it. TopK keeps
-k codes a token, BatchTopK k a token of each batch, also when it is measured. ReLU's penalties, whoever's they are, are
-steered to k codes a token; who ends elsewhere is trained twice more, steered to fewer and to more, and the error at k
-between the two is taken. Values are medians over three seeds for visae and for the best peers, those within 3 % of the
-very best on the first seed; other peers stay at that seed. Ratios are visae over the contender.
+are the patches of the embedded ViT-S/14 (layer 10) on the photographs of `$VISAE_DATA/imagenet-sample`, or without
+VISAE_DATA on visae's own scenes. Every run is told its number of steps, and those of one seed see the same batches.
+Each peer runs at its own defaults, its warm-up cut to a tenth of the run where it is longer, and at the learning rate
+that was best of a few on a seed of its own; visae runs at its defaults alone. Peers with a normalization of their own
+use it. TopK keeps k codes a token, BatchTopK k a token of each batch, also when it is measured. ReLU's penalties,
+whoever's they are, are steered to k codes a token; who ends elsewhere is trained twice more, steered to fewer and to
+more, and the error at k between the two is taken. Values are medians over three seeds for visae and for the best peers,
+those within 3 % of the very best on the first seed; other peers stay at that seed. Ratios are visae over the contender.
 
 Finished runs are kept in ~/.cache/visae/bench/scratch/quality/runs.jsonl, so a stopped benchmark goes on where it was.
 """

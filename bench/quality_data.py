@@ -1,4 +1,4 @@
-"""Real activations for the comparison of quality: DINOv2 ViT-S/14, layer 10, the patches of photographs or scenes."""
+"""Real activations for the comparison of quality: the embedded ViT-S/14, layer 10, patches of photographs or scenes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from store_extraction import DINOV2, LAYER, dump, prepared
+from store_extraction import LAYER, NETWORK, dump, prepared
 
 from visae.activations.extract import publish_store
 from visae.activations.store import ActivationStore
@@ -67,13 +67,13 @@ def activations(scratch: Path, quick: bool) -> Activations:
 
 def _make_store(folder: Path, name: str, train: int, root: Path | None, manifest: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    card, index = prepared(DINOV2, folder / "model"), folder / "index.parquet"
+    card, index = prepared(NETWORK, folder / "model"), folder / "index.parquet"
     if name == "scenes":
         build_index(ScenesSettings(kind="scenes", train=train, val=train // 4, test=1), index)
     else:
         build_index(ImageFolderSettings(kind="image_folder", root=str(root), labels="none", test_share=0), index)
-    dump(DINOV2, LAYER, index, card, manifest.parents[1])
-    publish_store(DINOV2, str(LAYER), 1, index, card, manifest, device="cpu")
+    dump(LAYER, NETWORK, index, card, manifest.parents[1])
+    publish_store(NETWORK, str(LAYER), 1, index, card, manifest, device="cpu")
 
 
 def _write(store: ActivationStore, split: str, path: Path, count: int | None) -> None:

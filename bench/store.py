@@ -46,27 +46,27 @@ def _parts(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callable[[
     """Name to what measures it; the embedded model and its activations are made once, when first asked for."""
     quick, times, threads = arguments.quick, repetitions(arguments), arguments.threads
     rows = arguments.rows or (200_000 if quick else 1_300_000)
-    dinov2 = _Dinov2(scratch / "dinov2", 32 if quick else 64)
+    network = _Saliency(scratch / "network", 32 if quick else 64)
     return {
         "reading": lambda: reading.measure(
             scratch / "reading", rows, (4 if quick else 48) * reading.BATCH, threads, times
         ),
         "formats": lambda: formats.measure(
-            scratch / "formats", _tiled(dinov2.activations(), 32_768 if quick else 163_840), times
+            scratch / "formats", _tiled(network.activations(), 32_768 if quick else 163_840), times
         ),
         "throughput": lambda: extraction.measure_throughput(
-            scratch / "throughput", dinov2.card(), 32 if quick else 192, times
+            scratch / "throughput", network.card(), 32 if quick else 192, times
         ),
         "memory": lambda: extraction.measure_memory(
             scratch / "memory", 200 if quick else 500, 1000 if quick else 5000, threads, times
         ),
-        "precision": lambda: extraction.measure_precision(dinov2.activations()),
-        "training": lambda: training.measure(scratch / "training", dinov2.activations(), 40 if quick else 120),
+        "precision": lambda: extraction.measure_precision(network.activations()),
+        "training": lambda: training.measure(scratch / "training", network.activations(), 40 if quick else 120),
     }
 
 
-class _Dinov2:
-    """The embedded DINOv2 and its activations on some made pictures."""
+class _Saliency:
+    """The embedded saliency network and its activations on some made pictures."""
 
     def __init__(self, folder: Path, count: int) -> None:
         self.folder, self.count = folder, count
@@ -76,7 +76,7 @@ class _Dinov2:
     def card(self) -> Path:
         """Return the path of the model's card."""
         if self._card is None:
-            self._card = extraction.prepared(extraction.DINOV2, self.folder / "model")
+            self._card = extraction.prepared(extraction.NETWORK, self.folder / "model")
         return self._card
 
     def activations(self) -> np.ndarray:

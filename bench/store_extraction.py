@@ -22,7 +22,7 @@ from visae.data.index import build_index, read_index
 from visae.vision.model import HookPoint, VisionModel, load_model, prepare_model
 
 LAYER, BATCH = 10, 32
-DINOV2 = ModelSettings(architecture="vit_small_patch14_dinov2", weights="embedded", image_size=224, batch_size=BATCH)
+NETWORK = ModelSettings(architecture="vit_small_patch14_dinov2", weights="embedded", image_size=224, batch_size=BATCH)
 TINY = ModelSettings(architecture="vit_tiny_patch16_224", weights="random", image_size=64, batch_size=BATCH)
 NEARLY_ALL, LITTLE_GROWTH = Target("ratio", ">=", 0.93), Target("value", "<", 50)
 
@@ -87,7 +87,7 @@ def measure_throughput(folder: Path, card: Path, count: int, repetitions: int) -
         for name, pictures in (("one", one), ("all", index)):
             output = folder / f"dump-{name}-{repetition}"
             seconds[name].append(
-                _seconds(lambda pictures=pictures, output=output: dump(DINOV2, LAYER, pictures, card, output))
+                _seconds(lambda pictures=pictures, output=output: dump(NETWORK, LAYER, pictures, card, output))
             )
         seconds["forward"].append(before + _seconds(lambda: [read_layer(model, batch) for batch in halves[middle:]]))
     samples = {

@@ -30,6 +30,7 @@ rule extract:
         layers=lambda wildcards: " ".join(
             layers_of(SETTINGS, wildcards.dataset, wildcards.model)
         ),
+        edited=lambda wildcards: " ".join(edited_layers(SETTINGS, wildcards.model)),
         batch_size=lambda wildcards: SETTINGS.models[wildcards.model].batch_size,
         workers=lambda wildcards: str(SETTINGS.models[wildcards.model].workers),
     params:

@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
+from snakemake.common.configfile import load_configfile
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version, update_config
 
@@ -19,7 +19,15 @@ from visae.config.members import (
 )
 from visae.config.parse import parse_config, to_plain
 from visae.config.settings import GIVEN, SlurmSettings
-from visae.config.stored import layers_of, members_of, used_datasets
+from visae.config.snakemake import as_written
+from visae.config.stored import (
+    edited_layers,
+    layers_of,
+    members_of,
+    points_of,
+    used_datasets,
+)
+from visae.config.strict_yaml import read_strictly
 from visae.config.tasks import TASKS
 from visae.errors import ConfigError, DataError
 from visae.features.concept_files import concept_files
@@ -30,14 +38,16 @@ from visae.running import import_from_checkout
 min_version("9.19")
 import_from_checkout()
 
-# Not `configfile:`, which would merge the demo's data sets and studies into every other configuration.
-if "studies" not in config:
-    demo = yaml.safe_load(Path(workflow.basedir, "config/config.yaml").read_text())
-    update_config(demo, config)
-    config.update(demo)
-
 try:
-    SETTINGS = parse_config(config)
+    # Snakemake has read it already, but takes the last of two equal keys and 12:00 for 720.
+    written = as_written(config, workflow, load_configfile, update_config)
+    # Not `configfile:`, which would merge the demo's data sets and studies into every other configuration.
+    if "studies" not in written:
+        demo = read_strictly(Path(workflow.basedir, "config/config.yaml"))
+        update_config(demo, written)
+        written = demo
+    config.update(written)
+    SETTINGS = parse_config(written)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
@@ -71,6 +81,7 @@ USERS = [name for name, dataset in SETTINGS.datasets.items() if dataset.kind == 
 SCENES = [
     name for name, dataset in SETTINGS.datasets.items() if dataset.kind == "scenes"
 ]
+USED_MODELS = sorted({study.stored_model for study in STUDIES.values()})
 POINTS = sorted(
     {study.point for study in STUDIES.values()}
     | {

@@ -18,6 +18,9 @@ rule model:
     resources:
         mem_mb=grown(4000),
         runtime=grown(30),
+        # What the card is asked of; resources, as they do not change what it says.
+        points=lambda wildcards: " ".join(points_of(SETTINGS, wildcards.model)),
+        edited=lambda wildcards: " ".join(edited_layers(SETTINGS, wildcards.model)),
     params:
         # How a model is fed (batch size, workers, stored dtype) does not change its weights.
         spec=lambda wildcards: spec(

@@ -13,7 +13,10 @@ HEADS = f"{RESULTS}/{layout.HEADS}"
 INTERVENTIONS = f"{RESULTS}/{layout.INTERVENTIONS}"
 STUDY = f"{RESULTS}/{layout.STUDY}"
 USERS_READOUT = f"{RESULTS}/{layout.USERS_READOUT}"
+FRONT_PAGE = f"{os.path.abspath(RESULTS)}/.runs/front-page.rst"
 TASK_OF_HEAD = {"probe": "classification", "segmentation": "segmentation"}
+SHEET = f"{RESULTS}/datasets/{{dataset}}/sheet-{{model}}"
+WHAT_WAS_READ = f"{RESULTS}/what_was_read.html"
 ON_PICTURES = [task for task, kind in TASKS.items() if kind.unit == "picture"]
 FIGURES = f"{RESULTS}/{layout.FIGURES}"
 PATHS = {
@@ -305,7 +308,7 @@ def drawn(stem, caption, category, figure):
     """Outputs of a figure: the PNG, which the report shows, the PDF, and the numbers behind it."""
     labels = {
         key: f"{{{key}}}"
-        for key in ("study", "sae", "dataset", "task")
+        for key in ("study", "sae", "dataset", "model", "task")
         if f"{{{key}}}" in stem
     }
     png = report(

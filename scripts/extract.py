@@ -22,4 +22,5 @@ with running_job(globals()) as job:
         tokens_per_image=job.spec["tokens_per_image"],
         token_seed=job.spec["token_seed"],
         device=job.device,
+        edited=str(job.resources.edited).split(),
     )

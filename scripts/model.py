@@ -7,4 +7,11 @@ from visae.running import running_job
 from visae.vision.model import prepare_model
 
 with running_job(globals()) as job:
-    prepare_model(job.settings(ModelIdentity), Path(job.output.weights), Path(job.output.card), job.seed)
+    prepare_model(
+        job.settings(ModelIdentity),
+        Path(job.output.weights),
+        Path(job.output.card),
+        job.seed,
+        read=str(job.resources.points).split(),
+        edited=str(job.resources.edited).split(),
+    )

@@ -19,13 +19,13 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
 from visae import __version__
 from visae.config.parse import load_config, parse_section
 from visae.config.schema import config_documentation, json_schema
+from visae.config.strict_yaml import parse_pairs, parse_strictly
 from visae.errors import ConfigError, VisaeError
 from visae.notices import repeat_warnings
+from visae.space import explained_lack
 
 # In the order in which data passes. Imported only when called: --help must not wait for torch.
 STAGES = {
@@ -51,6 +51,8 @@ STAGES = {
     "segmentation-head": ("visae.heads.segmentation", "train_segmentation_head"),
     "experiment": ("visae.experiments.experiment", "run_experiment"),
     "faithfulness": ("visae.experiments.faithfulness", "measure_faithfulness"),
+    "model-check": ("visae.heads.model_check", "check_model"),
+    "doctor": ("visae.doctor.examine", "doctor"),
     "plan": ("visae.planning.plan", "plan"),
     "headline": ("visae.headline", "print_headline"),
 }
@@ -96,6 +98,8 @@ _SUMMARIES = {
     "segmentation-head": "train a segmentation head",
     "experiment": "edit latents and measure a task, beside controls",
     "faithfulness": "measure tasks with patches replaced by their reconstruction, their mean and zero",
+    "model-check": "measure what a model knows of classes of pictures, beside random weights",
+    "doctor": "look at a study before anything runs: what is fine, odd and wrong",
     "plan": "print the bytes, memory and hours that a configuration will need",
     "headline": "print a finished workflow's main numbers",
 }
@@ -114,6 +118,10 @@ def main(arguments: list[str] | None = None) -> None:
             _run_other(arguments)
     except VisaeError as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    except Exception as error:
+        if full := explained_lack(error, Path.cwd()):
+            sys.exit(full)
+        raise
 
 
 def _run_other(arguments: list[str]) -> None:
@@ -233,10 +241,10 @@ class _Numbers(argparse.Action):
 def _lists_by_name(text: str) -> dict[str, list[int]]:
     """Whole numbers by name, such as the latents of classes."""
     try:
-        found = yaml.safe_load(text)
+        found = parse_strictly(text, "names")
         if all(isinstance(name, str) and [int(n) for n in numbers] == numbers for name, numbers in found.items()):
             return found
-    except (yaml.YAMLError, AttributeError, TypeError, ValueError):
+    except (ConfigError, AttributeError, TypeError, ValueError):
         pass
     raise argparse.ArgumentTypeError(f"{text!r}: write lists of whole numbers by name, such as '{{sky: [12, 40]}}'")
 
@@ -244,9 +252,9 @@ def _lists_by_name(text: str) -> dict[str, list[int]]:
 def _sections_by_name(kind: Any, text: str) -> dict[str, Any]:
     """Sections of a kind by name, written as YAML."""
     try:
-        found = yaml.safe_load(text)
+        found = parse_strictly(text, "tasks")
         return {str(name): parse_section(kind, values, name) for name, values in found.items()}
-    except (yaml.YAMLError, AttributeError, TypeError, ConfigError) as error:
+    except (AttributeError, TypeError, ConfigError) as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
 
 
@@ -270,13 +278,7 @@ def _is_section(kind: Any) -> bool:
 
 def _settings_of(kind: Any, pairs: list[str]) -> Any:
     """Build a section from KEY=VALUE pairs, checked against its schema."""
-    values = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals:
-            raise ConfigError(f"--settings {pair!r}: write KEY=VALUE, such as k=32")
-        values[key] = yaml.safe_load(text)
-    return parse_section(kind, values, "--settings")
+    return parse_section(kind, parse_pairs(pairs, "--settings"), "--settings")
 
 
 def _described_parameters(docstring: str) -> dict[str, str]:

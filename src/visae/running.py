@@ -17,6 +17,7 @@ from typing import Any
 from visae.config.parse import from_plain
 from visae.errors import VisaeError
 from visae.notices import repeat_warnings
+from visae.space import explained_lack
 
 logger = logging.getLogger(__name__)
 
@@ -81,15 +82,23 @@ def running_job(namespace: dict[str, Any]) -> Iterator[Job]:
         except VisaeError as error:
             logger.error("%s: %s", type(error).__name__, error)
             sys.exit(1)
-        except BaseException:
+        except BaseException as error:
+            if full := explained_lack(error, Path(snakemake.output[0]).parent):
+                logger.error("%s", full)
+                sys.exit(1)
             logger.exception("the job failed")
             raise
 
 
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    except OSError as error:
+        if full := explained_lack(error, path.parent):
+            sys.exit(full)
+        raise
     # To its end, so that others may write to it too: a waiting job adds what the job on the cluster says.
     handlers: list[logging.Handler] = [logging.FileHandler(path, mode="a"), logging.StreamHandler(sys.stderr)]
     form = "%(asctime)s %(levelname)s %(message)s"

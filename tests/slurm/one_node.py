@@ -48,8 +48,10 @@ KillWait=5
 OverTimeLimit=0
 SlurmdParameters=config_overrides
 GresTypes=gpu
-NodeName=localhost NodeAddr=127.0.0.1 CPUs=16 RealMemory=64000 Gres=gpu:2 State=UNKNOWN
+NodeName=localhost NodeAddr=127.0.0.1 CPUs=16 RealMemory=64000 Gres=gpu:2 Feature=fast State=UNKNOWN
 PartitionName=main Nodes=localhost Default=YES MaxTime=1440 State=UP OverSubscribe=FORCE:4
+PartitionName=short Nodes=localhost MaxTime=30 MaxMemPerNode=2000 State=UP
+PartitionName=closed Nodes=localhost AllowAccounts=physics State=DOWN
 """
 
 

@@ -19,7 +19,8 @@ logging.basicConfig(level=logging.INFO, format="%(message)s")
 settings = from_plain(SlurmSettings, given["slurm"])
 member = Member(from_plain(AnySae, given["sae"]), folder / "out/topk", folder / "runs/work")
 task = Task([member], [Path(given["manifest"])], [], "cpu", 0, [])
-request = Request(settings, settings.minutes, 500, settings.gpus or 0, settings.cpus, {})
+options = {"partition": settings.partition} if settings.partition else {}
+request = Request(settings, settings.minutes, 500, settings.gpus or 0, settings.cpus, options)
 try:
     train_sae("topk", task, "slurm", request, folder / "runs", folder / "log", os.getppid())
 except VisaeError as error:

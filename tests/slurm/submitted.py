@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 HERE = Path(__file__).parent
@@ -18,6 +20,20 @@ TOPK = {
     **{"variant": "topk", "k": 4, "auxk": 8, "expansion": 16, "batch_size": 512},
     **{"steps": 1500, "checkpoint_every": 100, "log_every": 100},
 }
+
+
+def small_workflow() -> ModuleType:
+    """The helpers of the workflow's tests."""
+    spec = importlib.util.spec_from_file_location("small_workflow", HERE.parent / "workflow/conftest.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["small_workflow"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+SMALL = small_workflow()
 
 
 class Submitted:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
+import itertools
 import os
 import re
 import shlex
@@ -11,55 +11,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-from one_node import SETUP, OneNode, missing_programs
-from submitted import HERE, SLURM, Submitted, configured, wait_for
+from one_node import OneNode
+from submitted import SLURM, SMALL, Submitted, configured, wait_for
 
 from visae.activations.given import write_store
 
 pytestmark = pytest.mark.slow
+pytest_plugins = ("running_slurm",)
 LEFT, RIGHT = (f"results/saes/{side}/given/layer0" for side in ("left", "right"))
-
-
-def small_workflow() -> ModuleType:
-    """The helpers of the workflow's tests."""
-    spec = importlib.util.spec_from_file_location("small_workflow", HERE.parent / "workflow/conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["small_workflow"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-SMALL = small_workflow()
-
-
-@pytest.fixture(scope="module")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OneNode]:
-    """Start Slurm, and let this process and its children find it while this file's tests run, and no longer."""
-    if missing := missing_programs():
-        reason = f"no Slurm here ({', '.join(missing)} missing); {SETUP}"
-        if os.environ.get("VISAE_REQUIRE_SLURM"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    node = OneNode(tmp_path_factory.mktemp("node") / "slurm")
-    kept = {name: os.environ.get(name) for name in ("PATH", "PYTHONPATH")}
-    try:
-        node.start()
-        os.environ.update(node.environment, PYTHONPATH=str(SMALL.ROOT / "src"))
-        yield node
-    finally:
-        node.stop()
-        os.environ.update({name: value for name, value in kept.items() if value is not None})
-        for name in [name for name, value in kept.items() if value is None]:
-            os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +111,23 @@ def test_a_job_that_ends_early_comes_to_the_same_weights(
     assert not list(run.folder.glob("runs/work*"))
 
 
+def use_up(disk: Path, what: str) -> None:
+    """Leave no byte, or no inode, free."""
+    if what == "bytes":
+        subprocess.run(["dd", "if=/dev/zero", f"of={disk / 'filler'}"], stderr=subprocess.DEVNULL)
+        return
+    (disk / "filler").mkdir()
+    with suppress(OSError):
+        for number in itertools.count():
+            (disk / "filler" / str(number)).touch()
+
+
+@pytest.mark.parametrize(
+    ("what", "size", "message"),
+    [("bytes", "size=8m", "0.0 MB are free"), ("inodes", "size=64m,nr_inodes=200", "it takes no more files")],
+)
 def test_a_full_disk_loses_nothing_that_was_whole(
-    slurm: OneNode, vectors: Path, tmp_path: Path, uninterrupted: bytes
+    what: str, size: str, message: str, slurm: OneNode, vectors: Path, tmp_path: Path, uninterrupted: bytes
 ) -> None:
     disk = tmp_path / "small"
     disk.mkdir()
@@ -155,15 +135,20 @@ def test_a_full_disk_loses_nothing_that_was_whole(
     folder.mkdir()
     (folder / "runs").symlink_to(disk, target_is_directory=True)
     as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    if subprocess.run([*as_root, "mount", "-t", "tmpfs", "-o", "size=8m,mode=1777", "tmpfs", str(disk)]).returncode:
+    if subprocess.run([*as_root, "mount", "-t", "tmpfs", "-o", f"{size},mode=1777", "tmpfs", str(disk)]).returncode:
         pytest.skip("no small disk can be mounted here, which takes root")
     try:
         run = Submitted(folder, vectors / "manifest.json", resubmissions=1)
         run.checkpointed()
-        subprocess.run(["dd", "if=/dev/zero", f"of={disk / 'filler'}"], stderr=subprocess.DEVNULL)  # until it is full
+        use_up(disk, what)
         assert run.process.wait(120) == 1, run.said
         assert "the disk is full" in run.said
-        (disk / "filler").unlink()
+        assert message in run.said
+        assert len(jobs(run.said)) == 1  # not submitted again
+        run.start()
+        assert run.process.wait(60) == 1
+        assert "no job is submitted: the disk is full" in run.said
+        subprocess.run(["rm", "-rf", str(disk / "filler")], check=True)
         run.start()
         assert run.weights() == uninterrupted
         assert "goes on from step" in run.said
@@ -184,12 +169,23 @@ def test_a_request_that_no_node_can_meet_is_refused_with_slurms_words(
     assert "It asked for 9 GPUs, 1 cores" in run.said
 
 
-def test_a_job_that_can_never_start_is_given_up_after_the_patience(
-    slurm: OneNode, vectors: Path, tmp_path: Path
-) -> None:
-    run = Submitted(tmp_path, vectors / "manifest.json", minutes=6000, patience=0.03)
+def test_all_lines_of_a_refusal_are_quoted(slurm: OneNode, vectors: Path, tmp_path: Path) -> None:
+    run = Submitted(tmp_path, vectors / "manifest.json", partition="gone")
     assert run.process.wait(60) == 1
-    assert re.search(r"LaunchError: job \d+ cannot start: Slurm says PartitionTimeLimit", run.said), run.said
+    refusal = run.said[run.said.index("LaunchError: ") :]
+    assert "invalid partition specified: gone" in refusal
+    assert "Batch job submission failed: Invalid partition name specified" in refusal
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"), [({"minutes": 6000}, "PartitionTimeLimit"), ({"cpus": 99}, "PartitionConfig")]
+)
+def test_a_job_that_can_never_start_is_given_up_after_the_patience(
+    asked: dict[str, int], reason: str, slurm: OneNode, vectors: Path, tmp_path: Path
+) -> None:
+    run = Submitted(tmp_path, vectors / "manifest.json", patience=0.03, **asked)
+    assert run.process.wait(60) == 1
+    assert re.search(rf"LaunchError: job \d+ cannot start: Slurm says {reason}", run.said), run.said
     assert jobs(run.said).isdisjoint(slurm.run("squeue", "-h", "-o", "%i").split())
 
 

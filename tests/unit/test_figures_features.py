@@ -58,6 +58,8 @@ def folder(tmp_path: Path) -> Path:
     card |= dict.fromkeys(("d_final", "n_classes", "n_prefix"), 1)
     card |= {"family": "blocks", "layers": [{"d_model": 1, "grid": GRID}], "precision": "float32"}
     card |= {"image_size": [32, 32], "fit": "crop", "has_class_token": True}
+    card |= {"crop_share": 1.0, "activation_function": "gelu", "timm_notes": [], "notices": []}
+    card |= dict.fromkeys(("tag", "hub_id", "license"))
     write_json(tmp_path / "model.json", card | {"mean": [0] * 3, "std": [1] * 3, "interpolation": "bicubic"})
     return tmp_path
 

@@ -159,7 +159,7 @@ def test_what_has_no_known_causes_is_refused(scenes: Path, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_a_trained_sae_tells_textures_that_an_untrained_one_and_neurons_do_not(tmp_path: Path) -> None:
-    """DINOv2's second-to-last block, as in the demo, on fewer pictures."""
+    """The demo's network and its second-to-last block, on fewer pictures."""
     index, card, labels = (tmp_path / name for name in ("index.parquet", "model.json", "labels.parquet"))
     build_index(ScenesSettings(kind="scenes", train=100, val=50, test=1), index)
     model = ModelSettings(architecture="vit_small_patch14_dinov2", weights="embedded", workers=0)

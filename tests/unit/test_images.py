@@ -12,6 +12,7 @@ from PIL import Image
 from visae.data.images import fitted, fitted_mask, image_size, open_image, pixels, read_mask
 from visae.data.mask_files import MaskReading
 from visae.errors import DataError
+from visae.vision.torchvision_guard import allow_cpu_torch
 
 GRADIENT = np.linspace(0, 255, 40 * 30).reshape(30, 40).astype(np.uint8)
 
@@ -19,6 +20,7 @@ GRADIENT = np.linspace(0, 255, 40 * 30).reshape(30, 40).astype(np.uint8)
 class Card:
     image_size = (28, 28)
     fit = "crop"
+    crop_share = 1.0
     interpolation = "bicubic"
 
 
@@ -232,6 +234,36 @@ def test_empty_text_and_missing_files_are_refused_by_name(tmp_path):
                 read(tmp_path / name)
 
 
+@pytest.mark.parametrize(("mode", "fit"), [("center", "crop"), ("squash", "squash")])
+@pytest.mark.parametrize("crop_share", [1.0, 0.95, 0.9, 0.875])
+@pytest.mark.parametrize("seen", [(56, 56), (42, 70), (70, 28)])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_pictures_are_timms_pixel_for_pixel(mode, fit, crop_share, seen, interpolation):
+    """Noise of even, odd, small and long shapes through timm's own transform."""
+    allow_cpu_torch()
+    from timm.data.transforms_factory import transforms_imagenet_eval
+
+    options = {"crop_pct": crop_share, "crop_mode": mode, "interpolation": interpolation, "normalize": False}
+    theirs, generator = transforms_imagenet_eval(seen, **options), np.random.default_rng(0)
+    for width, height in [(200, 100), (101, 203), (56, 56), (61, 87), (31, 110), (110, 33)]:
+        image = Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        ours = np.asarray(fitted(image, seen, fit, interpolation, crop_share))
+        np.testing.assert_array_equal(ours, theirs(image).permute(1, 2, 0).numpy())
+
+
+def test_a_panorama_is_timms_but_for_rounding():
+    """It is cut before it is scaled; Pillow then rounds in between in another order, which smooth pictures hide."""
+    allow_cpu_torch()
+    from timm.data.transforms_factory import transforms_imagenet_eval
+
+    columns, rows = np.meshgrid(np.linspace(0, 60, 4000), np.linspace(0, 4, 40))
+    waves = np.stack([np.sin(columns), np.cos(rows), np.sin(columns + rows)], axis=2)
+    image = Image.fromarray((127 + 120 * waves).astype(np.uint8))
+    theirs = transforms_imagenet_eval((56, 56), crop_pct=0.9, interpolation="bicubic", normalize=False)(image)
+    ours = np.asarray(fitted(image, (56, 56), "crop", "bicubic", 0.9)).astype(int)
+    assert np.abs(ours - theirs.permute(1, 2, 0).numpy()).max() <= 2
+
+
 @pytest.mark.parametrize("size", [(200, 100), (100, 200), (150, 150), (50, 100)])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_crop_is_torchvisions_where_nothing_is_rounded(size, interpolation):
@@ -264,13 +296,14 @@ def test_unknown_fit_is_refused():
 @pytest.mark.parametrize("fit", ["crop", "squash"])
 @pytest.mark.parametrize("size", [(90, 60), (60, 90), (61, 87), (300, 41), (224, 224)])
 @pytest.mark.parametrize("seen", [(56, 56), (42, 70), (70, 28)])
-def test_mask_goes_through_the_geometry_of_its_picture(tmp_path, fit, size, seen):
+@pytest.mark.parametrize("crop_share", [1.0, 0.9])
+def test_mask_goes_through_the_geometry_of_its_picture(tmp_path, fit, size, seen, crop_share):
     """A disc drawn in both: picture and mask agree but for the pixels on its edge."""
     rows, columns = np.mgrid[: size[1], : size[0]] + 0.5
     inside = np.hypot((columns - size[0] * 0.45) / size[0], (rows - size[1] * 0.55) / size[1]) < 0.3
     Image.fromarray(inside.astype(np.uint8) * 3).save(tmp_path / "mask.png")
-    mask = fitted_mask(tmp_path / "mask.png", size, seen, fit)
-    picture = np.asarray(fitted(Image.fromarray(inside).convert("RGB"), seen, fit, "bilinear"))[:, :, 0]
+    mask = fitted_mask(tmp_path / "mask.png", size, seen, fit, crop_share=crop_share)
+    picture = np.asarray(fitted(Image.fromarray(inside).convert("RGB"), seen, fit, "bilinear", crop_share))[:, :, 0]
     assert mask.shape == seen
     assert set(np.unique(mask)) <= {0, 3}
     assert mask.max() == 3

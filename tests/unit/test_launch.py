@@ -8,8 +8,8 @@ import pytest
 
 from visae.activations.given import write_store
 from visae.config.settings import SlurmSettings, TopKSettings
-from visae.errors import ConfigError
-from visae.launch.slurm import Request, State
+from visae.errors import ConfigError, LaunchError
+from visae.launch.slurm import Request, State, submit
 from visae.launch.start import train_sae
 from visae.launch.task import Task
 from visae.launch.where import chosen_cluster
@@ -36,7 +36,12 @@ def test_auto_takes_slurm_where_it_answers(
 @pytest.mark.parametrize(
     ("reason", "hopeless"),
     [
-        *[("PartitionTimeLimit", True), ("BadConstraints", True), ("QOSMaxMemoryPerJob", True)],
+        *[
+            ("PartitionTimeLimit", True),
+            ("PartitionConfig", True),
+            ("BadConstraints", True),
+            ("QOSMaxMemoryPerJob", True),
+        ],
         *[("AssocMaxGRESPerJob", True), ("ReqNodeNotAvail, UnavailableNodes:a1", True), ("JobHeldAdmin", True)],
         *[("Priority", False), ("Resources", False), ("QOSMaxJobsPerUserLimit", False), ("AssocGrpGRES", False)],
         *[("BeginTime", False), ("Dependency", False), ("None", False)],
@@ -90,3 +95,28 @@ def test_of_two_that_write_checkpoints_the_older_stops(tmp_path: Path) -> None:
     newer.clear()
     with pytest.raises(SystemExit, match="taken this run over"):
         older.stop_if_taken_over()
+
+
+REFUSAL = """sbatch: error: lua: GPUs of this partition are asked for by type
+sbatch: error: lua: write --gres=gpu:a100:1
+sbatch: fatal: Invalid generic resource (gres) specification
+"""
+
+
+def test_all_that_sbatch_says_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    sbatch = tmp_path / "bin/sbatch"
+    sbatch.write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{REFUSAL}END\nexit 1\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
+    request = Request(SlurmSettings(), 720, 100, 1, 1, {})
+    with pytest.raises(LaunchError) as caught:
+        submit([task_in(tmp_path)], request, tmp_path / "jobs")
+    assert all(line in str(caught.value) for line in REFUSAL.splitlines())
+    assert "It asked for 1 GPUs" in str(caught.value)
+
+
+def test_notice_must_leave_time_whatever_the_command_line_asks_for(tmp_path: Path) -> None:
+    request = Request(SlurmSettings(notice=120), 2, 100, 0, 1, {})
+    with pytest.raises(LaunchError, match=r"slurm: notice: 120: it is in seconds .* 2 minutes"):
+        submit([task_in(tmp_path)], request, tmp_path / "jobs")

@@ -20,12 +20,13 @@ class Card:
     image_size = (56, 56)
     interpolation = "bicubic"
 
-    def __init__(self, fit: str) -> None:
-        self.fit = fit
+    def __init__(self, fit: str, crop_share: float) -> None:
+        self.fit, self.crop_share = fit, crop_share
 
 
-def write_card(path: Path, fit: str) -> Path:
-    path.write_text(json.dumps({"image_size": [56, 56], "fit": fit, "layers": [{"d_model": 1, "grid": [4, 4]}]}))
+def write_card(path: Path, fit: str, crop_share: float) -> Path:
+    layers = [{"d_model": 1, "grid": [4, 4]}]
+    path.write_text(json.dumps({"image_size": [56, 56], "fit": fit, "crop_share": crop_share, "layers": layers}))
     return path
 
 
@@ -67,7 +68,8 @@ def test_ids_out_of_range_are_refused(wrong):
 
 
 @pytest.mark.parametrize("fit", ["crop", "squash"])
-def test_written_labels_follow_the_pixels_that_the_model_sees(tmp_path, fit):
+@pytest.mark.parametrize("crop_share", [1.0, 0.875])
+def test_written_labels_follow_the_pixels_that_the_model_sees(tmp_path, fit, crop_share):
     """Pictures whose brightness is their class: the labels have to agree with the fitted pixels."""
     root = tmp_path / "set"
     generator = np.random.default_rng(1)
@@ -83,7 +85,7 @@ def test_written_labels_follow_the_pixels_that_the_model_sees(tmp_path, fit):
         SegmentationFolderSettings(kind="segmentation_folder", root=str(root), splits={"train": "train"}), index_path
     )
     output = tmp_path / "labels.parquet"
-    write_patch_labels(index_path, write_card(tmp_path / "model.json", fit), 0, output)
+    write_patch_labels(index_path, write_card(tmp_path / "model.json", fit, crop_share), 0, output)
     frame = polars.read_parquet(output)
     assert dict(frame.schema) == {
         "image_id": polars.Int32,
@@ -94,7 +96,7 @@ def test_written_labels_follow_the_pixels_that_the_model_sees(tmp_path, fit):
     assert frame["image_id"].to_list() == np.repeat([0, 1, 2], 16).tolist()
     assert frame["token"].to_list() == list(range(16)) * 3
     for image_id in range(3):
-        seen = pixels(root / "images" / "train" / f"{image_id}.png", Card(fit))[0].numpy().astype(float)
+        seen = pixels(root / "images" / "train" / f"{image_id}.png", Card(fit, crop_share))[0].numpy().astype(float)
         brightness = seen.reshape(4, 14, 4, 14).mean(axis=(1, 3)).ravel()
         rows = frame.filter(image_id=image_id)
         pure = rows["purity"].to_numpy() == 1
@@ -111,4 +113,4 @@ def test_data_without_masks_is_refused(tmp_path):
     )
     build_index(settings, index_path)
     with pytest.raises(DataError, match="no picture has a mask"):
-        write_patch_labels(index_path, write_card(tmp_path / "model.json", "crop"), 0, tmp_path / "labels.parquet")
+        write_patch_labels(index_path, write_card(tmp_path / "model.json", "crop", 1.0), 0, tmp_path / "labels.parquet")

@@ -2,10 +2,12 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
 
 from visae.config.settings import TopKSettings
 from visae.errors import ConfigError, ModelError
+from visae.files import file_sha256
 from visae.sae import SparseAutoencoder, load_sae, save_sae
 from visae.sae.initial import initial_sae
 from visae.sae.metrics import quality
@@ -95,6 +97,67 @@ def test_foreign_or_damaged_files_are_refused_by_name(tmp_path):
         load_sae(config)
     config.write_text('{"format": "something else"}')
     with pytest.raises(ModelError, match="not the config of a sparse autoencoder"):
+        load_sae(config)
+
+
+def rewritten(config, **changed):
+    """Change tensors (None takes one out) and give config.json their hash, as another version would."""
+    weights = config.with_name("sae.safetensors")
+    tensors = {name: tensor for name, tensor in {**load_file(weights), **changed}.items() if tensor is not None}
+    save_file(tensors, weights)
+    altered(config, weights_sha256=file_sha256(weights))
+
+
+def altered(config, **entries):
+    config.write_text(json.dumps({**json.loads(config.read_text()), **entries}))
+
+
+@pytest.mark.parametrize(
+    ("entries", "tensors", "message"),
+    [
+        ({"temperature": 2.0, "norm": 1}, {}, r"config\.json: unknown keys: norm, temperature; a newer visae wrote it"),
+        ({"options": {"k": 4, "soft": True}}, {}, r"config\.json: options or sizes that no topk SAE has: .*soft"),
+        ({"options": []}, {}, r"config\.json: options or sizes that no topk SAE has"),
+        ({"variant": "softmax"}, {}, "not the config of a sparse autoencoder that this version reads"),
+        ({"variant": "relu"}, {}, r"config\.json: options or sizes that no relu SAE has"),
+        (
+            {"variant": "gated", "options": {"width": 40}},
+            {},
+            "'variant.log_scale', 'variant.magnitude_bias' are missing",
+        ),
+        ({"d_model": 13}, {}, r"encoder_weight has shape \[40, 12\] where \[40, 13\] belongs"),
+        ({"d_target": 12}, {}, "'target_mean', 'target_scale' are missing for topk SAE"),
+        ({}, {"b_gate": torch.zeros(40)}, r"sae\.safetensors: tensors that no topk SAE of this version .* has: b_gate"),
+        ({}, {"decoder_bias": None}, r"sae\.safetensors: 'decoder_bias' is missing"),
+        ({}, {"decoder_weight": torch.zeros(12, 40)}, "decoder_weight .* transposed"),
+    ],
+    ids=str,
+)
+def test_what_another_version_wrote_is_refused_by_name(entries, tensors, message, tmp_path):
+    config = save_sae(random_sae(TopK(4)), tmp_path)
+    rewritten(config, **tensors)
+    altered(config, **entries)
+    with pytest.raises(ModelError, match=message):
+        load_sae(config)
+
+
+def test_cut_files_are_refused_with_what_to_do(tmp_path):
+    config = save_sae(random_sae(TopK(4)), tmp_path)
+    weights = tmp_path / "sae.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match=r"sae\.safetensors: not the weights that config\.json was written with"):
+        load_sae(config)
+    altered(config, weights_sha256=file_sha256(weights))
+    with pytest.raises(ModelError, match=r"sae\.safetensors: damaged, or no safetensors file"):
+        load_sae(config)
+    text = config.read_text()
+    for cut in (text[: len(text) // 2], "", "[]"):
+        config.write_text(cut)
+        with pytest.raises(ModelError, match=r"config\.json: (damaged|not the config)"):
+            load_sae(config)
+    config.write_text(json.dumps({"format": json.loads(text)["format"], "variant": "topk"}))
+    with pytest.raises(ModelError, match=r"config\.json: d_model, options, weights_sha256, width: missing"):
         load_sae(config)
 
 

@@ -18,7 +18,8 @@ from visae.activations.given import write_store
 from visae.config.settings import JumpReluSettings, ReluSettings, TopKSettings
 from visae.errors import ModelError
 from visae.sae import load_sae, save_sae
-from visae.sae.foreign.saelens import read_saelens, write_saelens
+from visae.sae.foreign.saelens import write_saelens
+from visae.sae.foreign.saelens_reading import read_saelens
 from visae.sae.foreign.saev import read_saev
 from visae.sae.foreign.transfer import import_sae
 from visae.sae.trainer import train
@@ -26,6 +27,8 @@ from visae.sae.trainer import train
 PEERS = Path.home() / ".cache/visae/test-peers"
 REQUIREMENTS = {"torch": "2.13.0", "sae-lens": "6.54.12"}
 SCRIPT = Path(__file__).with_name("saelens_for_tests.py")
+# By which the script scales activations where training would.
+FACTOR = 0.2
 SHARED = {"expansion": 6, "steps": 200, "batch_size": 256, "learning_rate": 5e-3}
 TRANSCODERS = {
     "transcoder-relu": ReluSettings(variant="relu", **SHARED),
@@ -33,7 +36,10 @@ TRANSCODERS = {
 }
 MADE = [
     f"{architecture}{end}"
-    for architecture in ("standard", "jumprelu", "gated", "topk", "topk-rescaled", "batchtopk", "batchtopk-rescaled")
+    for architecture in (
+        *("standard", "jumprelu", "gated", "topk", "topk-rescaled", "batchtopk", "batchtopk-rescaled"),
+        *("matryoshka", "matryoshka-rescaled"),
+    )
     for end in ("", "-plain")
 ]
 
@@ -78,7 +84,7 @@ def compared(saelens, exported, data, tmp_path_factory):
     for name, sae in exported.items():
         write_saelens(sae, root / "exported" / name)
     save_file({"inputs": data[:500].contiguous()}, root / "inputs.safetensors")
-    subprocess.run([saelens, SCRIPT, root], check=True)
+    subprocess.run([saelens, SCRIPT, root, str(FACTOR)], check=True)
     return root
 
 
@@ -93,19 +99,20 @@ def test_saelens_computes_from_our_export_what_we_do(name, compared, exported, d
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["made", "scaled"])
 @pytest.mark.parametrize("name", MADE)
-def test_we_compute_from_saelens_files_what_it_does(name, compared, data):
-    folder = compared / "made" / name
-    sae, found = read_saelens(folder), load_file(folder / "found.safetensors")
-    # Where rows were brought to unit norm, codes have grown by it.
-    w_dec = load_file(folder / "sae_weights.safetensors")["W_dec"]
-    same = torch.equal(sae.decoder_weight, w_dec) or "batchtopk-rescaled" in name or "topk-rescaled" in name
-    norms = torch.ones(len(w_dec)) if same else torch.linalg.vector_norm(w_dec, dim=1)
+def test_we_compute_from_saelens_files_what_it_does(name, kind, compared, data):
+    folder = compared / kind / name
+    sae, found = read_saelens(folder).sae, load_file(folder / "found.safetensors")
+    # Where rows were brought to unit norm, codes have grown by it; rescaled codes have by themselves.
+    is_competing = "topk" in name or "matryoshka" in name
+    w_dec = load_file(folder / "sae_weights.safetensors")["W_dec"] / (FACTOR if kind == "scaled" else 1)
+    norms = torch.ones(len(w_dec)) if is_competing else torch.linalg.vector_norm(w_dec, dim=1)
     codes = sae.encode(data[:500])
     assert int((codes > 0).sum()) > 100
     assert relative_error(codes, found["codes"] * norms) < 1e-5
     assert relative_error(sae(data[:500]), found["output"]) < 1e-5
-    if "topk" not in name or "rescaled" in name:
+    if not is_competing or "rescaled" in name:
         torch.testing.assert_close(torch.linalg.vector_norm(sae.decoder_weight, dim=1), torch.ones(len(w_dec)))
 
 
@@ -138,10 +145,14 @@ def test_what_saelens_cannot_hold_is_refused_by_its_key(data, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("architecture", "temporal", "architecture: 'temporal'; allowed: standard, topk, jumprelu, gated, batchtopk"),
+        (
+            "architecture",
+            "temporal",
+            "architecture: 'temporal'; allowed: standard, topk, jumprelu, gated, batchtopk, matryoshka_batchtopk",
+        ),
         ("normalize_activations", "layer_norm", "normalize_activations: 'layer_norm'; allowed: none"),
         ("reshape_activations", "hook_z", "reshape_activations: 'hook_z'; allowed: none"),
-        ("architecture", "gated", "'b_gate' is missing for architecture gated"),
+        ("architecture", "gated", "'b_gate', 'b_mag', 'r_mag' are missing for architecture gated"),
     ],
 )
 def test_what_cannot_be_kept_of_saelens_is_refused_by_its_key(key, value, message, exported, tmp_path):
@@ -156,11 +167,11 @@ def test_missing_and_damaged_files_of_saelens_are_named(exported, tmp_path):
         read_saelens(tmp_path)
     write_saelens(exported["relu"], tmp_path)
     (tmp_path / "sae_weights.safetensors").write_bytes(b"damaged")
-    with pytest.raises(ModelError, match="not an SAE of SAELens"):
+    with pytest.raises(ModelError, match=r"sae_weights\.safetensors: damaged, or no safetensors file"):
         read_saelens(tmp_path)
 
 
-def write_saev(path, header, threshold=None, d_model=6, width=24):
+def write_saev(path, header, threshold=None, d_model=6, width=24, **changed):
     generator = torch.Generator().manual_seed(3)
     tensors = {
         "W_enc": torch.randn(d_model, width, generator=generator),
@@ -171,7 +182,8 @@ def write_saev(path, header, threshold=None, d_model=6, width=24):
     more = {} if threshold is None else {"activation.threshold": torch.tensor(threshold)}
     with path.open("wb") as file:
         file.write((json.dumps(header) + "\n").encode())
-        torch.save(tensors | more, file)
+        kept = {name: tensor for name, tensor in (tensors | more | changed).items() if tensor is not None}
+        torch.save(kept, file)
     return tensors
 
 
@@ -226,7 +238,7 @@ def test_saevs_checkpoints_compute_what_saev_does(header, rule, options, tmp_pat
         assert float(codes.min()) == 0  # else saev would keep what TopK cuts
     elif threshold is not None:
         codes = pre * (pre > max(threshold, 0.0))
-    sae = read_saev(tmp_path / "sae.pt", **options)
+    sae = read_saev(tmp_path / "sae.pt", **options).sae
     assert relative_error(sae.encode(inputs), codes) < 1e-6
     assert relative_error(sae(inputs), codes @ tensors["W_dec"] + tensors["b_dec"]) < 1e-6
     assert relative_error(sae.decode(sae.sparse_codes(inputs)), codes @ tensors["W_dec"] + tensors["b_dec"]) < 1e-6
@@ -256,7 +268,7 @@ def test_an_imported_sae_is_measured_like_one_that_was_trained_on_the_store(tmp_
     arguments = ["--source", str(tmp_path / "theirs"), "--output", str(tmp_path / "back")]
     cli.main(["import-sae", *arguments, "--manifests", str(manifest)])
     summary = json.loads((tmp_path / "back/summary.json").read_text())
-    assert set(summary) == set(trained_summary)
+    assert set(summary) == set(trained_summary) | {"notices"}
     for name in ("normalized_mse", "explained_variance", "l0", "silent_share", "n_tokens"):
         assert summary[name] == pytest.approx(trained_summary[name], rel=1e-4)
     for name in ("variant", "width", "d_model", "layer", "hook", "measured_on"):
@@ -305,6 +317,30 @@ def test_files_of_saev_that_are_not_understood_are_refused(header, threshold, me
         read_saev(tmp_path / "sae.pt", "not-subtracted")
 
 
+@pytest.mark.parametrize(
+    ("header", "changed", "message"),
+    [
+        (OLD | {"temperature": 2}, {}, "unknown keys: cfg.temperature: no saev up to schema 5 writes them"),
+        ({**schema(4, "Relu"), "decoder": "tied"}, {}, "unknown keys: decoder"),
+        (schema(5, "TopK", top_k=3, postact="abs"), {}, "unknown keys: cfg.activation.params.postact"),
+        (first_schema("Relu", input_norm="layer"), {}, "unknown keys: cfg.input_norm"),
+        (schema(5, "TopK", top_k=3.5), {}, "top_k: 3.5; allowed: a whole number above 0"),
+        (OLD | {"exp_factor": 5}, {}, r"W_enc has shape \[6, 24\] where \[6, 30\] belongs"),
+        (schema(5, "Relu"), {"W_enc": torch.zeros(24, 6)}, r"W_enc has shape \[24, 6\] where \[6, 24\] .* transposed"),
+        (OLD, {"W_dec": torch.full((24, 6), torch.inf)}, "W_dec: 144 of 144 values are NaN or infinite"),
+        (OLD, {"b_enc": torch.zeros(24, dtype=torch.int32)}, "b_enc has dtype int32; allowed: float32"),
+        (OLD, {"b_gate": torch.zeros(24)}, "tensors that no Relu SAE of saev has: b_gate"),
+        (OLD, {"b_dec": None}, "'b_dec' is missing for Relu SAE of saev"),
+    ],
+    ids=str,
+)
+def test_keys_and_tensors_that_saev_does_not_write_are_refused_by_name(header, changed, message, tmp_path):
+    path = tmp_path / "sae.pt"
+    write_saev(path, header, **changed)
+    with pytest.raises(ModelError, match=message):
+        read_saev(path, "not-subtracted")
+
+
 def test_a_checkpoint_that_would_run_code_or_is_damaged_is_refused(tmp_path):
     path = tmp_path / "sae.pt"
     with path.open("wb") as file:
@@ -315,6 +351,11 @@ def test_a_checkpoint_that_would_run_code_or_is_damaged_is_refused(tmp_path):
     write_saev(path, OLD)
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(ModelError, match="not a checkpoint of saev"):
+        read_saev(path)
+    torch.save({"W_enc": torch.zeros(2, 2)}, path)
+    with pytest.raises(
+        ModelError, match="without the line of JSON that saev writes first: checkpoints of other projects"
+    ):
         read_saev(path)
     path.write_bytes(b"no json\n")
     with pytest.raises(ModelError, match="not a checkpoint of saev"):

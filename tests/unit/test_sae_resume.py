@@ -176,7 +176,7 @@ def stopped(place):
     return folder
 
 
-@pytest.mark.parametrize("damage", ["tensors", "description", "gone"])
+@pytest.mark.parametrize("damage", ["tensors", "description", "entries", "gone"])
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(place, whole, stopped, damage, caplog):
     folder = shutil.copytree(stopped, place / f"damaged-{damage}")
     newest = max((folder / "work/checkpoints").glob("step-*.json"))
@@ -187,6 +187,8 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(place, whole, s
         tensors.write_bytes(content)
     elif damage == "description":
         newest.write_text(newest.read_text()[:-20])
+    elif damage == "entries":
+        newest.write_text(json.dumps({**json.loads(newest.read_text()), "run": "another"}))
     else:
         tensors.unlink()
     with caplog.at_level(logging.WARNING):

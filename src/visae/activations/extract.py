@@ -43,6 +43,7 @@ def extract_shard(
     tokens_per_image: int | None = None,
     token_seed: int = 0,
     device: str = "auto",
+    edited: list[str] | None = None,
 ) -> None:
     """Write one shard's activations of a layer, and of the other layers that are missing, in one forward pass.
 
@@ -69,19 +70,20 @@ def extract_shard(
         Decides which.
     device
         auto, cpu or cuda.
+    edited
+        Layers whose patches will be edited.
 
     Raises
     ------
     ModelError
-        If the model has no such layer.
+        If the model has no such layer, or it cannot be read or edited.
     StoreError
         If an activation is not finite, or the disk has too few bytes left.
     """
     card = ModelCard.read(card_path)
     wanted = HookPoint.parse(layer)
     points = sorted({wanted, *map(HookPoint.parse, others)})
-    for point in points:
-        card.check(point, "studies: layer")
+    card.check_uses([*map(str, points)], edited or [])
     index = read_index(index_path)
     # A shard without pictures (more shards than pictures) has a receipt and no files.
     first, stop = next(((a, b) for number, a, b in image_ranges(index.height, shards) if number == shard), (0, 0))

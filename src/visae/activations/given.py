@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
+from visae.activations.given_rows import GivenFile
 from visae.activations.manifest import image_ranges, read_manifest, write_manifest
-from visae.activations.schema import DTYPES, ShardHeader, ShardRecord, TokenChoice, as_tensor, shard_name
+from visae.activations.schema import ShardHeader, ShardRecord, TokenChoice, shard_name
 from visae.activations.writer import ShardWriter
 from visae.config.settings import ActivationsSettings, UsersSettings
 from visae.data.index import SCHEMA
+from visae.data.split_names import missing_splits
+from visae.data.walks import kind_of_file
 from visae.errors import StoreError
 from visae.files import atomic_path, file_sha256, text_sha256, write_json, write_text
+from visae.notices import Notice, as_plain, log_notices
 from visae.provenance import Provenance
 
-# Columns image_id and token, and activations (rows, d_model).
-_Rows = tuple[np.ndarray, np.ndarray, torch.Tensor]
 SPLITS = ("train", "val", "test")
-_COLUMNS = ("image_id", "token", "activation")
+# Left out, these hold vectors perhaps.
+_MISSED = (".parquet files", ".pq files", ".parq files", ".arrow files", ".feather files")
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A folder's files and the user's ids in them, by split; pictures by final split; what all rows share."""
+
+    files: dict[str, list[GivenFile]]
+    ids: dict[str, list[np.ndarray]]
+    splits: dict[str, int]
+    choice: TokenChoice
+    d_model: int
 
 
 def write_store(
@@ -88,21 +102,20 @@ def adopt_activations(settings: ActivationsSettings, manifest: Path) -> None:
     if (root / "manifest.json").is_file():
         _link(root, manifest.parent)
         return
-    files = _files(root)
+    given = _read(settings, root)
     provenance = Provenance(settings, [], settings.seed, "cpu")
-    choice, d_model = _layout(next(path for paths in files.values() for path in paths))
-    counts = {split: [_n_images(path, choice) for path in paths] for split, paths in files.items()}
-    fingerprint = text_sha256(" ".join(file_sha256(path) for paths in files.values() for path in paths))
-    grid = (1, len(choice.tokens) - choice.n_prefix)
+    files = [file for found in given.files.values() for file in found]
+    counts = [len(ids) for found in given.ids.values() for ids in found]
+    fingerprint = text_sha256(" ".join(file_sha256(file.path) for file in files))
+    grid = (1, len(given.choice.tokens) - given.choice.n_prefix)
     records: list[ShardRecord] = []
     first = 0
-    for split, paths in files.items():
-        for path, n_images in zip(paths, counts[split], strict=True):
-            header = ShardHeader(fingerprint, 0, "residual", d_model, settings.dtype, choice, grid, first, n_images)
-            records.append(_written(manifest.parent / shard_name(len(records)), header, _pictures(path, header)))
-            first += n_images
-    splits = _splits(settings, {split: sum(numbers) for split, numbers in counts.items()})
-    write_manifest(manifest.parent, header, records, _bounds(splits), provenance=provenance.record())
+    for file, n_images in zip(files, counts, strict=True):
+        decided = fingerprint, 0, "residual", given.d_model, settings.dtype, given.choice, grid
+        header = ShardHeader(*decided, first, n_images)
+        records.append(_written(manifest.parent / shard_name(len(records)), header, _pictures(file, header)))
+        first += n_images
+    write_manifest(manifest.parent, header, records, _bounds(given.splits), provenance=provenance.record())
 
 
 def index_given(settings: ActivationsSettings, index_path: Path, made: UsersSettings | None = None) -> None:
@@ -124,20 +137,22 @@ def index_given(settings: ActivationsSettings, index_path: Path, made: UsersSett
     """
     root = Path(settings.root).expanduser().absolute()
     provenance = Provenance(made or settings, [], settings.seed, "cpu")
+    notices, left_out = list[Notice](), list[dict[str, Any]]()
     if (root / "manifest.json").is_file():
         manifest = read_manifest(root / "manifest.json")
         splits = {name: stop - first for name, (first, stop) in manifest["splits"].items()}
         paths = [f"{root}:{image_id}" for image_id in range(manifest["n_images"])]
     else:
-        files = _files(root)
-        choice, _ = _layout(next(path for found in files.values() for path in found))
-        ids = {
-            path: pq.read_table(path, columns=["image_id"])["image_id"].to_numpy()[:: choice.n_rows]
-            for found in files.values()
-            for path in found
-        }
-        paths = [f"{path}:{image_id}" for path, found in ids.items() for image_id in found]
-        splits = _splits(settings, {name: sum(len(ids[path]) for path in found) for name, found in files.items()})
+        given = _read(settings, root)
+        splits, left_out = given.splits, _left_out(given, root)
+        notices = _notices(given, left_out)
+        paths = [
+            f"{file.path}:{image_id}"
+            for split, files in given.files.items()
+            for file, ids in zip(files, given.ids[split], strict=True)
+            for image_id in ids
+        ]
+    notices += missing_splits(splits)
     columns: dict[str, Any] = dict.fromkeys(SCHEMA)
     columns |= {"image_id": range(len(paths)), "path": paths}
     columns["split"] = [name for name, count in splits.items() for _ in range(count)]
@@ -147,7 +162,16 @@ def index_given(settings: ActivationsSettings, index_path: Path, made: UsersSett
         frame.with_columns(empty).select(pl.col(name).cast(kind) for name, kind in SCHEMA.items()).write_parquet(
             temporary
         )
-    summary: dict[str, Any] = {"kind": (made or settings).kind, "n_images": splits, "n_skipped": 0, "classes": []}
+    counts = {split: {"n_images": n_images, "n_labelled": 0, "n_masked": 0} for split, n_images in splits.items()}
+    summary: dict[str, Any] = {
+        "kind": (made or settings).kind,
+        "n_images": splits,
+        "n_skipped": 0,
+        "classes": [],
+        "splits": counts,
+    }
+    summary |= {"left_out": left_out, "notices": as_plain(notices)}
+    log_notices(index_path.parent.name, notices)
     write_json(index_path.with_name("summary.json"), {**summary, "provenance": provenance.record()})
     write_text(index_path.with_name("skipped.csv"), "path,reason\n")
 
@@ -192,88 +216,69 @@ def _link(root: Path, folder: Path) -> None:
 
 
 def _files(root: Path) -> dict[str, list[Path]]:
-    """Parquet files by split; of one nameless split where the folder has no subfolders."""
+    """Parquet files by split; of one nameless split where the folder has no subfolders of that name."""
     if not root.is_dir():
         raise StoreError(f"datasets: root: {root}: there is no such folder; set root to where the Parquet files are")
-    found = {split: sorted((root / split).glob("*.parquet")) for split in SPLITS if (root / split).is_dir()}
-    found = found or {"": sorted(root.glob("*.parquet"))}
+    found = {split: _parquet_files(root / split) for split in SPLITS if (root / split).is_dir()}
+    found = found or {"": _parquet_files(root)}
     empty = [split for split, paths in found.items() if not paths]
     if empty or (found.keys() - {""} and "train" not in found):
         raise StoreError(f"{root / (empty or ['train'])[0]}: no Parquet files; see docs/store.md for what they hold")
     return found
 
 
-def _layout(path: Path) -> tuple[TokenChoice, int]:
-    """Tokens of a picture and the dimension of an activation, from the first picture of a file."""
-    batch = next(_batches(path), None)
-    if batch is None:
-        raise StoreError(f"{path}: no rows")
-    ids, tokens, values = batch
-    return TokenChoice(tuple(tokens[ids == ids[0]].tolist())), values.shape[1]
+def _parquet_files(folder: Path) -> list[Path]:
+    """Parquet files in a folder, but for hidden ones, such as macOS writes beside each file."""
+    return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
 
 
-def _n_images(path: Path, choice: TokenChoice) -> int:
-    rows = pq.read_metadata(path).num_rows
-    if rows % choice.n_rows:
-        raise StoreError(
-            f"{path}: {rows} rows are no multiple of {choice.n_rows}, the tokens of the first picture; every picture "
-            "has to have the same tokens, in the same order"
-        )
-    return rows // choice.n_rows
+def _left_out(given: _Given, root: Path) -> list[dict[str, Any]]:
+    """Files below the folder that are not read, counted by suffix."""
+    read = {file.path for found in given.files.values() for file in found}
+    others = sorted(path for path in root.rglob("*") if path.is_file() and path not in read)
+    counts = Counter(kind_of_file(path.name) for path in others)
+    examples = {kind_of_file(path.name): str(path) for path in reversed(others)}
+    return [{"what": what, "n_files": n_files, "example": examples[what]} for what, n_files in counts.items()]
 
 
-def _pictures(path: Path, header: ShardHeader) -> Iterator[torch.Tensor]:
-    """Whole pictures of a file, in its order, checked row by row."""
-    n_rows, left = header.choice.n_rows, None
-    for batch in _batches(path):
-        if batch[2].shape[1] != header.d_model:
-            raise StoreError(f"{path}: activations of {batch[2].shape[1]} values, elsewhere of {header.d_model}")
-        ids, tokens, values = batch if left is None else _joined(left, batch)
-        whole = len(ids) // n_rows * n_rows
-        pictures, expected = ids[:whole].reshape(-1, n_rows), np.array(header.choice.tokens)
-        wrong = (pictures != pictures[:, :1]).any(axis=1) | (tokens[:whole].reshape(-1, n_rows) != expected).any(axis=1)
-        if wrong.any():
-            raise StoreError(
-                f"{path}: image_id {pictures[wrong.argmax(), 0]}: its rows are not together, or its tokens are not "
-                "those of the first picture; sort by image_id and token"
-            )
-        yield values[:whole].view(-1, n_rows, header.d_model)
-        left = ids[whole:], tokens[whole:], values[whole:]
+def _read(settings: ActivationsSettings, root: Path) -> _Given:
+    """Read the keys of all files, and of activations the first rows: what is wrong stops before anything is written."""
+    files = {split: [GivenFile.open(path) for path in paths] for split, paths in _files(root).items()}
+    first = next(file for found in files.values() for file in found)
+    choice, d_model = first.tokens(), first.d_model()
+    for file in (file for found in files.values() for file in found):
+        if file.d_model() != d_model:
+            raise StoreError(f"{file.path}: activations of {file.d_model()} values, elsewhere of {d_model}")
+    ids = {split: [file.picture_ids(choice) for file in found] for split, found in files.items()}
+    splits = _splits(settings, {split: sum(map(len, found)) for split, found in ids.items()})
+    return _Given(files, ids, splits, choice, d_model)
 
 
-def _joined(first: _Rows, second: _Rows) -> _Rows:
-    ids, tokens = (np.concatenate([first[column], second[column]]) for column in (0, 1))
-    return ids, tokens, torch.cat([first[2], second[2]])
+def _pictures(file: GivenFile, header: ShardHeader) -> Iterator[torch.Tensor]:
+    """Whole pictures of a file (n_images, n_rows, d_model), in its order."""
+    left = torch.empty(0, header.d_model)
+    for values in file.activations(header.d_model, header.dtype):
+        rows = torch.cat([left.to(values.dtype), values])
+        whole = len(rows) // header.choice.n_rows * header.choice.n_rows
+        if whole:
+            yield rows[:whole].view(-1, header.choice.n_rows, header.d_model)
+        left = rows[whole:]
 
 
-def _batches(path: Path) -> Iterator[_Rows]:
-    """Columns image_id, token (0 where there is none) and activation (rows, d_model) of a file, in pieces."""
-    try:
-        file = pq.ParquetFile(path)
-    except Exception as error:  # pyarrow raises many kinds for a damaged file
-        raise StoreError(f"{path}: not a whole Parquet file ({error})") from error
-    names = file.schema_arrow.names
-    missing = [name for name in ("image_id", "activation") if name not in names]
-    if missing:
-        raise StoreError(f"{path}: no column {missing[0]!r}; it has {', '.join(names)}")
-    for batch in file.iter_batches(8192, columns=[name for name in _COLUMNS if name in names]):
-        ids = batch["image_id"].to_numpy()
-        tokens = batch["token"].to_numpy() if "token" in names else np.zeros(len(ids), dtype=np.int16)
-        yield ids, tokens, _values(batch["activation"], path)
-
-
-def _values(column: pa.Array, path: Path) -> torch.Tensor:
-    """Activations (rows, d_model) of a column of lists of floats, or of a shard's fixed-size binary."""
-    kind: Any = column.type
-    if column.null_count:
-        raise StoreError(f"{path}: column 'activation' has {column.null_count} empty rows")
-    if pa.types.is_fixed_size_binary(kind):
-        dtype = ShardHeader.read(path).dtype
-        return as_tensor(column, kind.byte_width // DTYPES[dtype].itemsize, dtype).clone()
-    if not (pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-        raise StoreError(f"{path}: column 'activation' is {kind}; it has to hold lists of floats")
-    flat = column.flatten().to_numpy(zero_copy_only=False)
-    widths = np.unique(column.value_lengths().to_numpy()) if len(column) else np.array([0])
-    if len(widths) != 1 or flat.dtype.kind != "f":
-        raise StoreError(f"{path}: column 'activation' has to hold lists of floats, all of one length")
-    return torch.from_numpy(flat.astype(np.float32)).view(len(column), -1)
+def _notices(given: _Given, left_out: list[dict[str, Any]]) -> list[Notice]:
+    """What a person should know of the files before anything is trained on them."""
+    notices = []
+    files = [file for found in given.files.values() for file in found]
+    others = sorted({name for file in files for name in file.others})
+    if others:
+        notices.append(Notice("note", f"columns that are not read: {', '.join(others)}"))
+    for entry in left_out:
+        level: Literal["note", "warning"] = "warning" if entry["what"] in _MISSED else "note"
+        notices.append(Notice(level, f"{entry['n_files']} {entry['what']} are left out, such as {entry['example']}"))
+    ids = {split: np.concatenate(found) for split, found in given.ids.items()}
+    for split in ids.keys() & {"val", "test"}:
+        n_shared = len(np.intersect1d(ids["train"], ids[split]))
+        if n_shared:
+            text = f"{n_shared} values of image_id are in train and in {split}: if they name the same things, and not "
+            notices.append(Notice("note", f"{text}each split its own, what is measured on {split} is too good"))
+    return notices

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor
 
@@ -51,7 +52,7 @@ class PatchSelection(Selection[Segmentation]):
         if by == "gradient":
             return self.active(self.by_gradient(self.sae, n_latents))
 
-        def blocks():
+        def blocks() -> Iterator[tuple[range, pl.LazyFrame]]:
             return codes_by_latents(Path(self.codes_manifest), BLOCK_CODES)
 
         return self.active(targets_by_patches(blocks, self.sample.labels, self.task.names, by, n_latents))

@@ -17,6 +17,11 @@ def unresolved(settings: Settings) -> Iterator[str]:
         size = model.image_size
         if isinstance(size, list) and (len(size) != 2 or min(size) < 14):
             yield f"models: {name}: image_size: {size}: write one side, or height and width, each 14 or more"
+        for key, values in (("mean", model.mean), ("std", model.std)):
+            if values is not None and (len(values) != 3 or not all(0 <= value <= 1 for value in values)):
+                yield f"models: {name}: {key}: {values}: write three numbers from 0 to 1, of red, green and blue"
+        if model.std is not None and min(model.std, default=1) <= 0:
+            yield f"models: {name}: std: {model.std}: each must be above 0"
         if name == GIVEN:
             yield f"models: {name}: this name stands for given activations in paths; choose another"
     for name, sae in settings.saes.items():
@@ -28,6 +33,7 @@ def unresolved(settings: Settings) -> Iterator[str]:
     yield from _of_heads(settings)
     yield from _of_names(settings)
     yield from _of_manual(settings)
+    yield from _of_slurm(settings)
     judge = settings.features.similarity
     if judge not in (None, "own") and judge not in settings.models:
         yield f"features: similarity: {judge!r} is neither own nor in models ({_names(settings.models)})"
@@ -105,6 +111,18 @@ def _of_heads(settings: Settings) -> Iterator[str]:
             yield f"heads: {key}: {values}: each must be above 0"
     if min(segmentation.weight_decays) < 0:
         yield f"heads: segmentation: weight_decays: {segmentation.weight_decays}: each must be 0 or more"
+
+
+def _of_slurm(settings: Settings) -> Iterator[str]:
+    """A time limit that leaves no time."""
+    minutes, notice = settings.slurm.minutes, settings.slurm.notice
+    if minutes < 1:
+        yield f"slurm: minutes: {minutes} is less than the minimum of 1"
+    elif notice >= 60 * minutes:
+        yield (
+            f"slurm: notice: {notice}: it is in seconds and has to be less than the time limit, which is "
+            f"{60 * minutes} s (slurm: minutes: {minutes})"
+        )
 
 
 def _of_names(settings: Settings) -> Iterator[str]:

@@ -193,6 +193,9 @@ class WebDatasetSettings(DrawnSettings, MaskedSettings):
         "splits are drawn by seed from all `*.tar`, by the pictures' keys.",
         {},
     )
+    labels: Literal["members", "none"] = setting(
+        "Where a picture's class comes from: its `.cls` or `.json`; `none`: no label is read.", "members"
+    )
     classes: str | None = setting(
         "File that lists the classes of the masks, as `classes.txt` of a segmentation_folder does; needed with masks, "
         "and only then.",
@@ -206,8 +209,8 @@ class WebDatasetSettings(DrawnSettings, MaskedSettings):
 
     @property
     def may_have_labels(self) -> bool:
-        """Only the tar files tell."""
-        return True
+        """Only the tar files tell, where they are asked."""
+        return self.labels == "members"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,32 +6,26 @@ import os
 import re
 import types
 from collections.abc import Iterator
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import jsonschema
-import yaml
 
 from visae.config.consistency import unresolved
 from visae.config.members import sweep_problems, transcoder_problems
 from visae.config.schema import section_schema
 from visae.config.settings import Settings
+from visae.config.strict_yaml import read_strictly
+from visae.config.times import SLURM_TIME, explained_time, slurm_minutes
 from visae.errors import ConfigError
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 def load_config(path: str | Path) -> Settings:
-    """Read and check a YAML file."""
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such configuration file")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
-    return parse_config(values or {}, where=str(path))
+    """Read and check a YAML file; raises as parse_config does, and for what read_strictly refuses."""
+    return parse_config(read_strictly(path), where=str(path))
 
 
 def parse_config(values: dict[str, Any], where: str = "config") -> Settings:
@@ -87,7 +81,9 @@ def from_plain(kind: Any, value: Any) -> Any:
         return value
     if isinstance(kind, type) and is_dataclass(kind):
         hints = get_type_hints(kind)
-        return kind(**{name: from_plain(hints[name], item) for name, item in value.items()})
+        times = {spec.name for spec in fields(kind) if spec.metadata.get("slurm_time")}
+        read = {name: slurm_minutes(item) for name, item in value.items() if name in times and isinstance(item, str)}
+        return kind(**{name: from_plain(hints[name], item) for name, item in {**value, **read}.items()})
     return kind(value) if kind in (int, float) else value
 
 
@@ -125,10 +121,31 @@ def _explained(error: jsonschema.ValidationError) -> Iterator[str]:
             yield f"{place}: key {key!r} is missing"
     elif error.validator == "oneOf" and isinstance(error.instance, dict):
         yield from _explained_union(error, place)
+    elif error.validator == "pattern" and error.validator_value == SLURM_TIME:
+        yield f"{place}: {explained_time(error.instance)}"
     elif error.validator in ("propertyNames", "pattern"):
         yield f"{place}: the name {error.instance!r} may hold letters, digits, - and _ only"
+    elif error.validator == "enum":
+        # Leaving a key out is what None stands for.
+        allowed = [value for value in error.validator_value if value is not None]
+        yield f"{place}: {error.instance!r} is not one of {allowed}"
     else:
-        yield f"{place}: {error.message}"
+        yield f"{place}: {error.message}{_hint(error) if error.validator == 'type' else ''}"
+
+
+def _hint(error: jsonschema.ValidationError) -> str:
+    """What to write instead of a text that stands for another kind of value elsewhere, or of a value for a text."""
+    value, wanted = error.instance, error.validator_value
+    kinds = set(wanted if isinstance(wanted, list) else [wanted])
+    if isinstance(value, str) and "boolean" in kinds and value.lower() in ("yes", "no", "on", "off", "y", "n"):
+        return "; write true or false"
+    if isinstance(value, str) and kinds & {"integer", "number"} and re.search(r"\d", value):
+        return "; write one decimal number, without unit, colon, underscore or leading zero"
+    if isinstance(value, str) and kinds & {"integer", "number"} and value.lower().endswith(("inf", "nan")):
+        return "; write a finite number"
+    if "string" in kinds and isinstance(value, bool | int | float):
+        return "; put it in quotes"
+    return ""
 
 
 def _explained_union(error: jsonschema.ValidationError, place: str) -> Iterator[str]:

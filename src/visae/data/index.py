@@ -97,7 +97,7 @@ def _build(settings: AnyDataset, index_path: Path, seed: int) -> None:
         listing = listed(settings, seed)
     # Made pictures lie beside the index and move with it.
     base = index_path.parent.absolute() if isinstance(settings, ScenesSettings) else None
-    reading = _mask_reading(settings)
+    reading = mask_reading(settings)
     tally = Tally(reading, listing.noticed)
     skipped_path = index_path.with_name("skipped.csv")
     with atomic_path(index_path) as temporary:
@@ -119,7 +119,8 @@ def _build(settings: AnyDataset, index_path: Path, seed: int) -> None:
     log_summary(index_path.parent.name, summary)
 
 
-def _mask_reading(settings: AnyDataset) -> MaskReading:
+def mask_reading(settings: AnyDataset) -> MaskReading:
+    """What the ids in a data set's masks mean, as its settings say."""
     if not isinstance(settings, MaskedSettings):
         return MaskReading()
     return MaskReading(tuple(settings.ignore_ids), settings.zero_based, settings.mask_frame)

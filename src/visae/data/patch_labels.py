@@ -64,7 +64,7 @@ def write_patch_labels(index_path: str | Path, card_path: str | Path, layer: int
     index_path
         Data set's index.parquet.
     card_path
-        The model's model.json: image size and fit decide.
+        The model's model.json: image size, fit and crop decide.
     layer
         Whose grid; a transformer's layers have the same.
     output
@@ -78,7 +78,8 @@ def write_patch_labels(index_path: str | Path, card_path: str | Path, layer: int
 
     def labelled(row: dict[str, Any]) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
         size = row["width"], row["height"]
-        mask = fitted_mask(row["mask_path"], size, tuple(card["image_size"]), card["fit"], reading, row["path"])
+        seen, share = tuple(card["image_size"]), card["crop_share"]
+        mask = fitted_mask(row["mask_path"], size, seen, card["fit"], reading, row["path"], share)
         return patch_labels(mask, tuple(card["layers"][layer]["grid"]), n_classes)
 
     found = []

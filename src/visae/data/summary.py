@@ -13,8 +13,10 @@ import pyarrow.parquet
 
 from visae.config.settings import DatasetSettings
 from visae.data.copies import Copies, Pair, find_copies
+from visae.data.facts import dataset_facts
 from visae.data.noticed import Level
 from visae.data.pictures import Listing
+from visae.data.split_names import missing_splits
 from visae.data.tally import Tally
 from visae.notices import Notice, as_plain, from_plain, log_notices
 
@@ -40,13 +42,6 @@ def what_was_read(listing: Listing, tally: Tally, index_path: Path, settings: Da
     """
     copies = find_copies(tally)
     compared = settings.hashes or settings.check == "decode"
-    n_pixels = tally.mask_pixels.total()
-    classes = [_class(number, name, tally) for number, name in sorted(listing.classes.items())]
-    unlabelled = sum(n for number, n in tally.mask_pixels.items() if tally.reading.is_unlabelled(number))
-
-    def ignored(number: int) -> bool:
-        return number - tally.reading.zero_based in tally.reading.ignore_ids
-
     found: dict[str, Any] = {
         "n_images": tally.n_images,
         "n_skipped": tally.n_skipped,
@@ -61,38 +56,40 @@ def what_was_read(listing: Listing, tally: Tally, index_path: Path, settings: Da
         # With neither pixels nor hashes only links to one file are found: none found is then no news.
         "n_shared_between_splits": copies.n_between if compared else copies.n_between or None,
         "shared_example": _paths(index_path, copies.between),
+        **of_classes_and_masks(listing, tally),
+    }
+    notices = [
+        *listing.noticed.notices(),
+        *missing_splits(tally.n_images),
+        *_of_copies(copies, index_path),
+        *_of_classes(found),
+        *notices_of_masks(found, tally),
+    ]
+    return {**found, "notices": as_plain(sorted(notices, key=lambda notice: notice.level != "warning"))}
+
+
+def of_classes_and_masks(listing: Listing, tally: Tally) -> dict[str, Any]:
+    """Part of summary.json on classes and masks, of all pictures or of those that were counted."""
+    n_pixels, reading = tally.mask_pixels.total(), tally.reading
+    classes = [_class(number, name, tally) for number, name in sorted(listing.classes.items())]
+    unlabelled = sum(n for number, n in tally.mask_pixels.items() if reading.is_unlabelled(number))
+
+    def ignored(number: int) -> bool:
+        return number - reading.zero_based in reading.ignore_ids
+
+    return {
         "unlabelled_share": unlabelled / n_pixels if n_pixels else None,
         "classes": classes,
         "mask_ids": [{"id": number, "share": n / n_pixels} for number, n in sorted(tally.mask_pixels.items())],
         "mask_modes": dict(sorted(tally.mask_modes.items())),
         "never": [entry["name"] for entry in classes if not entry["n_images"] and not ignored(entry["id"])],
     }
-    notices = [
-        *listing.noticed.notices(),
-        *_of_copies(copies, index_path),
-        *_of_classes(found),
-        *_of_masks(found, tally),
-    ]
-    return {**found, "notices": as_plain(sorted(notices, key=lambda notice: notice.level != "warning"))}
 
 
 def log_summary(name: str, summary: dict[str, Any]) -> None:
     """Log in a few lines what was read of a data set, and all its notices."""
-    splits = ", ".join(
-        f"{split} {counts['n_images']} pictures ({counts['n_labelled']} labelled, {counts['n_masked']} with masks)"
-        for split, counts in summary["splits"].items()
-    )
-    sizes = ", ".join(f"{which} {width} x {height}" for which, (width, height) in summary["sizes"].items())
-    logger.info("%s: %s; skipped %s; sizes: %s", name, splits, summary["n_skipped"], sizes)
-    logger.info("%s: %s classes, %s of them never seen", name, len(summary["classes"]), len(summary["never"]))
-    if summary["n_turned"]:
-        turned = f"{summary['n_turned']} pictures are turned by EXIF, {summary['n_turned_masked']} of them with masks"
-        logger.info("%s: %s", name, turned)
-    if summary["mask_ids"]:
-        modes = ", ".join(f"{mode} {n}" for mode, n in summary["mask_modes"].items())
-        share = summary["unlabelled_share"]
-        logger.info("%s: masks by mode: %s; %.1f%% of their pixels are unlabelled", name, modes, 100 * share)
-        logger.info("%s: ids as stored in masks: %s", name, _shares(summary["mask_ids"]))
+    for what, told in dataset_facts(summary).items():
+        logger.info("%s: %s: %s", name, what, told)
     log_notices(name, from_plain(summary["notices"]))
 
 
@@ -151,7 +148,8 @@ def _of_classes(found: dict[str, Any]) -> Iterator[Notice]:
                 yield Notice(level, f"classes that are in {have} and not in {lack}: {_named(names)}")
 
 
-def _of_masks(found: dict[str, Any], tally: Tally) -> Iterator[Notice]:
+def notices_of_masks(found: dict[str, Any], tally: Tally) -> Iterator[Notice]:
+    """What has to be said of the masks in `of_classes_and_masks`."""
     shares = {entry["id"]: entry["share"] for entry in found["mask_ids"]}
     if not shares:
         return
@@ -196,12 +194,6 @@ def _of_palette(found: dict[str, Any], tally: Tally) -> Iterator[Notice]:
             f"masks have a palette of greys whose ids are others than the greys ({shown}): ids are taken as stored; if "
             "the greys are the ids, save masks as PNG of greys",
         )
-
-
-def _shares(ids: list[dict[str, Any]]) -> str:
-    most = sorted(ids, key=lambda entry: -entry["share"])[:_NAMED]
-    more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
-    return ", ".join(f"{entry['id']}: {entry['share']:.1%}" for entry in most) + more
 
 
 def _named(names: list[Any]) -> str:

@@ -105,3 +105,21 @@ def _wanted(entry: os.DirEntry[str], noticed: Noticed, beside: str) -> str:
     else:
         return name
     return ""
+
+
+def is_service_folder(name: str) -> bool:
+    """Whether a folder's name is one that systems make for themselves, or hidden."""
+    return name.startswith(".") or name.casefold() in _SERVICE
+
+
+def may_be_missed(suffix: str) -> bool:
+    """Whether files of that suffix, in lower case, may be pictures that no decoder here reads, or archives of such."""
+    return suffix in _UNREAD
+
+
+def kind_of_file(name: str) -> str:
+    """What files like this one are called where they are counted, by suffix."""
+    if name.startswith("."):
+        return "._ files of macOS" if name.startswith("._") else "hidden files"
+    suffix = os.path.splitext(name)[1].lower()
+    return f"{suffix} files" if suffix else "files without a suffix"

@@ -77,8 +77,9 @@ def arms_table(
             who = {"class_name": target.class_name, "class_id": target.class_id}
             edited = {"latents": latents.get((arm, target.class_id)), "p": one_p, "q": q}
             rows.append(about | who | edited | with_intervals(share, spread) | _sizes([counts]))
-        pooled = [task.shares(way, _added(of_all)) for of_all in (sums, spreads)]
-        for name, share, spread in ((MEAN, mean_shares(found), mean_shares(resampled)), (POOLED, *pooled)):
+        pooled, pooled_spread = (task.shares(way, _added(of_all)) for of_all in (sums, spreads))
+        together = ((MEAN, mean_shares(found), mean_shares(resampled)), (POOLED, pooled, pooled_spread))
+        for name, share, spread in together:
             one_p = paired_p(np.mean(added, axis=0), signs) if is_control and name == MEAN else None
             rows.append(about | {"class_name": name, "p": one_p} | with_intervals(share, spread) | _sizes(own))
     return pl.DataFrame(rows, schema=_arms_schema(task)).with_columns(pl.col(pl.Float64).fill_nan(None))

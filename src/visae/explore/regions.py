@@ -84,7 +84,8 @@ def of_mask(
     DataError
         If the mask has another size, or covers no patch, or all where it may not.
     """
-    mask = fitted_mask(mask_path, image_size(picture_path), card.image_size, card.fit) != 0
+    size = image_size(picture_path)
+    mask = fitted_mask(mask_path, size, card.image_size, card.fit, crop_share=card.crop_share) != 0
     down, across = (side // cells for side, cells in zip(card.image_size, grid, strict=True))
     share = mask.reshape(grid[0], down, grid[1], across).mean(axis=(1, 3))
     return _checked(share >= _COVERED, f"mask: {mask_path}", whole)

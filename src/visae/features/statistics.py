@@ -133,7 +133,8 @@ def _label_shares(codes: pl.LazyFrame, labels: pl.DataFrame | None) -> pl.LazyFr
     return (
         codes.join(labels.lazy().with_columns(pl.col("label").cast(pl.Categorical)), on=keys)
         .group_by("latent", "label")
-        .agg(pl.col("value").cast(pl.Float64).sum())
+        # Rounded once, so that labels which tie do so whatever the order of the threads.
+        .agg(pl.col("value").cast(pl.Float64).sum().cast(pl.Float32).cast(pl.Float64))
         .sort("latent", "value", pl.col("label").cast(pl.String), descending=[False, True, False])
         .group_by("latent")
         .agg(

@@ -50,13 +50,13 @@ def load_pictures(paths: Mapping[int, str | Path], card: ModelCard, *, fine: boo
     fine
         Also keep what detail of the file is lost at the size of the model's input; without it, both are the same.
     """
-    found = {}
+    found, seen_as = {}, (card.fit, card.interpolation, card.crop_share)
     for number, path in paths.items():
         image = open_image(path)
         height, width = card.image_size
         times = max(1, min(_FINEST, image.height // height, image.width // width)) if fine else 1
-        seen = np.asarray(fitted(image, card.image_size, card.fit, card.interpolation))
-        detailed = fitted(image, (height * times, width * times), card.fit, card.interpolation)
+        seen = np.asarray(fitted(image, card.image_size, *seen_as))
+        detailed = fitted(image, (height * times, width * times), *seen_as)
         found[number] = Shown(seen, np.asarray(detailed) if times > 1 else seen)
     return found
 

@@ -133,7 +133,7 @@ def draw_segmentation_maps(
     table, card = data(pl.read_parquet(examples)), ModelCard.read(card_path)
     wanted = read_index(index_path).filter(pl.col("image_id").is_in(table["image_id"].unique().to_list()))
     pictures = {
-        image_id: np.asarray(fitted(open_image(path), card.image_size, card.fit, card.interpolation))
+        image_id: np.asarray(fitted(open_image(path), card.image_size, card.fit, card.interpolation, card.crop_share))
         for image_id, path in wanted.select("image_id", "path").iter_rows()
     }
     save_figure(draw(table, settings, pictures, card.grid, read_classes(index_path)), table, output)

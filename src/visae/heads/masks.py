@@ -38,8 +38,8 @@ class Masks:
     def read(self, image_id: int) -> torch.Tensor:
         """Channels int16 (height, width) of a picture."""
         mask_path, width, height, path = self._rows[image_id]
-        size = self.card.image_size
-        mask = fitted_mask(mask_path, (width, height), size, self.card.fit, self.reading, path)
+        size, fit, share = self.card.image_size, self.card.fit, self.card.crop_share
+        mask = fitted_mask(mask_path, (width, height), size, fit, self.reading, path, share)
         return torch.from_numpy(channels(mask, self.class_ids))
 
 

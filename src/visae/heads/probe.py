@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from visae.activations.store import ActivationStore
@@ -28,6 +28,7 @@ from visae.heads.solvers import SOLVERS, choose_c, chosen_solver
 from visae.heads.tokens import check_origin, final_tokens, open_store
 from visae.provenance import Provenance
 from visae.vision.model import ModelCard, VisionModel, load_model
+from visae.weights import check_names, check_shapes, check_values, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -80,10 +81,14 @@ def load_probe(metrics_path: str | Path, card: ModelCard, device: str | torch.de
     Raises
     ------
     ModelError
-        If it was trained on another model's tokens.
+        If it was trained on another model's tokens, or its weights are damaged or not those of a probe.
     """
-    metrics = read_json(metrics_path)
-    tensors = load_file(Path(metrics_path).with_name("weights.safetensors"))
+    metrics, path = read_json(metrics_path), Path(metrics_path).with_name("weights.safetensors")
+    tensors = read_weights(path)
+    check_names(path, tensors, ("weight", "bias"), of="probe")
+    check_values(path, tensors)
+    n_classes = len(metrics["classes"])
+    check_shapes(path, tensors, {"weight": (n_classes, *tensors["weight"].shape[1:]), "bias": (n_classes,)})
     probe = Probe(tensors["weight"], tensors["bias"], metrics["n_prefix"], metrics.get("pooling", "both"))
     probe.classes, probe.not_learned = metrics["classes"], metrics.get("not_learned", [])
     check_origin(metrics_path, metrics, card)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
@@ -15,6 +14,9 @@ from visae.errors import ModelError
 from visae.files import read_json
 from visae.heads.tokens import check_origin
 from visae.vision.card import ModelCard
+from visae.weights import check_names, check_shapes, check_values, read_weights
+
+_HIDDEN = ("hidden.weight", "hidden.bias")
 
 
 class SegmentationHead(nn.Module):
@@ -85,16 +87,22 @@ def load_segmentation_head(
     Raises
     ------
     ModelError
-        If it was trained on another model's tokens.
+        If it was trained on another model's tokens, or its weights are damaged or not those of a head.
     """
-    metrics = read_json(metrics_path)
-    tensors = load_file(Path(metrics_path).with_name("weights.safetensors"))
+    metrics, path = read_json(metrics_path), Path(metrics_path).with_name("weights.safetensors")
+    tensors = read_weights(path)
+    has_hidden = any(name in tensors for name in _HIDDEN)
+    check_names(path, tensors, ("weight", "bias", *(_HIDDEN if has_hidden else ())), of="segmentation head")
+    check_values(path, tensors)
     hidden: nn.Linear | nn.Conv2d | None = None
-    if "hidden.weight" in tensors:
+    if has_hidden:
         width, d_model = tensors["hidden.weight"].shape[:2]
         is_linear = tensors["hidden.weight"].ndim == 2
         hidden = nn.Linear(d_model, width) if is_linear else nn.Conv2d(d_model, width, 3, padding=1)
     head = SegmentationHead(tensors["weight"], tensors["bias"], metrics["n_prefix"], tuple(metrics["grid"]), hidden)
+    n_classes = len(metrics["classes"])
+    own = {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
+    check_shapes(path, tensors, own | {"weight": (n_classes, *own["weight"][1:]), "bias": (n_classes,)})
     head.load_state_dict(tensors)
     head.classes, head.not_learned = metrics["classes"], metrics.get("not_learned", [])
     check_origin(metrics_path, metrics, card)

@@ -27,7 +27,7 @@ _LIVE = {
 }
 # Reasons to wait that time does not mend. All others (Priority, Resources, limits on what a user has running) may pass.
 _HOPELESS = re.compile(
-    r"BadConstraints|Partition(Node|Time)Limit|Partition(Down|Inactive)|ReqNodeNotAvail|JobHeld|launch.failed|"
+    r"BadConstraints|Partition(Node|Time)Limit|Partition(Config|Down|Inactive)|ReqNodeNotAvail|JobHeld|launch.failed|"
     r"Invalid(Account|QOS)|(Account|QOS)NotAllowed|(Assoc|QOS)\w*(PerJob|PerNode|TimeLimit|MinCPU|MinGRES)\w*|QOSMin\w*"
 )
 
@@ -90,13 +90,18 @@ def submit(tasks: list[Task], request: Request, folder: Path) -> list[str]:
     Raises
     ------
     LaunchError
-        If sbatch refuses: its own words.
+        If sbatch refuses: all of its own words, of which the first often hold the reason.
     """
     os.environ["SUBMITIT_PREEMPT_SIGNAL"] = "USR1"  # read when submitit is imported
     import submitit
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     settings = request.settings
+    if settings.notice >= 60 * request.minutes:
+        raise LaunchError(
+            f"slurm: notice: {settings.notice}: it is in seconds and has to be less than the time limit, which is "
+            f"{request.minutes} minutes (slurm: minutes, or runtime of --set-resources, which is in minutes)"
+        )
     executor = submitit.SlurmExecutor(folder, max_num_timeout=settings.resubmissions)
     resources: dict[str, Any] = {"gres": f"gpu:{request.gpus}"} if request.gpus else {}
     executor.update_parameters(
@@ -122,9 +127,9 @@ def submit(tasks: list[Task], request: Request, folder: Path) -> list[str]:
         with _outside_of_any_job(), executor.batch():
             jobs = [executor.submit(Training(task.to_text())) for task in tasks]
     except (FailedJobError, FailedSubmissionError) as error:
-        said = [line for line in str(error).splitlines() if "sbatch" in line or "rror" in line] or [str(error)]
+        said = "\n".join(line.strip() for line in str(error).splitlines() if line.strip()) or type(error).__name__
         raise LaunchError(
-            f"sbatch refused the training job: {said[-1].strip()}\nIt asked for {_described(request)}; change "
+            f"sbatch refused the training job: {said}\nIt asked for {_described(request)}; change "
             "the section slurm of the configuration, or --set-resources train_sae:…"
         ) from error
     return [job.job_id for job in jobs]

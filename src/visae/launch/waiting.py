@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import signal
 import sys
 import time
@@ -19,6 +18,7 @@ from visae.launch import slurm
 from visae.launch.records import Record, submitted
 from visae.launch.task import Task
 from visae.lease import is_alive
+from visae.space import what_is_full
 from visae.work import Member, is_made, publish
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 # job wrote on another machine takes a while to be seen.
 _TIMES = 3
 _TAIL = 20
-_LITTLE = 1 << 20
 
 
 def train_on_slurm(
@@ -76,6 +75,9 @@ def _have_trained(own: Member, task: Task, request: slurm.Request, runs: Path, l
     lost = 0
     while not is_made(own):
         if record is None:
+            runs.mkdir(parents=True, exist_ok=True)
+            if full := what_is_full(runs):
+                raise LaunchError(f"no job is submitted: {full}. Make room, and start again")
             record = submitted(own, task, request, runs, ended)
             logger.info("%s is trained by Slurm job %s; its log: %s", own.output.name, record.job, record.log)
         watch = _Watch(own, record, request, log, snakemake)
@@ -184,11 +186,9 @@ class _Watch:
     def _judged(self) -> str:
         """Why the ended job must be run again; raises where that would not help."""
         job, state = self._record.job, self._state.name
-        free = shutil.disk_usage(self._record.folder).free
-        if free < _LITTLE:
+        if full := what_is_full(self._record.folder):
             raise LaunchError(
-                f"job {job} ended, and the disk is full: {free / 1e6:.1f} MB are free at {self._record.folder}. "
-                "Make room; started again, training goes on from its last checkpoint"
+                f"job {job} ended, and {full}. Make room; started again, training goes on from its last checkpoint"
             )
         if state != "COMPLETED" and slurm.ended_by_itself(job, Path(self._record.folder)):
             raise LaunchError(f"training job {job} failed; the last lines of {self._record.log}:\n{self.tail()}")

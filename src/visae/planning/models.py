@@ -7,7 +7,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from visae.config.settings import ModelSettings
+from visae.errors import ModelError
+from visae.vision.assumptions import own_size
 from visae.vision.model import HookPoint, VisionModel, card_of
+from visae.vision.origins import Origin
 from visae.vision.torchvision_guard import allow_cpu_torch
 from visae.vision.weights import created
 
@@ -26,7 +29,7 @@ class PlannedModel:
         allow_cpu_torch()
         try:
             self._network = self._built("meta")
-        except RuntimeError:  # networks of stages must be run to know their shapes
+        except (ModelError, RuntimeError):  # networks of stages must be run to know their shapes
             self._network = self._built("cpu")
         self.card = self._network.card
         self._flop: dict[tuple[str, ...], float] = {}
@@ -52,5 +55,6 @@ class PlannedModel:
 
     def _built(self, device: str) -> VisionModel:
         with torch.device(device):
-            module = created(self.settings.architecture, self.settings.image_size, pretrained=False).eval()
+            size = own_size(self.settings, Origin())
+            module = created(self.settings.architecture, size, pretrained=False).eval()
             return VisionModel(module, card_of(module, self.settings.identity(), "", ""))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from visae.errors import ModelError
@@ -21,11 +21,16 @@ from visae.sae.relu import Relu
 from visae.sae.sparse import SparseCodes, weighted_rows
 from visae.sae.topk import TopK
 from visae.sae.variant import Variant, Weights
+from visae.weights import check_names, check_shapes, read_weights
 
 FORMAT = "visae sparse autoencoder 1"
 VARIANTS: dict[str, type[Variant]] = {**BASELINES} | {
     kind.name: kind for kind in (TopK, BatchTopK, Matryoshka, Archetypal, Relu, JumpRelu, Gated)
 }
+# Entries of config.json: what decides the function, and what `save_sae` is given beside.
+_ALWAYS = frozenset({"format", "variant", "options", "width", "d_model", "weights_sha256"})
+_DECISIVE = (*_ALWAYS, "d_target", "clamp")
+_ABOUT = ("settings", "rates", "provenance", "imported", "notices", "layer", "hook", "target_layer", "target_hook")
 # Tokens whose sparse codes are spread out at once by `latent_values`.
 _CHUNK = 8192
 
@@ -202,14 +207,36 @@ def load_sae(config_path: str | Path, device: str | torch.device = "cpu") -> Spa
     for path in (config_path, weights):
         if not path.is_file():
             raise ModelError(f"{path}: no such file; train the SAE with: snakemake {config_path}")
-    config = read_json(config_path)
-    if config.get("format") != FORMAT or config["variant"] not in VARIANTS:
-        raise ModelError(f"{config_path}: not the config of a sparse autoencoder that this version reads ({FORMAT})")
+    config = _config(config_path)
     if file_sha256(weights) != config["weights_sha256"]:
         raise ModelError(f"{weights}: not the weights that {config_path.name} was written with; train the SAE again")
-    variant = VARIANTS[config["variant"]].from_options(**config["options"])
-    # Files of before there were transcoders and clamping say nothing of either.
-    more = (config.get("d_target"), config.get("clamp"))
-    sae = SparseAutoencoder(config["d_model"], config["width"], variant, *more)
-    sae.load_state_dict(load_file(weights))
+    try:
+        variant = VARIANTS[config["variant"]].from_options(**config["options"])
+        # Files of before there were transcoders and clamping say nothing of either.
+        more = (config.get("d_target"), config.get("clamp"))
+        sae = SparseAutoencoder(config["d_model"], config["width"], variant, *more)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{config_path}: options or sizes that no {config['variant']} SAE has: {error}") from error
+    tensors, own = read_weights(weights), sae.state_dict()
+    check_names(weights, tensors, own, of=f"{config['variant']} SAE of this version of visae")
+    check_shapes(weights, tensors, {name: tuple(tensor.shape) for name, tensor in own.items()})
+    sae.load_state_dict(tensors)
     return sae.eval().requires_grad_(False).to(device)
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """Entries of a config.json that this version can keep what it says of."""
+    try:
+        config = dict(read_json(path))
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{path}: damaged ({error}); train the SAE again with: snakemake {path} --force") from error
+    if config.get("format") != FORMAT or config.get("variant") not in VARIANTS:
+        raise ModelError(f"{path}: not the config of a sparse autoencoder that this version reads ({FORMAT})")
+    if unknown := sorted(config.keys() - {*_DECISIVE, *_ABOUT}):
+        raise ModelError(
+            f"{path}: unknown keys: {', '.join(unknown)}; a newer visae wrote it, and this one may compute other "
+            "codes: update visae, or train the SAE again"
+        )
+    if missing := sorted(_ALWAYS - config.keys()):
+        raise ModelError(f"{path}: {', '.join(missing)}: missing; train the SAE again with: snakemake {path} --force")
+    return config

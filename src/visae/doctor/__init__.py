@@ -1,0 +1,1 @@
+"""A look at a study before anything runs: what is fine, what is odd, what is wrong. Reads, and changes nothing."""
