@@ -74,9 +74,7 @@ SEED_SWEEPS = [
 UNIONS = [
     name for name, dataset in SETTINGS.datasets.items() if dataset.kind == "union"
 ]
-GIVEN_SETS = [
-    name for name, dataset in SETTINGS.datasets.items() if dataset.is_given
-]
+GIVEN_SETS = [name for name, dataset in SETTINGS.datasets.items() if dataset.is_given]
 USERS = [name for name, dataset in SETTINGS.datasets.items() if dataset.kind == "users"]
 SCENES = [
     name for name, dataset in SETTINGS.datasets.items() if dataset.kind == "scenes"
