@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,7 @@ from tasks_for_tests import CPU, FIRST, TOY, World, make_worlds
 
 from visae.arms.arms import ARMS
 from visae.arms.changes import SetLatents
+from visae.config.parse import parse_config
 from visae.config.settings import FaithfulnessSettings, FigureSettings
 from visae.config.tasks import TASKS
 from visae.edits.edit import with_rows
@@ -25,6 +27,7 @@ from visae.figures import arms as figure_of_arms
 from visae.figures import doses as figure_of_doses
 from visae.figures import faithfulness as figure_of_faithfulness
 from visae.heads.bootstrap import class_mean
+from visae.layout import StudyPaths
 from visae.tasks.counts import COMMON, INSERT, SUPPRESS, Target
 from visae.tasks.members import open_task
 from visae.vision.model import HookPoint
@@ -287,3 +290,44 @@ def test_the_planted_users_are_what_their_truth_says(worlds):
     task.look(task.store.image_ids(MEASURED))
     assert task.lists.shape == (40, FIRST)
     assert len(task.store.image_ids(FIT)) == 120
+
+
+def configured(**study):
+    values = {
+        "datasets": {"scenes": {"kind": "scenes"}, "words": {"kind": "activations", "root": "words"}},
+        "models": {"tiny": {"architecture": "test_vit", "weights": "random", "image_size": 64}},
+        "saes": {"topk": {"variant": "topk", "k": 4}},
+    }
+    study = {"layer": 4, "train_on": "scenes", "saes": ["topk"], "describe": ["scenes"], "model": "tiny", **study}
+    return parse_config({**values, "studies": {"mine": study}}).studies["mine"]
+
+
+def test_a_study_names_an_added_task_and_where_its_readout_lies():
+    study = configured(added_tasks={"threshold": {"dataset": "scenes", "file": "mine.safetensors"}})
+    assert study.tasks == {"threshold": "scenes"}
+    paths = StudyPaths(Path("results"), "mine", study)
+    assert paths.task("threshold")["readout"] == "mine.safetensors"
+    assert "scores" not in paths.experiment("threshold", "topk")
+
+
+@pytest.mark.parametrize(
+    ("study", "message"),
+    [
+        ({"added_tasks": {"depth": {"dataset": "scenes", "file": "a"}}}, "added_tasks: 'depth' is not in TASKS"),
+        ({"added_tasks": {"readout": {"dataset": "scenes", "file": "a"}}}, "added_tasks: 'readout' is .* a key of its"),
+        ({"added_tasks": {"threshold": {"dataset": "gone"}}}, "threshold: 'gone' is not in datasets"),
+        ({"added_tasks": {"threshold": {"dataset": "scenes"}}}, "threshold: key 'file' is missing"),
+        ({"readout": {"dataset": "scenes"}}, "readout: 'scenes' is of kind scenes; it reads kinds activations and"),
+        (
+            {"train_on": "words", "describe": ["words"], "readout": {"dataset": "words"}},
+            "readout: key 'weights' is missing",
+        ),
+        (
+            {"describe": ["words", "scenes"], "zero_shot": {"dataset": "words", "vectors": "a"}},
+            "zero_shot: 'words' is of kind activations, which has no labels",
+        ),
+    ],
+)
+def test_tasks_that_a_study_cannot_have_are_refused_by_name(study, message):
+    with pytest.raises(ConfigError, match=message):
+        configured(**study)

@@ -97,9 +97,11 @@ def _of_study(settings: Settings, at: str, study: StudySettings) -> Iterator[str
         yield f"{at}: readout: {study.tasks['readout']!r} is of kind {read.kind}; it reads kinds activations and users"
     if read and read.is_given and read.kind != "users" and study.readout and study.readout.weights is None:
         yield f"{at}: readout: key 'weights' is missing; only a data set of kind users has a readout of its own"
-    for key in study.added_tasks:
-        if key not in TASKS or key in ("segmentation", "classification", "zero_shot", "readout"):
+    for key, added in study.added_tasks.items():
+        if key not in TASKS or hasattr(study, key):
             yield f"{at}: added_tasks: {key!r} is not in TASKS of visae.config.tasks, or has a key of its own"
+        elif added.file is None and not TASKS[key].head:
+            yield f"{at}: added_tasks: {key}: key 'file' is missing: its readout"
 
 
 def _of_heads(settings: Settings) -> Iterator[str]:
