@@ -66,18 +66,3 @@ class RowSelection(Selection[Readout]):
             rows, slopes = self.task.slopes(tokens.clone(), number)
             parts.append((rows.flatten(0, 1), slopes.flatten(0, 1)))
         return joined(parts)
-
-    def difference(self, class_id: int) -> Tensor | None:
-        """Between rows in which an output of the class comes first, and others."""
-        number = self.task.numbers[class_id]
-        own = self.sample.numbers == number
-        return self.sample.difference(number, self.sae.mean.device) if 0 < own.sum() < len(own) else None
-
-    def neuron(self, class_id: int) -> Tensor | None:
-        """By gradient, as latents are."""
-        latents = self._neurons.get(class_id)
-        return None if latents is None else self.neurons().decoder_weight[latents[0]]
-
-    @cached_property
-    def _neurons(self) -> dict[int, tuple[int, ...]]:
-        return {target.class_id: target.latents for target in self.best(self.neurons(), 1)}
