@@ -9,6 +9,7 @@ quality      normalized MSE of the same after equally many steps
 memory       peak memory of training by width
 variants     tokens a second of visae's BatchTopK and ReLU
 large        the trainer at a batch four times as large
+parts        milliseconds of the parts of a TopK step
 
 At d_model 768, 24,576 latents, k 32, batches of 4,096. Each section is a process of its own with a limit of time: one
 that fails or hangs takes nothing with it. The results file is written anew after each. What does not fit into
@@ -78,6 +79,7 @@ SECTIONS = {
     "memory": Section("gpu_trainer", 60),
     "variants": Section("gpu_trainer", 70),
     "large": Section("gpu_trainer", 90),
+    "parts": Section("gpu_parts", 60),
 }
 
 

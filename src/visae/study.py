@@ -15,6 +15,7 @@ from visae.data.index import read_index
 from visae.device import chosen_device
 from visae.errors import ConfigError, DataError
 from visae.experiments.files import ExperimentFiles
+from visae.experiments.tables import read_table
 from visae.explore.features import Features
 from visae.features.codes import scan_codes
 from visae.files import read_json
@@ -124,7 +125,7 @@ class Study:
     def table(self, sae: str, task: str, name: str) -> pl.DataFrame:
         """A table of an experiment: `arms`, `becomes`, `doses`, `untrained` or `examples`."""
         self._known_task(task)
-        return pl.read_parquet(self.paths.path(INTERVENTIONS, sae=sae) / task / f"{name}.parquet")
+        return read_table(self.paths.path(INTERVENTIONS, sae=sae) / task / f"{name}.parquet")
 
     def summary(self, sae: str, task: str) -> dict[str, Any]:
         """What summary.json of an experiment holds."""

@@ -31,10 +31,12 @@ class AuxK:
         self, weights: Weights, gradients: Weights, inputs: Tensor, error: Tensor, dead: Tensor, ranks: Ranks
     ) -> Tensor:
         """Add the loss's gradients in the dead latents (bool, (width,)) to `gradients`; return the loss."""
-        if not (self.latents and self.weight and bool(dead.any())):
+        if not (self.latents and self.weight):
+            return error.new_zeros(())
+        places = dead.nonzero()[:, 0]
+        if not len(places):
             return error.new_zeros(())
         residual = -error
-        places = dead.nonzero()[:, 0]
         encoder, bias, decoder = (weights[i][places] for i in range(3))
         codes = largest_per_token(inputs, encoder, bias, min(self.latents, len(places)))
         no_bias = torch.zeros_like(weights.decoder_bias)

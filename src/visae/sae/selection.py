@@ -12,7 +12,7 @@ from visae.sae.sparse import SparseCodes, offsets_of
 
 # Tokens whose pre-activations exist at once: enough for a matrix product to be fast.
 BLOCK = 1024
-_BLOCK_ON_GPU = 8192
+_BLOCK_ON_GPU = 2048
 # Latents of which the largest alone is looked at first when the k largest are wanted.
 _TEAM = 8
 # With fewer teams than this times k, most of them would be looked into anyway.
@@ -87,7 +87,7 @@ def largest_of_rows(block: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     n, width = block.shape
     teams = width // _TEAM
-    if width % _TEAM or teams < _TEAMS_PER_WINNER * k or block.device.type != "cpu":
+    if width % _TEAM or teams < _TEAMS_PER_WINNER * k:
         values, columns = torch.topk(block, k, dim=1, sorted=False)
         return values, columns
     members = block.view(n, _TEAM, teams)

@@ -45,7 +45,7 @@ class SparseCodes:
     @property
     def tokens(self) -> Tensor:
         """int64 (nnz,), which token each entry is of."""
-        return torch.repeat_interleave(self.offsets.diff())
+        return torch.repeat_interleave(self.offsets.diff(), output_size=len(self.values))
 
     def dense(self) -> Tensor:
         """Return the codes as a (tokens, latents) matrix."""
@@ -71,6 +71,9 @@ class SparseCodes:
         """Ranges of tokens and their codes, views of these, about so many at once; all where there are fewer."""
         tokens = max(1, self.shape[0])
         size = max(1, tokens * codes_at_once // max(1, len(self.values)))
+        if size >= tokens:  # to ask a GPU for the offsets would be to wait for it
+            yield slice(0, tokens), self
+            return
         for first in range(0, tokens, size):
             offsets = self.offsets[first : first + size + 1]
             entries = slice(int(offsets[0]), int(offsets[-1]))
@@ -163,9 +166,27 @@ def by_latent(codes: SparseCodes) -> ByLatent:
     if codes.latents.device.type == "cpu" and codes.width <= _RADIX_WIDTH:
         keys = codes.latents.numpy().astype(np.uint16)
         order = torch.from_numpy(np.argsort(keys, kind="stable"))
+        offsets = offsets_of(codes.latents, codes.width)
     else:
-        order = torch.sort(codes.latents, stable=True).indices
-    return ByLatent(order, codes.tokens[order], offsets_of(codes.latents, codes.width))
+        order, offsets = sorted_groups(codes.latents, codes.width)
+    return ByLatent(order, codes.tokens[order], offsets)
+
+
+def sorted_groups(groups: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
+    """Stable order (nnz,) of entries by group, and where each group then starts, int64 (n_groups + 1,).
+
+    Nothing here waits for a GPU, as counting with bincount would.
+    """
+    # Half the width takes a radix sort half the passes.
+    keys, order = torch.sort(groups.to(torch.int32), stable=True)
+    return order, torch.searchsorted(keys, torch.arange(n_groups + 1, dtype=torch.int32, device=groups.device))
+
+
+def sums_by_group(groups: Tensor, values: Tensor, n_groups: int) -> Tensor:
+    """Sum of the float64 values (nnz,) of each group, (n_groups,)."""
+    if groups.device.type == "cpu":
+        return torch.bincount(groups, values, minlength=n_groups)
+    return values.new_zeros(n_groups).scatter_add_(0, groups, values)
 
 
 def offsets_of(groups: Tensor, n_groups: int) -> Tensor:
