@@ -87,7 +87,7 @@ def test_defaults_are_filled_in() -> None:
         (
             "studies/demo/manual",
             {"topk": {"segmentaton": {"sky": [1]}}},
-            r"demo: manual: topk: 'segmentaton' is no task of this study, which has classification, segmentation",
+            r"demo: manual: topk: 'segmentaton' is no task of this study, which has segmentation, classification",
         ),
         ("studies/demo/manual", {"topk": {"sky": [1]}}, r"studies: demo: manual: topk: sky: \[1\] is not of type"),
         ("seed", -1, r"seed: -1 is less than the minimum of 0"),

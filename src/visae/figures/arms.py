@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from visae.config.settings import FigureSettings
+from visae.config.tasks import TASKS
 from visae.figures.style import PAGE_WIDTH, colours, save_figure, style
 
 ARM_LABELS = {
@@ -33,14 +34,6 @@ ARM_LABELS = {
 
 MOST_CLASSES = 20
 """Classes that get a line of their own: those with the most edited units."""
-
-UNITS = {
-    "segmentation": ("edited patches", "all other patches"),
-    "classification": ("own pictures", "other classes' pictures"),
-    "zero_shot": ("own pictures", "other classes' pictures"),
-    "readout": ("the class's outputs in the list", "the rest of the list"),
-}
-"""What an edit is about in each task, and the others, in words."""
 
 _OF_CLASS = ("random_vector", "random_latent", "frequency_matched", "neuron", "automatic")
 """Arms that are drawn for single classes."""
@@ -98,7 +91,7 @@ def draw(table: pl.DataFrame, settings: FigureSettings, task: str) -> Figure:
                 _draw_inserted(next(rows), of_edit, classes, arms, palette)
         handles = [
             Line2D([], [], color="#606060", linestyle="", label=label, **_marker(measure))
-            for measure, label in zip(_MEASURES, UNITS[task], strict=True)
+            for measure, label in zip(_MEASURES, (TASKS[task].target, TASKS[task].other), strict=True)
         ]
         handles += [
             Line2D([], [], color=palette[arm], marker="o", markersize=4, linestyle="", label=ARM_LABELS[arm])
