@@ -1,4 +1,6 @@
-"""What the planted truth says of edited users: python -m bench.interventions.tastes RESULTS, on results of config/recommender.yaml.
+"""What the planted truth says of edited users, on results of config/recommender.yaml.
+
+    python -m bench.interventions.tastes RESULTS
 
 A user's vector is a sum of the tastes' directions, each times its known strength, so that the list of a user who never
 had a taste is known too: that of the vector without it. In users of val whose first ten have an item of a taste, the

@@ -9,7 +9,6 @@ from visae.config.settings import StudySettings
 from visae.config.tasks import TASKS
 
 INDEX = "datasets/{dataset}/index.parquet"
-DATASET_SUMMARY = "datasets/{dataset}/summary.json"
 PATCH_LABELS = "datasets/{dataset}/patch-labels-{model}-layer{layer}.parquet"
 CARD = "models/{model}/model.json"
 STORE = "activations/{dataset}/{model}/layer{layer}/manifest.json"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tasks_for_tests import CPU, save_rows
 
-from visae.activations.extract import extract_shard, publish_store
+from visae.activations.extract import StoreSource, extract_shard, publish_store
 from visae.activations.store import ActivationStore
 from visae.config.settings import ModelSettings, ScenesSettings
 from visae.data.index import build_index, read_classes, read_index
@@ -37,8 +37,9 @@ class Scenes:
         prepare_model(settings.identity(), card.with_name("weights.safetensors"), card)
         manifest = folder / f"layer{LAYER}" / "manifest.json"
         receipt = manifest.with_name("receipt-0.json")
-        extract_shard(settings, 0, 1, str(LAYER), [], index, card, receipt, device="cpu")
-        publish_store(settings, str(LAYER), 1, index, card, manifest, device="cpu")
+        source = StoreSource(index, card, 1)
+        extract_shard(settings, source, 0, str(LAYER), [], receipt, device="cpu")
+        publish_store(settings, source, str(LAYER), manifest, device="cpu")
         self.model = load_model(card, CPU)
         self.names = list(read_classes(index).values())[:-1]  # no picture is of class background
         self.labels = np.array(read_index(index)["label_name"].to_list())
