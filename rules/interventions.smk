@@ -1,27 +1,43 @@
-# The experiment: edit one latent inside the network and measure what the heads then say, against fair controls.
+# What a study is, and the experiment: edit latents inside the network and measure what a task's readout then says, against fair controls.
 
 
-rule segmentation_arms:
-    input:
-        manifest=of_study(STORE, dataset="segmentation"),
-        sae=of_study(f"{SAE}/config.json"),
-        codes=of_study(f"{FEATURES}/codes/manifest.json", dataset="segmentation"),
-        scores=of_study(f"{FEATURES}/scores.parquet", dataset="segmentation"),
-        head=of_study(f"{HEADS}/segmentation/metrics.json", dataset="segmentation"),
-        labels=of_study(PATCH_LABELS, dataset="segmentation"),
-        index=of_study(INDEX, dataset="segmentation"),
-        card=of_study(CARD),
+localrules:
+    study,
+
+
+rule study:
     output:
-        arms=f"{INTERVENTIONS}/segmentation/arms.parquet",
-        becomes=f"{INTERVENTIONS}/segmentation/becomes.parquet",
-        maps=f"{INTERVENTIONS}/segmentation/maps.parquet",
-        doses=f"{INTERVENTIONS}/segmentation/doses.parquet",
-        untrained=f"{INTERVENTIONS}/segmentation/untrained.parquet",
-        summary=f"{INTERVENTIONS}/segmentation/summary.json",
+        study=STUDY,
     log:
-        f"logs/{INTERVENTIONS}/segmentation/summary.json.log",
+        f"logs/{STUDY}.log",
     benchmark:
-        f"benchmarks/{INTERVENTIONS}/segmentation/summary.json.tsv"
+        f"benchmarks/{STUDY}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        spec=lambda wildcards: spec(STUDIES[wildcards.study]),
+    message:
+        "Writing what study {wildcards.study} is"
+    script:
+        "../scripts/study.py"
+
+
+rule experiment:
+    input:
+        unpack(files_of_experiment),
+    output:
+        arms=f"{INTERVENTIONS}/{{task}}/arms.parquet",
+        becomes=f"{INTERVENTIONS}/{{task}}/becomes.parquet",
+        examples=f"{INTERVENTIONS}/{{task}}/examples.parquet",
+        doses=f"{INTERVENTIONS}/{{task}}/doses.parquet",
+        untrained=f"{INTERVENTIONS}/{{task}}/untrained.parquet",
+        summary=f"{INTERVENTIONS}/{{task}}/summary.json",
+    log:
+        f"logs/{INTERVENTIONS}/{{task}}/summary.json.log",
+    benchmark:
+        f"benchmarks/{INTERVENTIONS}/{{task}}/summary.json.tsv"
+    wildcard_constraints:
+        task=names(TASKS),
     conda:
         ENVIRONMENT
     threads: SHARED_CORES
@@ -32,69 +48,23 @@ rule segmentation_arms:
     params:
         spec=lambda wildcards: spec(
             SETTINGS.interventions,
-            "visae.interventions.segmentation",
+            "visae.experiments.experiment",
             layer=edited_layer(wildcards),
+            first=PATHS[wildcards.study].first,
             min_purity=SETTINGS.features.min_purity,
             manual=STUDIES[wildcards.study]
             .manual.get(wildcards.sae, {})
-            .get("segmentation", {}),
+            .get(wildcards.task, {}),
         ),
     message:
-        "Editing latents of {wildcards.sae} and measuring segmentation, study {wildcards.study}"
+        "Editing latents of {wildcards.sae} and measuring {wildcards.task}, study {wildcards.study}"
     script:
-        "../scripts/segmentation_arms.py"
-
-
-rule classification_edits:
-    input:
-        manifest=of_study(STORE, dataset="classification"),
-        sae=of_study(f"{SAE}/config.json"),
-        codes=of_study(f"{FEATURES}/codes/manifest.json", dataset="classification"),
-        probe=of_study(f"{HEADS}/probe/metrics.json", dataset="classification"),
-        index=of_study(INDEX, dataset="classification"),
-        card=of_study(CARD),
-    output:
-        edits=f"{INTERVENTIONS}/classification/edits.parquet",
-        moved=f"{INTERVENTIONS}/classification/moved.parquet",
-        examples=f"{INTERVENTIONS}/classification/examples.parquet",
-        summary=f"{INTERVENTIONS}/classification/summary.json",
-    log:
-        f"logs/{INTERVENTIONS}/classification/summary.json.log",
-    benchmark:
-        f"benchmarks/{INTERVENTIONS}/classification/summary.json.tsv"
-    conda:
-        ENVIRONMENT
-    threads: SHARED_CORES
-    resources:
-        mem_mb=grown(8000),
-        runtime=grown(240),
-        gpu=GPUS,
-    params:
-        spec=lambda wildcards: spec(
-            SETTINGS.interventions,
-            "visae.interventions.classification",
-            layer=edited_layer(wildcards),
-            manual=STUDIES[wildcards.study]
-            .manual.get(wildcards.sae, {})
-            .get("classification", {}),
-        ),
-    message:
-        "Editing latents of {wildcards.sae} and measuring classification, study {wildcards.study}"
-    script:
-        "../scripts/classification_edits.py"
+        "../scripts/experiment.py"
 
 
 rule faithfulness:
     input:
-        sae=of_study(f"{SAE}/config.json"),
-        card=of_study(CARD),
-        classification_manifest=of_task(STORE, "classification"),
-        classification_index=of_task(INDEX, "classification"),
-        probe_metrics=of_task(f"{HEADS}/probe/metrics.json", "classification"),
-        segmentation_manifest=of_task(STORE, "segmentation"),
-        segmentation_index=of_task(INDEX, "segmentation"),
-        patch_labels=of_task(PATCH_LABELS, "segmentation"),
-        head_metrics=of_task(f"{HEADS}/segmentation/metrics.json", "segmentation"),
+        unpack(files_of_faithfulness),
     output:
         table=f"{INTERVENTIONS}/faithfulness.parquet",
         summary=f"{INTERVENTIONS}/faithfulness.json",
@@ -112,8 +82,9 @@ rule faithfulness:
     params:
         spec=lambda wildcards: spec(
             SETTINGS.faithfulness,
-            "visae.interventions.faithfulness",
+            "visae.experiments.faithfulness",
             layer=edited_layer(wildcards),
+            first=PATHS[wildcards.study].first,
         ),
     message:
         "Measuring what the reconstruction of {wildcards.sae} keeps, study {wildcards.study}"

@@ -2,73 +2,72 @@
 
 
 localrules:
-    segmentation_arms_figure,
-    dose_response_figure,
+    arms_figure,
+    doses_figure,
     segmentation_maps_figure,
-    classification_edits_figure,
+    probabilities_figure,
     strips_figure,
 
 
-rule segmentation_arms_figure:
+rule arms_figure:
     input:
-        arms=f"{INTERVENTIONS}/segmentation/arms.parquet",
+        arms=f"{INTERVENTIONS}/{{task}}/arms.parquet",
     output:
-        **drawn(
-            f"{MEASURED}/segmentation_arms",
-            "segmentation_arms",
-            "Interventions",
-            "segmentation arms",
-        ),
+        **drawn(f"{MEASURED}/{{task}}_arms", "arms", "Interventions", "arms"),
     log:
-        f"logs/{MEASURED}/segmentation_arms.log",
+        f"logs/{MEASURED}/{{task}}_arms.log",
     benchmark:
-        f"benchmarks/{MEASURED}/segmentation_arms.tsv"
+        f"benchmarks/{MEASURED}/{{task}}_arms.tsv"
+    wildcard_constraints:
+        task=names(TASKS),
     conda:
         ENVIRONMENT
     params:
-        spec=spec(SETTINGS.figures.style(), "visae.figures.segmentation_arms"),
+        spec=lambda wildcards: spec(
+            SETTINGS.figures.style(), "visae.figures.arms", task=wildcards.task
+        ),
     message:
-        "Drawing what edits of {wildcards.sae} do to segmentation"
+        "Drawing what edits of {wildcards.sae} do to {wildcards.task}"
     script:
-        "../scripts/figures/segmentation_arms.py"
+        "../scripts/figures/arms.py"
 
 
-rule dose_response_figure:
+rule doses_figure:
     input:
-        doses=f"{INTERVENTIONS}/segmentation/doses.parquet",
+        doses=f"{INTERVENTIONS}/{{task}}/doses.parquet",
     output:
         **drawn(
-            f"{MEASURED}/dose_response",
-            "dose_response",
-            "Interventions",
-            "dose and response",
+            f"{MEASURED}/{{task}}_doses", "doses", "Interventions", "dose and response"
         ),
     log:
-        f"logs/{MEASURED}/dose_response.log",
+        f"logs/{MEASURED}/{{task}}_doses.log",
     benchmark:
-        f"benchmarks/{MEASURED}/dose_response.tsv"
+        f"benchmarks/{MEASURED}/{{task}}_doses.tsv"
+    wildcard_constraints:
+        task=names(TASKS),
     conda:
         ENVIRONMENT
     params:
-        spec=spec(SETTINGS.figures.style(), "visae.figures.dose_response"),
+        spec=lambda wildcards: spec(
+            SETTINGS.figures.style(), "visae.figures.doses", task=wildcards.task
+        ),
     message:
-        "Drawing dose and response of edits of {wildcards.sae}"
+        "Drawing dose and response of edits of {wildcards.sae}, {wildcards.task}"
     script:
-        "../scripts/figures/dose_response.py"
+        "../scripts/figures/doses.py"
 
 
 rule segmentation_maps_figure:
     input:
-        maps=f"{INTERVENTIONS}/segmentation/maps.parquet",
+        examples=f"{INTERVENTIONS}/segmentation/examples.parquet",
         index=of_study(INDEX, dataset="segmentation"),
+        # It names the classes.
+        summary=of_study(
+            f"{RESULTS}/datasets/{{dataset}}/summary.json", dataset="segmentation"
+        ),
         card=of_study(CARD),
     output:
-        **drawn(
-            f"{MEASURED}/segmentation_maps",
-            "segmentation_maps",
-            "Interventions",
-            "segmentation maps",
-        ),
+        **drawn(f"{MEASURED}/segmentation_maps", "maps", "Interventions", "maps"),
     log:
         f"logs/{MEASURED}/segmentation_maps.log",
     benchmark:
@@ -83,28 +82,30 @@ rule segmentation_maps_figure:
         "../scripts/figures/segmentation_maps.py"
 
 
-rule classification_edits_figure:
+rule probabilities_figure:
     input:
-        edits=f"{INTERVENTIONS}/classification/edits.parquet",
+        arms=f"{INTERVENTIONS}/{{task}}/arms.parquet",
     output:
         **drawn(
-            f"{MEASURED}/classification_edits",
-            "classification_edits",
+            f"{MEASURED}/{{task}}_probabilities",
+            "probabilities",
             "Interventions",
-            "classification edits",
+            "probabilities",
         ),
     log:
-        f"logs/{MEASURED}/classification_edits.log",
+        f"logs/{MEASURED}/{{task}}_probabilities.log",
     benchmark:
-        f"benchmarks/{MEASURED}/classification_edits.tsv"
+        f"benchmarks/{MEASURED}/{{task}}_probabilities.tsv"
+    wildcard_constraints:
+        task=names(ON_PICTURES),
     conda:
         ENVIRONMENT
     params:
-        spec=spec(SETTINGS.figures.style(), "visae.figures.classification_edits"),
+        spec=spec(SETTINGS.figures.style(), "visae.figures.probabilities"),
     message:
-        "Drawing what edits of {wildcards.sae} do to classification"
+        "Drawing probabilities before and after edits of {wildcards.sae}, {wildcards.task}"
     script:
-        "../scripts/figures/classification_edits.py"
+        "../scripts/figures/probabilities.py"
 
 
 rule strips_figure:
@@ -113,15 +114,13 @@ rule strips_figure:
         names=names_if_any,
         card=of_study(CARD),
     output:
-        **drawn(
-            f"{MEASURED}/{{task}}_strips", "strips", "Interventions", "{task} strips"
-        ),
+        **drawn(f"{MEASURED}/{{task}}_strips", "strips", "Interventions", "strips"),
     log:
         f"logs/{MEASURED}/{{task}}_strips.log",
     benchmark:
         f"benchmarks/{MEASURED}/{{task}}_strips.tsv"
     wildcard_constraints:
-        task="classification|segmentation",
+        task=names(["segmentation", *ON_PICTURES]),
     conda:
         ENVIRONMENT
     params:

@@ -1,26 +1,28 @@
 # Where everything lies, and which of it a job reads. Each path is a public interface: see results/README.md.
 
-INDEX = f"{RESULTS}/datasets/{{dataset}}/index.parquet"
-PATCH_LABELS = (
-    f"{RESULTS}/datasets/{{dataset}}/patch-labels-{{model}}-layer{{layer}}.parquet"
-)
-CARD = f"{RESULTS}/models/{{model}}/model.json"
-STORE = f"{RESULTS}/activations/{{dataset}}/{{model}}/layer{{layer}}/manifest.json"
-RECEIPT = (
-    f"{RESULTS}/activations/{{dataset}}/{{model}}/layer{{layer}}/receipt-{{shard}}.json"
-)
-SAE = f"{RESULTS}/saes/{{trained_on}}/{{model}}/layer{{layer}}/{{sae}}"
+INDEX = f"{RESULTS}/{layout.INDEX}"
+PATCH_LABELS = f"{RESULTS}/{layout.PATCH_LABELS}"
+CARD = f"{RESULTS}/{layout.CARD}"
+STORE = f"{RESULTS}/{layout.STORE}"
+RECEIPT = f"{RESULTS}/{layout.RECEIPT}"
+SAE = f"{RESULTS}/{layout.SAE}"
 NAMES = f"{SAE}/names.csv"
-CONCEPT = f"{RESULTS}/concepts/{{study}}/{{sae}}/{{concept}}"
-FEATURES = (
-    f"{RESULTS}/features/{{trained_on}}/{{model}}/layer{{layer}}/{{sae}}/{{dataset}}"
-)
-HEADS = f"{RESULTS}/heads/{{dataset}}/{{model}}"
-INTERVENTIONS = f"{RESULTS}/interventions/{{study}}/{{sae}}"
+CONCEPT = f"{RESULTS}/{layout.CONCEPT}"
+FEATURES = f"{RESULTS}/{layout.FEATURES}"
+HEADS = f"{RESULTS}/{layout.HEADS}"
+INTERVENTIONS = f"{RESULTS}/{layout.INTERVENTIONS}"
+STUDY = f"{RESULTS}/{layout.STUDY}"
+USERS_READOUT = f"{RESULTS}/{layout.USERS_READOUT}"
+FRONT_PAGE = f"{os.path.abspath(RESULTS)}/.runs/front-page.rst"
 TASK_OF_HEAD = {"probe": "classification", "segmentation": "segmentation"}
 SHEET = f"{RESULTS}/datasets/{{dataset}}/sheet-{{model}}"
 WHAT_WAS_READ = f"{RESULTS}/what_was_read.html"
-FIGURES = f"{RESULTS}/figures/{{study}}"
+ON_PICTURES = [task for task, kind in TASKS.items() if kind.unit == "picture"]
+FIGURES = f"{RESULTS}/{layout.FIGURES}"
+PATHS = {
+    name: layout.StudyPaths(Path(RESULTS), name, study)
+    for name, study in STUDIES.items()
+}
 DESCRIBED = f"{FIGURES}/{{sae}}/{{dataset}}"
 MEASURED = f"{FIGURES}/{{sae}}"
 
@@ -34,24 +36,26 @@ def of_study(pattern, **fixed):
             trained_on=study.train_on, model=study.stored_model, layer=study.point
         )
         known.update(wildcards.items())
-        known.update({key: getattr(study, value) for key, value in fixed.items()})
+        known.update({key: study.tasks[value] for key, value in fixed.items()})
         return pattern.format(**known)
 
     return filled
 
 
-def of_task(pattern, task):
-    """Input function as `of_study`, for the data set of a task; nothing where the study has no such task."""
+def files_of_experiment(wildcards):
+    """Files of a task, and of the SAE whose latents are edited."""
+    return PATHS[wildcards.study].experiment(wildcards.task, wildcards.sae)
 
-    def filled(wildcards):
-        study = STUDIES[wildcards.study]
-        return (
-            []
-            if getattr(study, task) is None
-            else of_study(pattern, dataset=task)(wildcards)
-        )
 
-    return filled
+def files_of_faithfulness(wildcards):
+    """Files of all tasks of a study, each named after its task, and the SAE."""
+    paths = PATHS[wildcards.study]
+    found = {
+        f"{task}_{name}": path
+        for task in paths.settings.tasks
+        for name, path in paths.task(task).items()
+    }
+    return {"sae": of_study(f"{SAE}/config.json")(wildcards), **found}
 
 
 def confusion_of_head(wildcards):
@@ -70,6 +74,11 @@ def stored_spec(wildcards):
         tokens_per_image=dataset.tokens_per_image,
         token_seed=SETTINGS.seed + dataset.seed,
     )
+
+
+def made_activations(wildcards):
+    """Index beside which activations lie that are made on the spot; nothing for a user's own."""
+    return {"index": INDEX.format(**wildcards)} if wildcards.dataset in USERS else {}
 
 
 def receipts(wildcards):
@@ -284,25 +293,23 @@ def training_metrics(wildcards):
 
 def outcomes_of_task(wildcards):
     """What strips of a task are drawn from."""
-    folder = f"{INTERVENTIONS}/{wildcards.task}".format(**wildcards)
     of_task = {"dataset": wildcards.task}
-    found = {
+    return {
+        "examples": f"{INTERVENTIONS}/{wildcards.task}/examples.parquet".format(
+            **wildcards
+        ),
         "exemplars": of_study(f"{FEATURES}/exemplars.parquet", **of_task)(wildcards),
         "index": of_study(INDEX, **of_task)(wildcards),
-    }
-    if wildcards.task == "classification":
-        return {**found, "outcomes": f"{folder}/examples.parquet"}
-    return {
-        **found,
-        "outcomes": f"{folder}/maps.parquet",
-        "arms": f"{folder}/arms.parquet",
+        "summary": f"{INTERVENTIONS}/{wildcards.task}/summary.json".format(**wildcards),
     }
 
 
 def drawn(stem, caption, category, figure):
     """Outputs of a figure: the PNG, which the report shows, the PDF, and the numbers behind it."""
     labels = {
-        key: f"{{{key}}}" for key in ("study", "sae", "dataset", "model") if f"{{{key}}}" in stem
+        key: f"{{{key}}}"
+        for key in ("study", "sae", "dataset", "model", "task")
+        if f"{{{key}}}" in stem
     }
     png = report(
         f"{stem}.png",
@@ -317,7 +324,7 @@ def over_studies(pattern, **fixed):
     """Fill a pattern for every study, SAE and described data set; a fixed key names a task of the study."""
     found = []
     for name, study in STUDIES.items():
-        tasks = {key: getattr(study, task) for key, task in fixed.items()}
+        tasks = {key: study.tasks.get(task) for key, task in fixed.items()}
         if None in tasks.values():
             continue
         for dataset in [tasks["dataset"]] if "dataset" in tasks else study.describe:
@@ -331,3 +338,14 @@ def over_studies(pattern, **fixed):
                 layer=study.point,
             )
     return sorted(set(found))
+
+
+def of_experiments(pattern, tasks=TASKS):
+    """Fill a pattern for every study, SAE and task of some kinds."""
+    return sorted(
+        pattern.format(study=name, sae=sae, task=task)
+        for name, study in STUDIES.items()
+        for sae in study.saes
+        for task in study.tasks
+        if task in tasks
+    )

@@ -1,4 +1,7 @@
-# Snakemake's report.
+# Snakemake's report. Its first page is written by the job itself, before Snakemake reads it.
+
+
+report: FRONT_PAGE
 
 
 localrules:
@@ -7,7 +10,7 @@ localrules:
 
 rule report:
     input:
-        lambda wildcards: PICTURES,
+        lambda wildcards: PICTURES + EXPERIMENTS,
     output:
         html=f"{RESULTS}/report.html",
     log:
@@ -22,6 +25,7 @@ rule report:
         spec=lambda wildcards: spec(
             replace(SETTINGS, scratch=None, cluster="auto", slurm=SlurmSettings()),
             snakefile=workflow.main_snakefile,
+            front_page=FRONT_PAGE,
         ),
     message:
         "Writing Snakemake's report"

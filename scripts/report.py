@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from visae.config.settings import Settings
 from visae.errors import VisaeError
 from visae.files import atomic_path
+from visae.front_page import write_front_page
 from visae.running import running_job
 
 with running_job(globals()) as job:
+    write_front_page(job.settings(Settings), Path(job.spec["front_page"]))
     with atomic_path(Path(job.output.html).with_suffix(".config.json")) as config:
         config.write_text(json.dumps(job.spec["settings"]))
         command = [

@@ -8,7 +8,7 @@ from visae.running import running_job
 
 with running_job(globals()) as job:
     draw_segmentation_maps(
-        Path(job.input.maps),
+        Path(job.input.examples),
         Path(job.input.index),
         Path(job.input.card),
         Path(job.output.png).with_suffix(""),

@@ -1,4 +1,4 @@
-"""Draw strips: a picture, exemplars of the class's latent, and predictions before and after its edit."""
+"""Draw strips: a picture, exemplars of the class's latent, and answers before and after its edit."""
 
 from pathlib import Path
 
@@ -7,15 +7,13 @@ from visae.figures.class_strips import draw_class_strips
 from visae.running import running_job
 
 with running_job(globals()) as job:
-    arms = job.input.get("arms")
     draw_class_strips(
-        job.spec["task"],
-        Path(job.input.outcomes),
+        Path(job.input.examples),
+        Path(job.input.summary),
         Path(job.input.exemplars),
         Path(job.input.index),
         Path(job.input.card),
         Path(job.output.png).with_suffix(""),
         settings=job.settings(FigureSettings),
-        arms=Path(arms) if arms else None,
         names=Path(job.input.names) if job.input.names else None,
     )

@@ -15,17 +15,18 @@ import re
 import sys
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from visae import __version__
-from visae.config.parse import load_config, parse_section
+from visae.config.parse import load_config
 from visae.config.schema import config_documentation, json_schema
+from visae.config.sections import parse_section
 from visae.config.strict_yaml import parse_pairs, parse_strictly
 from visae.errors import ConfigError, VisaeError
 from visae.notices import repeat_warnings
 from visae.space import explained_lack
+from visae.version import __version__
 
 # In the order in which data passes. Imported only when called: --help must not wait for torch.
 STAGES = {
@@ -49,10 +50,9 @@ STAGES = {
     "monosemanticity": ("visae.features.monosemanticity", "write_monosemanticity"),
     "probe": ("visae.heads.probe", "train_probe"),
     "segmentation-head": ("visae.heads.segmentation", "train_segmentation_head"),
+    "experiment": ("visae.experiments.experiment", "run_experiment"),
+    "faithfulness": ("visae.experiments.faithfulness", "measure_faithfulness"),
     "model-check": ("visae.heads.model_check", "check_model"),
-    "segmentation-arms": ("visae.interventions.segmentation", "segmentation_arms"),
-    "classification-edits": ("visae.interventions.classification", "classification_edits"),
-    "faithfulness": ("visae.interventions.faithfulness", "measure_faithfulness"),
     "doctor": ("visae.doctor.examine", "doctor"),
     "plan": ("visae.planning.plan", "plan"),
     "headline": ("visae.headline", "print_headline"),
@@ -97,10 +97,9 @@ _SUMMARIES = {
     "ground-truth": "print how well dictionaries tell the known causes",
     "probe": "train a linear classification probe",
     "segmentation-head": "train a segmentation head",
+    "experiment": "edit latents and measure a task, beside controls",
+    "faithfulness": "measure tasks with patches replaced by their reconstruction, their mean and zero",
     "model-check": "measure what a model knows of classes of pictures, beside random weights",
-    "segmentation-arms": "edit latents and measure segmentation, beside controls",
-    "classification-edits": "edit latents and measure classification, beside controls",
-    "faithfulness": "measure the heads with patches replaced by their reconstruction, their mean and zero",
     "doctor": "look at a study before anything runs: what is fine, odd and wrong",
     "plan": "print the bytes, memory and hours that a configuration will need",
     "headline": "print a finished workflow's main numbers",
@@ -178,37 +177,60 @@ def _run(name: str, place: tuple[str, str], arguments: list[str]) -> None:
     """Call a library function with the arguments of a command line."""
     module, function_name = place
     function = getattr(importlib.import_module(module), function_name)
-    parser, hints = _parser_of(name, function)
+    parser, values = _parser_of(name, function), {}
     parsed = vars(parser.parse_args(arguments))
-    values = {}
-    for parameter, kind in hints.items():
-        value = parsed[parameter]
-        values[parameter] = _settings_of(kind, value) if _is_section(kind) else value
+    for parameter, kind in _hints(function).items():
+        if _is_group(parameter, kind):
+            values[parameter] = kind(**{spec.name: parsed[spec.name] for spec in fields(kind)})
+        else:
+            values[parameter] = _settings_of(kind, parsed[parameter]) if _is_section(kind) else parsed[parameter]
     # What it is about to write says its own.
     if name != "index":
-        given = (entry for value in values.values() for entry in (value if isinstance(value, list) else [value]))
+        given = (entry for value in parsed.values() for entry in (value if isinstance(value, list) else [value]))
         repeat_warnings(entry for entry in given if isinstance(entry, str | Path))
     function(**values)
 
 
-def _parser_of(name: str, function: Callable) -> tuple[argparse.ArgumentParser, dict[str, Any]]:
-    """Build a parser from a function's signature and NumPy docstring."""
+def _hints(function: Callable) -> dict[str, Any]:
+    """What each parameter becomes; one that cannot be written on a command line, a generator, is for Python alone."""
     from numpy.random import Generator
 
-    text = inspect.getdoc(function) or ""
-    described = _described_parameters(text)
-    parser = argparse.ArgumentParser(prog=f"python -m visae {name}", description=text.split("\n\n")[0])
-    # A generator cannot be written on a command line: such a parameter is for Python alone.
     hints = {key: _required_kind(kind) for key, kind in get_type_hints(function).items() if key != "return"}
-    hints = {key: kind for key, kind in hints.items() if kind is not Generator}
+    return {key: kind for key, kind in hints.items() if kind is not Generator}
+
+
+def _parser_of(name: str, function: Callable) -> argparse.ArgumentParser:
+    """Build a parser from a function's signature and NumPy docstring.
+
+    A parameter that groups some, such as the files that a job reads, is an option for each of them.
+    """
+    text = inspect.getdoc(function) or ""
+    parser = argparse.ArgumentParser(prog=f"python -m visae {name}", description=text.split("\n\n")[0])
+    _add_options(parser, function)
+    for key, kind in _hints(function).items():
+        if _is_group(key, kind):
+            _add_options(parser, kind)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, function: Callable) -> None:
+    """Give a parser an option for each parameter of a function or field of a dataclass."""
+    described = _described_parameters(inspect.getdoc(function) or "")
+    if is_dataclass(function):
+        described |= {spec.name: spec.metadata["doc"] for spec in fields(function) if "doc" in spec.metadata}
     parameters = inspect.signature(function).parameters
-    for key, kind in hints.items():
+    for key, kind in _hints(function).items():
+        if _is_group(key, kind):
+            continue
         parameter = parameters[key]
         options: dict[str, Any] = {"help": described.get(key, ""), "required": parameter.default is parameter.empty}
         if not options["required"]:
             options["default"] = parameter.default
             options["help"] = f"{options['help']} (default: {parameter.default})".strip()
-        if _is_section(kind):
+        if get_origin(kind) is Mapping and is_dataclass(section := get_args(kind)[1]):
+            options["type"] = lambda text, section=section: _sections_by_name(section, text)
+            options["help"] = f"{options['help']} As YAML: NAME: {{{', '.join(_keys(section))}}}.".strip()
+        elif _is_section(kind):
             options.update(nargs="*", metavar="KEY=VALUE", default=[], required=False)
             options["help"] = f"{options['help']} See docs/config.md for the keys.".strip()
         elif kind is bool:
@@ -224,7 +246,11 @@ def _parser_of(name: str, function: Callable) -> tuple[argparse.ArgumentParser, 
         else:
             options["type"] = kind
         parser.add_argument(f"--{key.strip('_').replace('_', '-')}", dest=key, **options)
-    return parser, hints
+
+
+def _is_group(parameter: str, kind: Any) -> bool:
+    """Whether a parameter stands for several options; only `settings` is a section of the configuration."""
+    return parameter != "settings" and isinstance(kind, type) and is_dataclass(kind)
 
 
 class _Numbers(argparse.Action):
@@ -248,6 +274,19 @@ def _lists_by_name(text: str) -> dict[str, list[int]]:
     raise argparse.ArgumentTypeError(f"{text!r}: write lists of whole numbers by name, such as '{{sky: [12, 40]}}'")
 
 
+def _sections_by_name(kind: Any, text: str) -> dict[str, Any]:
+    """Sections of a kind by name, written as YAML."""
+    try:
+        found = parse_strictly(text, "tasks")
+        return {str(name): parse_section(kind, values, name) for name, values in found.items()}
+    except (AttributeError, TypeError, ConfigError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
+
+
+def _keys(kind: Any) -> list[str]:
+    return [f"{field.name}: …" for field in fields(kind)]
+
+
 def _required_kind(kind: Any) -> Any:
     """What a command-line argument becomes: of `X | None` X, of `str | Path` a path."""
     if get_origin(kind) in (Union, types.UnionType):
@@ -257,6 +296,8 @@ def _required_kind(kind: Any) -> Any:
 
 
 def _is_section(kind: Any) -> bool:
+    if get_origin(kind) is Mapping:
+        return False
     return is_dataclass(kind) or any(is_dataclass(member) for member in get_args(kind))
 
 
@@ -266,8 +307,8 @@ def _settings_of(kind: Any, pairs: list[str]) -> Any:
 
 
 def _described_parameters(docstring: str) -> dict[str, str]:
-    """Descriptions of the parameters of a NumPy docstring, by name."""
-    section = re.search(r"Parameters\n-+\n(.*?)(?:\n\n[A-Z]\w+\n-+\n|\Z)", docstring, re.DOTALL)
+    """Descriptions of the parameters or attributes of a NumPy docstring, by name."""
+    section = re.search(r"(?:Parameters|Attributes)\n-+\n(.*?)(?:\n\n[A-Z]\w+\n-+\n|\Z)", docstring, re.DOTALL)
     entry = re.compile(r"^(\S[^\n:]*?)(?: :[^\n]*)?\n((?:[ ]+[^\n]*\n?)+)", re.MULTILINE)
     described = {}
     for match in entry.finditer(section[1] if section else ""):

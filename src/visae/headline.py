@@ -9,7 +9,11 @@ import polars as pl
 
 from visae.config.parse import load_config
 from visae.config.settings import Settings, StudySettings, UnionSettings
+from visae.experiments.tables import read_table
 from visae.files import read_json
+
+SMALL_DOSE = -0.5
+"""At larger ones nearly every answer changes, and arms differ little."""
 
 
 def print_headline(configfile: Path) -> None:
@@ -43,7 +47,8 @@ def study_headline(settings: Settings, name: str, study: StudySettings) -> list[
     lines += _heads(results, study)
     for sae in study.saes:
         lines += _faithfulness(results / "interventions" / name / sae / "faithfulness.json", sae)
-        lines += _interventions(results / "interventions" / name / sae, sae)
+        for task in study.tasks:
+            lines += _experiment(results / "interventions" / name / sae / task, task, sae)
     lines += ["", "  Look at:"]
     figures = sorted((results / "figures" / name).rglob("*.png"))
     lines += [f"    {path}" for path in [*figures, results / "report.html"] if path.is_file()]
@@ -104,19 +109,18 @@ def _faithfulness(path: Path, sae: str) -> list[str]:
     return ["", f"  Of what zeroing all patches costs, the reconstruction of {sae} recovers: {said}"]
 
 
-def _interventions(folder: Path, sae: str) -> list[str]:
-    arms = folder / "segmentation" / "arms.parquet"
-    if not arms.is_file():
+def _experiment(folder: Path, task: str, sae: str) -> list[str]:
+    """Arms of one task: means over classes, then each class, then doses."""
+    if not (folder / "arms.parquet").is_file():
         return []
-    mean = pl.read_parquet(arms).filter(pl.col("class_name") == "mean", pl.col("class_id").is_null())
-    lines = [
-        "",
-        f"  Editing one latent of {sae} on a class's patches: share whose prediction changes, class mean [95 %]:",
-    ]
-    for row in mean.sort("scale", "size", "arm").iter_rows(named=True):
+    arms, summary = read_table(folder / "arms.parquet"), read_json(folder / "summary.json")
+    mean = arms.filter(pl.col("class_name") == "mean", pl.col("class_id").is_null())
+    lines = ["", f"  {task}, latents of {sae}: share of answers that change, class mean [95 %]:"]
+    ordered = mean.sort("edit", "scale", "size", "arm", descending=[True, False, False, False])
+    for row in ordered.iter_rows(named=True):
         measured = f"target {_share(row, 'target_change')}, other {_share(row, 'other_change')}"
-        lines.append(f"    {row['arm']:18} {row['size']} at {row['scale']:+.1f} x max: {measured}")
-    return lines + _by_class(pl.read_parquet(arms), read_json(arms.with_name("summary.json")))
+        lines.append(f"    {row['edit']} {row['arm']:18} {row['size']} at {row['scale']:+.1f} x max: {measured}")
+    return lines + _by_class(arms.filter(edit="suppress"), summary) + _by_dose(folder / "doses.parquet", summary)
 
 
 def _by_class(arms: pl.DataFrame, summary: dict[str, Any]) -> list[str]:
@@ -141,6 +145,24 @@ def _by_class(arms: pl.DataFrame, summary: dict[str, Any]) -> list[str]:
         if parts:
             lines.append(f"    {found['name']:12} {'; '.join(parts)}")
     return lines
+
+
+def _by_dose(doses: Path, summary: dict[str, Any]) -> list[str]:
+    """Mean over classes at a dose at which arms differ, and the dose that changes half of the answers."""
+    if not doses.is_file():
+        return []
+    mean = pl.read_parquet(doses).filter(pl.col("class_id").is_null(), unit="largest", dose=SMALL_DOSE)
+    halves = {
+        found["arm"]: found["half_dose"]
+        for found in summary["responses"]
+        if found["class_id"] is None and found["side"] == "below"
+    }
+    lines = [
+        f"    {row['arm']:18} as long: target {_share(row, 'target_change')}, other {_share(row, 'other_change')}; "
+        + (f"half at {halves[row['arm']]:+.2f} x max" if halves.get(row["arm"]) is not None else "half never changes")
+        for row in mean.iter_rows(named=True)
+    ]
+    return [f"  At {SMALL_DOSE:+.1f} x max, and the dose that changes half [95 %]:", *lines] if lines else []
 
 
 def _share(row: dict[str, Any], key: str) -> str:

@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 
 from visae.activations.given import write_store
 from visae.config.settings import InterventionSettings, ModelSettings
+from visae.experiments.experiment import run_experiment
+from visae.experiments.files import ExperimentFiles
 from visae.features.encoding import encode_store
-from visae.interventions.classification import classification_edits
-from visae.interventions.segmentation import segmentation_arms
 from visae.sae import SparseAutoencoder, save_sae
-from visae.sae.relu import Relu
+from visae.sae.variants.relu import Relu
 from visae.vision.model import ModelCard, prepare_model
 
 N_CLASSES, N_FIT, N_MEASURE, PATCHES, WIDTH = 3, 12, 9, 16, 24
@@ -125,35 +125,39 @@ def make_planted(folder: Path) -> SimpleNamespace:
     return SimpleNamespace(**paths, classes=classes, labels=image_class + 1)
 
 
-def shared(planted: SimpleNamespace, layer: int) -> dict[str, Any]:
+READOUTS = {"segmentation": "head", "classification": "probe"}
+
+
+def files_of(planted: SimpleNamespace, task: str, layer: int = LAST, **others: Any) -> ExperimentFiles:
+    """Files of a task; `others` stand in their place."""
     f = planted.folder
-    return {
-        "manifest": planted.manifests[layer],
-        "layer": layer,
-        "sae_config": planted.sae_config,
-        "codes_manifest": f / "codes/manifest.json",
-        "card_path": f / "model.json",
-        "index_path": f / "index.parquet",
-        "fit_split": "train",
-        "measure_split": "val",
-        "device": "cpu",
-    }
+    found = {"manifest": planted.manifests[layer], "index": f / "index.parquet", "card": f / "model.json"}
+    found |= {"sae": planted.sae_config, "codes": f / "codes/manifest.json"}
+    found |= {"readout": f / READOUTS[task] / "metrics.json"}
+    if task == "segmentation":
+        found |= {"scores": f / "scores.parquet", "labels": f / "patch_labels.parquet"}
+    return ExperimentFiles(**{name: str(path) for name, path in {**found, **others}.items()})
 
 
-def run_segmentation(
+def run(
     planted: SimpleNamespace,
+    task: str,
     output: Path,
     layer: int = LAST,
-    seed: int = 0,
+    *,
     settings: InterventionSettings = SETTINGS,
-    **more: Any,
+    manual: dict[str, list[int]] | None = None,
+    seed: int = 0,
+    **others: Any,
 ) -> dict[str, Any]:
-    f = planted.folder
-    own = {"scores": f / "scores.parquet", "patch_labels": f / "patch_labels.parquet"}
-    own |= {"head_metrics": f / "head/metrics.json", "output": output, "seed": seed}
-    return segmentation_arms(settings, **{**shared(planted, layer), **own, **more})
+    """Run a task's experiment; `others` are files."""
+    files = files_of(planted, task, layer, **others)
+    return run_experiment(task, files, settings, layer, output, manual=manual, device="cpu", seed=seed)
 
 
-def run_classification(planted: SimpleNamespace, output: Path, layer: int = LAST, **more: Any) -> dict[str, Any]:
-    own = {"probe_metrics": planted.folder / "probe/metrics.json", "output": output, "seed": 0}
-    return classification_edits(SETTINGS, **{**shared(planted, layer), **own, **more})
+def run_segmentation(planted: SimpleNamespace, output: Path, **options: Any) -> dict[str, Any]:
+    return run(planted, "segmentation", output, **options)
+
+
+def run_classification(planted: SimpleNamespace, output: Path, **options: Any) -> dict[str, Any]:
+    return run(planted, "classification", output, **options)

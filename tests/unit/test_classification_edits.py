@@ -6,13 +6,13 @@ import pytest
 import torch
 from planted_for_tests import LAST, MIDDLE, N_CLASSES, SETTINGS, make_planted, run_classification
 
+from visae.arms.arms import ARMS
 from visae.config.settings import FigureSettings
-from visae.figures import classification_edits as figure_of_edits
-from visae.figures.class_strips import classification_strips
-from visae.interventions.arms import ARMS
-from visae.interventions.classification import central_quarter, picture_measures
-from visae.interventions.tables import ClassEdits, measures
-from visae.interventions.targets import Target
+from visae.figures import probabilities as figure_of_edits
+from visae.figures.class_strips import class_strips
+from visae.tasks.counts import ClassCounts, EditCounts, Target
+from visae.tasks.pictures import PictureTask, picture_measures
+from visae.tasks.task import central_quarter
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def planted(tmp_path_factory):
 def edits(planted, tmp_path_factory):
     output = tmp_path_factory.mktemp("edits")
     summary = run_classification(planted, output)
-    return output, pl.read_parquet(output / "edits.parquet"), summary
+    return output, pl.read_parquet(output / "arms.parquet"), summary
 
 
 def test_suppressing_the_planted_latent_takes_the_class_from_the_probe(edits):
@@ -37,7 +37,7 @@ def test_suppressing_the_planted_latent_takes_the_class_from_the_probe(edits):
         assert (row["top1_before"], row["top1_after"]) == (1.0, 0.0)
         assert (row["n_images"], row["n_other"], row["latents"]) == (3, 6, [9 + class_id])
         assert row["mass_moved"] == pytest.approx(-row["probability_change"])
-        assert row["selectivity"] == pytest.approx(-row["probability_change"] - row["other_mass_moved"])
+        assert row["probability_selectivity"] == pytest.approx(-row["probability_change"] - row["other_mass_moved"])
         assert 0 < row["other_mass_moved"] < 0.3  # the class is on three patches of some other pictures
         assert row["other_accuracy_after"] == row["other_accuracy_before"] == 1.0
         assert row["probability_change"] == pytest.approx(row["probability_after"] - row["probability_before"])
@@ -60,7 +60,7 @@ def test_inserting_the_planted_latent_raises_its_class(edits):
 @pytest.mark.parametrize("layer", [MIDDLE, LAST])
 def test_no_edit_leaves_every_probability(planted, tmp_path, layer):
     run_classification(planted, tmp_path, layer=layer)
-    none = pl.read_parquet(tmp_path / "edits.parquet").filter(arm="none")
+    none = pl.read_parquet(tmp_path / "arms.parquet").filter(arm="none")
     for column in ("probability_change", "probability_change_low", "probability_change_high", "mass_moved"):
         assert none[column].to_list() == [0.0] * len(none)
 
@@ -85,7 +85,7 @@ def test_every_control_is_run_where_classes_are_suppressed_and_inserted(edits):
 
 def test_probability_that_a_class_loses_goes_to_named_classes(edits):
     output, table, _ = edits
-    moved = pl.read_parquet(output / "moved.parquet")
+    moved = pl.read_parquet(output / "becomes.parquet")
     of_class = moved.filter(edit="suppress", arm="automatic", scale=-2.0, class_name="class 2")
     lost = table.filter(edit="suppress", arm="automatic", scale=-2.0, class_id=2)["probability_change"].item()
     assert of_class.filter(class_name_after="class 2")["probability_change"].item() == pytest.approx(lost)
@@ -96,7 +96,8 @@ def test_probability_that_a_class_loses_goes_to_named_classes(edits):
 def test_examples_of_classification_are_what_strips_show(planted, edits):
     output, _, _ = edits
     examples = pl.read_parquet(output / "examples.parquet")
-    strips = classification_strips(examples, {11: "the planted one"})
+    answers = [f"class {c + 1}" for c in range(N_CLASSES)]
+    strips = class_strips(examples, "picture", answers, {}, {11: "the planted one"})
     assert len(strips) == N_CLASSES
     shown = {strip.latents[0]: strip for strip in strips}[11]
     assert shown.title == "class 2: latent 11 “the planted one” set to −2 × its largest value on the outlined patches"
@@ -124,9 +125,16 @@ def test_measures_of_classification_are_means_over_the_right_pictures():
     before, after = rng.dirichlet(np.ones(4), 6), rng.dirichlet(np.ones(4), 6)
     truth = torch.tensor([1, 1, 0, 2, 3, -1])
     values = picture_measures(torch.from_numpy(before), torch.from_numpy(after), 1, truth)
-    own = np.array([True, True, False, False, False, False])
-    key = ("automatic", "natural", 0.0)
-    found = measures(ClassEdits(Target(5, "a", (0,), 1.0), "suppress", np.arange(6), own, {key: values}), key)
+    own, key = np.array([1, 1, 0, 0, 0, 0]), ("automatic", "natural", 0.0)
+    changed = (before.argmax(axis=1) != after.argmax(axis=1)).astype(float)
+    task = PictureTask.__new__(_Answers)
+
+    def found_of(way, n_target):
+        counts = ClassCounts(Target(5, "a", (0,), 1.0), way, np.arange(6), n_target, 1 - n_target, truth.numpy())
+        counts.edits[key] = EditCounts(np.column_stack([values, changed]), np.zeros((2, 4)))
+        return task.shares(way, task.sums(counts, key))
+
+    found = found_of("suppress", own)
     moved = np.abs(after - before).sum(axis=1) / 2
     assert found["probability_change"] == pytest.approx((after - before)[:2, 1].mean())
     assert found["top1_after"] == pytest.approx((after[:2].argmax(axis=1) == 1).mean())
@@ -134,11 +142,22 @@ def test_measures_of_classification_are_means_over_the_right_pictures():
     assert found["other_accuracy_before"] == pytest.approx((before[2:].argmax(axis=1) == [0, 2, 3, -1]).mean())
     true = [after[2, 0] - before[2, 0], after[3, 2] - before[3, 2], after[4, 3] - before[4, 3], 0]
     assert found["other_probability_change"] == pytest.approx(np.mean(true))
-    assert found["selectivity"] == pytest.approx(-(after - before)[:2, 1].mean() - moved[2:].mean())
-    inserted = ClassEdits(Target(5, "a", (0,), 1.0), "insert", np.arange(6), np.ones(6, dtype=bool), {key: values})
-    found = measures(inserted, key)
+    assert found["probability_selectivity"] == pytest.approx(-(after - before)[:2, 1].mean() - moved[2:].mean())
+    assert found["target_change"] == pytest.approx(changed[:2].mean())
+    assert found["selectivity"] == pytest.approx(changed[:2].mean() - changed[2:].mean())
+    found = found_of("insert", np.ones(6, dtype=int))
     assert found["probability_change"] == pytest.approx((after - before)[:, 1].mean())
-    assert np.isnan(found["selectivity"])
+    assert np.isnan(found["probability_selectivity"])
+    assert found["other_change"] == 0  # where a class is inserted there are no other pictures
+
+
+class _Answers(PictureTask):
+    """A task whose sums alone are asked for."""
+
+    name = "test"
+
+    def answers(self, final):
+        return final
 
 
 @pytest.mark.parametrize(("grid", "size"), [((16, 16), 64), ((4, 4), 4), ((1, 2), 1), ((7, 7), 9)])

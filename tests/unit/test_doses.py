@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from visae.interventions.doses import response
+from visae.experiments.doses import response
 
 
 def test_the_dose_for_a_half_is_interpolated():

@@ -22,13 +22,15 @@ from visae.config.settings import (
 )
 from visae.data.patch_labels import write_patch_labels
 from visae.errors import DataError, ModelError, StoreError
+from visae.experiments.faithfulness import REPLACEMENTS, mean_patch, measure_faithfulness
+from visae.heads.files import HeadFiles, SegmentationFiles
 from visae.heads.probe import load_probe, train_probe
 from visae.heads.segmentation import train_segmentation_head
 from visae.heads.segmentation_head import load_segmentation_head
-from visae.interventions.faithfulness import REPLACEMENTS, mean_patch, measure_faithfulness
 from visae.sae import SparseAutoencoder, load_sae, save_sae
-from visae.sae.baselines import Random
-from visae.sae.relu import Relu
+from visae.sae.variants.baselines import Random
+from visae.sae.variants.relu import Relu
+from visae.tasks.files import TaskFiles
 from visae.vision.model import load_model, prepare_model
 
 N_FIT, N_MEASURE, LAST, MIDDLE = 30, 18, 5, 4
@@ -80,10 +82,11 @@ def task(tmp_path_factory):
     shared = {"manifest": manifests[LAST], "index_path": folder / "index.parquet", "card_path": folder / "model.json"}
     for pooling in ("mean", "class_token"):
         settings = ProbeSettings(pooling=pooling, c_values=[1.0])
-        train_probe(settings, **shared, output=folder / f"probe-{pooling}", device="cpu")
+        train_probe(settings, HeadFiles(**shared), folder / f"probe-{pooling}", device="cpu")
     head = SegmentationHeadSettings(batch_size=4, epochs=4, learning_rates=[0.03], weight_decays=[0.001])
     labels_path = folder / "patch_labels.parquet"
-    train_segmentation_head(head, **shared, patch_labels=labels_path, output=folder / "head", device="cpu")
+    files = SegmentationFiles(**shared, patch_labels=labels_path)
+    train_segmentation_head(head, files, folder / "head", device="cpu")
     return SimpleNamespace(folder=folder, manifests=manifests, model=model, labels=labels, ids=ids, d=d)
 
 
@@ -108,29 +111,20 @@ def kept(task, name):
     return save_sae(sae, task.folder / name)
 
 
-def files_of(task, *tasks, probe="mean", layer=LAST):
+def files_of(task, *tasks, probe="mean", layer=LAST, **others):
     f = task.folder
-    found = {}
-    if "classification" in tasks:
-        found |= {"classification_manifest": task.manifests[layer], "classification_index": f / "index.parquet"}
-        found |= {"probe_metrics": f / f"probe-{probe}/metrics.json"}
-    if "segmentation" in tasks:
-        found |= {"segmentation_manifest": task.manifests[layer], "segmentation_index": f / "index.parquet"}
-        found |= {"patch_labels": f / "patch_labels.parquet", "head_metrics": f / "head/metrics.json"}
-    return found
+    shared = {"manifest": task.manifests[layer], "index": f / "index.parquet", "card": f / "model.json"}
+    own = {
+        "classification": {"readout": f / f"probe-{probe}/metrics.json"},
+        "segmentation": {"readout": f / "head/metrics.json", "labels": f / "patch_labels.parquet"},
+    }
+    found = {name: {**shared, **own[name], **others} for name in tasks}
+    return {name: TaskFiles(**{key: str(path) for key, path in paths.items()}) for name, paths in found.items()}
 
 
 def measured(task, sae_config, output, files=None, layer=LAST, settings=SETTINGS):
     files = files_of(task, "classification", "segmentation", layer=layer) if files is None else files
-    found = measure_faithfulness(
-        settings,
-        layer=layer,
-        sae_config=sae_config,
-        card_path=task.folder / "model.json",
-        output=output,
-        device="cpu",
-        **files,
-    )
+    found = measure_faithfulness(files, str(sae_config), settings, layer, output, device="cpu")
     assert json.loads((output / "faithfulness.json").read_text()) == found
     return found
 
@@ -237,17 +231,16 @@ def test_pictures_of_classes_that_were_not_learned_are_left_out(task, tmp_path):
     index.with_columns(label=other).write_parquet(tmp_path / "index.parquet")
     names = {"kind": "scenes", "classes": [*NAMES, {"id": 9, "name": "boat"}]}
     (tmp_path / "summary.json").write_text(json.dumps(names))
-    files = files_of(task, "classification") | {"classification_index": tmp_path / "index.parquet"}
+    files = files_of(task, "classification", index=tmp_path / "index.parquet")
     found = measured(task, kept(task, "everything"), tmp_path / "out", files)
     assert found["n_images"] == {"accuracy": 15, "log_loss": 15}
 
 
-def test_half_of_a_head_is_refused(task, tmp_path):
-    files = files_of(task, "segmentation")
-    del files["patch_labels"]
-    for given in (files, {}):
-        with pytest.raises(DataError, match="give all files"):
-            measured(task, task.folder, tmp_path, given)
+def test_a_task_without_its_files_is_refused(task, tmp_path):
+    with pytest.raises(DataError, match="labels: this task needs the file"):
+        measured(task, kept(task, "everything"), tmp_path, files_of(task, "segmentation", labels=""))
+    with pytest.raises(DataError, match="give the files of one task or several"):
+        measured(task, task.folder, tmp_path, {})
 
 
 def test_a_head_of_other_weights_and_a_store_of_another_layer_are_refused(task, tmp_path):
@@ -256,11 +249,8 @@ def test_a_head_of_other_weights_and_a_store_of_another_layer_are_refused(task, 
         metrics = json.loads((tmp_path / name / "metrics.json").read_text())
         (tmp_path / name / "metrics.json").write_text(json.dumps({**metrics, "model_sha256": "f" * 64}))
     config = kept(task, "everything")
-    for kind, file, folder in (
-        ("classification", "probe_metrics", "probe-mean"),
-        ("segmentation", "head_metrics", "head"),
-    ):
-        other = files_of(task, kind) | {file: tmp_path / folder / "metrics.json"}
+    for kind, folder in (("classification", "probe-mean"), ("segmentation", "head")):
+        other = files_of(task, kind, readout=tmp_path / folder / "metrics.json")
         with pytest.raises(ModelError, match=rf"{folder}/metrics.json: trained on tokens of other weights"):
             measured(task, config, tmp_path, other)
         with pytest.raises(StoreError, match=rf"tokens of layer {MIDDLE}, but those of layer {LAST} are needed"):

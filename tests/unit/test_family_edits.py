@@ -1,7 +1,7 @@
 """Edits in every family of models, against timm's own forward pass in which a hook does the edit by hand.
 
 By hand: codes from the SAE's weights, new codes written over the old ones, both decoded, and the difference added to
-the tokens where the hook is. Nothing of `visae.interventions` takes part in it.
+the tokens where the hook is. Nothing of `visae.edits` takes part in it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 from families_for_tests import FAMILIES, SAME_SUMS, pictures, small_model
 from torch import Tensor
 
+from visae.edits.edit import ActiveValues, Edit, PredictedAs, Site
+from visae.edits.passes import edited_passes
 from visae.errors import DataError
-from visae.interventions.edits import ActiveValues, Edit, PredictedAs, Site
-from visae.interventions.passes import edited_passes
 from visae.sae import SparseAutoencoder
-from visae.sae.topk import TopK
+from visae.sae.variants.topk import TopK
 from visae.vision.model import HookPoint, VisionModel
 
 K = 8

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from visae.interventions.passes import in_shared_batches
+from visae.edits.passes import in_shared_batches
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 100])

@@ -11,9 +11,9 @@ from visae.activations.pair import StorePair
 from visae.activations.reader import ShuffledReader
 from visae.activations.store import ActivationStore
 from visae.config.settings import TopKSettings
+from visae.edits.edit import refuse_transcoder
 from visae.errors import ModelError, StoreError
 from visae.features.encoding import encode_store
-from visae.interventions.edits import refuse_transcoder
 from visae.sae import load_sae
 from visae.sae.trainer import train
 

@@ -16,8 +16,8 @@ from planted_for_tests import (
     run_segmentation,
 )
 
-from visae.figures.class_strips import segmentation_strips
-from visae.interventions.arms import ARMS
+from visae.arms.arms import ARMS
+from visae.figures.class_strips import class_strips
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,8 @@ def planted(tmp_path_factory):
 def arms(planted, tmp_path_factory):
     output = tmp_path_factory.mktemp("arms")
     summary = run_segmentation(planted, output)
-    return output, pl.read_parquet(output / "arms.parquet"), summary
+    table = pl.read_parquet(output / "arms.parquet")
+    return output, table.filter(edit="suppress"), summary
 
 
 def test_the_planted_latent_takes_its_class_away_and_nothing_else(arms):
@@ -144,7 +145,7 @@ def test_planted_latents_do_more_than_those_of_untrained_dictionaries(arms):
     table = pl.read_parquet(output / "untrained.parquet")
     assert table.group_by("class_id").len()["len"].to_list() == [1 + SETTINGS.untrained] * 3
     for found in summary["classes"][1:]:
-        values = table.filter(class_id=found["id"]).sort("dictionary")["selectivity"]
+        values = table.filter(class_id=found["id"]).sort("dictionary")["effect"]
         p = (1 + (values[1:] >= values[0]).sum()) / (1 + SETTINGS.untrained)
         assert found["p_untrained"] == pytest.approx(p)
         assert found["q_untrained"] >= found["p_untrained"]
@@ -155,7 +156,7 @@ def test_planted_latents_do_more_than_those_of_untrained_dictionaries(arms):
 def test_latents_named_by_hand_are_an_arm_of_their_own(planted, tmp_path):
     settings = replace(SETTINGS, arms=["random_latent"], doses=[], untrained=0)
     summary = run_segmentation(planted, tmp_path, settings=settings, manual={"class 2": [11, 3]})
-    table = pl.read_parquet(tmp_path / "arms.parquet")
+    table = pl.read_parquet(tmp_path / "arms.parquet").filter(edit="suppress")
     assert set(table["arm"]) == {"none", "random_latent", "manual", "automatic"}
     named = table.filter(arm="manual", size="natural", scale=-2.0, class_id=2).row(0, named=True)
     assert (named["latents"], named["target_change"]) == ([11, 3], 1.0)
@@ -172,7 +173,7 @@ def test_several_latents_of_a_class_are_edited_together_and_pictures_can_be_few(
     pl.concat([scores, second]).write_parquet(tmp_path / "scores.parquet")
     settings = replace(SETTINGS, latents_per_class=2, images=3, doses=[], untrained=0)
     run_segmentation(planted, tmp_path, settings=settings, scores=tmp_path / "scores.parquet")
-    table = pl.read_parquet(tmp_path / "arms.parquet").filter(class_id=2, scale=-2.0)
+    table = pl.read_parquet(tmp_path / "arms.parquet").filter(edit="suppress").filter(class_id=2, scale=-2.0)
     own = table.filter(arm="automatic").row(0, named=True)
     assert (own["latents"], own["target_change"], own["n_images"]) == ([11, 1], 1.0, 3)
 
@@ -207,7 +208,7 @@ def test_the_mean_row_is_the_mean_over_classes(arms):
 
 def test_suppressed_patches_become_what_is_left(arms):
     output, _, _ = arms
-    becomes = pl.read_parquet(output / "becomes.parquet")
+    becomes = pl.read_parquet(output / "becomes.parquet").filter(edit="suppress")
     totals = becomes.group_by("arm", "size", "class_name", "scale").agg(pl.col("share").sum())
     np.testing.assert_allclose(totals["share"], 1)
     gone = becomes.filter(arm="automatic", class_name="class 2", scale=0.0)
@@ -218,7 +219,7 @@ def test_suppressed_patches_become_what_is_left(arms):
 
 def test_maps_show_the_edit(planted, arms):
     output, _, _ = arms
-    maps = pl.read_parquet(output / "maps.parquet")
+    maps = pl.read_parquet(output / "examples.parquet").filter(edit="suppress", size="natural")
     row = maps.filter(arm="automatic", class_id=3, scale=0.0).row(0, named=True)
     truth = planted.classes[row["image_id"]] + 1
     before, after = np.array(row["before"]), np.array(row["after"])
@@ -228,10 +229,11 @@ def test_maps_show_the_edit(planted, arms):
     assert maps.group_by("class_id", "arm", "scale").len()["len"].max() <= 3
 
 
-def test_maps_of_segmentation_are_what_strips_show(planted, arms):
-    output, table, _ = arms
+def test_examples_of_segmentation_are_what_strips_show(planted, arms):
+    output, _, _ = arms
     names = {1: "class 1", 2: "class 2", 3: "class 3", 9: "never"}
-    strips = segmentation_strips(pl.read_parquet(output / "maps.parquet"), table, names, {})
+    examples = pl.read_parquet(output / "examples.parquet")
+    strips = class_strips(examples, "patch", list(names.values()), names, {})
     shown = {strip.latents[0]: strip for strip in strips}[12]
     truth = planted.classes[shown.image_id] + 1
     assert list(shown.edited) == np.flatnonzero(truth == 3).tolist()
@@ -240,15 +242,15 @@ def test_maps_of_segmentation_are_what_strips_show(planted, arms):
     assert set(edited["after"]) == {"class 1"}
     assert set(edited["control"]) == {"class 3"}
     assert shown.outcome["token"].to_list() == list(range(PATCHES))
-    alone = pl.read_parquet(output / "maps.parquet").filter(arm="automatic")
-    assert segmentation_strips(alone, table, names, {})[0].outcome["control"].null_count() == PATCHES
-    assert segmentation_strips(alone.clear(), table, names, {}) == []
+    alone = examples.filter(arm="automatic")
+    assert class_strips(alone, "patch", [], names, {})[0].outcome["control"].null_count() == PATCHES
+    assert class_strips(alone.clear(), "patch", [], names, {}) == []
 
 
 def test_no_edit_changes_exactly_nothing_in_a_network_that_goes_on(planted, tmp_path):
     """From the middle of a random network, where every edit spreads by attention."""
     run_segmentation(planted, tmp_path, layer=MIDDLE)
-    table = pl.read_parquet(tmp_path / "arms.parquet")
+    table = pl.read_parquet(tmp_path / "arms.parquet").filter(edit="suppress")
     none = table.filter(arm="none")
     assert len(none) > 2
     for share in ("target_change", "other_change", "target_change_high", "other_change_high"):
@@ -259,7 +261,7 @@ def test_no_edit_changes_exactly_nothing_in_a_network_that_goes_on(planted, tmp_
 def test_an_experiment_repeats_and_depends_on_its_seed(planted, arms, tmp_path):
     output, table, _ = arms
     run_segmentation(planted, tmp_path / "again")
-    assert pl.read_parquet(tmp_path / "again/arms.parquet").equals(table)
-    assert (tmp_path / "again/maps.parquet").read_bytes() == (output / "maps.parquet").read_bytes()
+    assert pl.read_parquet(tmp_path / "again/arms.parquet").filter(edit="suppress").equals(table)
+    assert (tmp_path / "again/examples.parquet").read_bytes() == (output / "examples.parquet").read_bytes()
     run_segmentation(planted, tmp_path / "other", seed=1)
-    assert not pl.read_parquet(tmp_path / "other/arms.parquet").equals(table)
+    assert not pl.read_parquet(tmp_path / "other/arms.parquet").filter(edit="suppress").equals(table)

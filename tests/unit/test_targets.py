@@ -6,8 +6,10 @@ import pytest
 from planted_for_tests import N_FIT, WIDTH, make_planted
 from sklearn.metrics import roc_auc_score
 
+from visae.arms.targets import Activity, drawn_controls, image_aucs, latent_activity
 from visae.errors import DataError
-from visae.interventions.targets import Activity, Target, drawn_controls, image_aucs, latent_activity
+from visae.features.codes import scan_codes
+from visae.tasks.counts import Target
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def test_auc_is_scikit_learns(planted):
     codes = codes.filter(pl.col("image_id") < N_FIT).select("image_id", "latent", "value")
     for image, latent, value in codes.iter_rows():
         peaks[image, latent] = max(peaks[image, latent], value)
-    found = image_aucs(planted.folder / "codes/manifest.json", labels)
+    found = image_aucs(scan_codes(planted.folder / "codes/manifest.json"), labels)
     assert len(found) > 20
     for class_id, latent, auc in found.iter_rows():
         expected = roc_auc_score(planted.labels[:N_FIT] == class_id, peaks[:, latent])

@@ -3,18 +3,30 @@
 import json
 import re
 import shutil
+from dataclasses import asdict
 
 import polars as pl
 import pytest
 import torch
-from planted_for_tests import LAST, MIDDLE, N_FIT, WIDTH, make_planted, run_classification, run_segmentation, shared
+from planted_for_tests import (
+    LAST,
+    MIDDLE,
+    N_FIT,
+    READOUTS,
+    WIDTH,
+    files_of,
+    make_planted,
+    run,
+    run_classification,
+    run_segmentation,
+)
 from safetensors.torch import save_file
 
 from visae.activations.given import write_store
 from visae.activations.store import ActivationStore
+from visae.arms.targets import NOT_LEARNED
 from visae.cli import main
 from visae.errors import DataError, ModelError, StoreError
-from visae.interventions.targets import NOT_LEARNED
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +40,14 @@ def test_a_class_that_no_picture_has_is_not_measurable(planted, tmp_path):
     labels.with_columns(pl.when(of_measured).then(0).otherwise("label").cast(pl.Int16).alias("label")).write_parquet(
         tmp_path / "labels.parquet"
     )
-    summary = run_segmentation(planted, tmp_path, patch_labels=tmp_path / "labels.parquet")
+    summary = run_segmentation(planted, tmp_path, labels=tmp_path / "labels.parquet")
     missing = {found["name"]: found["reason"] for found in summary["not_measurable"]}
     assert missing["class 2"] == "no patch of the measured split is labelled with it"
     for name in ("arms", "becomes", "doses", "untrained"):
-        assert 2 not in pl.read_parquet(tmp_path / f"{name}.parquet")["class_id"].to_list()
+        table = pl.read_parquet(tmp_path / f"{name}.parquet")
+        # It can still be inserted into pictures without it.
+        table = table.filter(edit="suppress") if "edit" in table.columns else table
+        assert 2 not in table["class_id"].to_list()
 
 
 def test_a_chosen_latent_that_never_fires_is_not_measurable(planted, tmp_path):
@@ -42,7 +57,7 @@ def test_a_chosen_latent_that_never_fires_is_not_measurable(planted, tmp_path):
     summary = run_segmentation(planted, tmp_path, scores=tmp_path / "scores.parquet")
     missing = {found["name"]: found["reason"] for found in summary["not_measurable"]}
     assert missing["class 3"] == "no latent that is active on the selection split was chosen for it there"
-    assert 3 not in pl.read_parquet(tmp_path / "arms.parquet")["class_id"].to_list()
+    assert 3 not in pl.read_parquet(tmp_path / "arms.parquet").filter(edit="suppress")["class_id"].to_list()
 
 
 def test_a_class_whose_latent_is_silent_in_its_pictures_is_not_measurable(planted, tmp_path):
@@ -58,7 +73,7 @@ def test_a_class_whose_latent_is_silent_in_its_pictures_is_not_measurable(plante
     assert summary["not_measurable"] == [
         {"id": 3, "name": "class 3", "reason": "its latents are active in none of its pictures of the measured split"}
     ]
-    table = pl.read_parquet(tmp_path / "edits.parquet")
+    table = pl.read_parquet(tmp_path / "arms.parquet")
     assert set(table.filter(edit="suppress")["class_id"].drop_nulls()) == {1, 2}
     assert set(table.filter(edit="insert")["class_id"].drop_nulls()) == {1, 2, 3}
     mean = table.filter(edit="suppress", arm="automatic", class_name="mean", scale=0.0)["probability_change"].item()
@@ -70,36 +85,30 @@ def test_a_class_without_pictures_is_not_measurable_by_a_probe(planted, tmp_path
     index = pl.read_parquet(planted.folder / "index.parquet")
     gone = (pl.col("image_id") >= N_FIT) & (pl.col("label") == 2)
     index.with_columns(pl.when(~gone).then("label").alias("label")).write_parquet(tmp_path / "index.parquet")
-    summary = run_classification(planted, tmp_path, index_path=tmp_path / "index.parquet")
+    summary = run_classification(planted, tmp_path, index=tmp_path / "index.parquet")
     assert summary["not_measurable"] == [
         {"id": 2, "name": "class 2", "reason": "the measured split has no picture of it"}
     ]
-    assert 2 not in pl.read_parquet(tmp_path / "edits.parquet").filter(edit="suppress")["class_id"].to_list()
-
-
-RUNS = {
-    "segmentation": (run_segmentation, "head", "head_metrics"),
-    "classification": (run_classification, "probe", "probe_metrics"),
-}
+    assert 2 not in pl.read_parquet(tmp_path / "arms.parquet").filter(edit="suppress")["class_id"].to_list()
 
 
 def head_with(planted, task, folder, **entries):
     """Copy of a task's head whose metrics.json says something else too, as an option of its run."""
-    _, name, option = RUNS[task]
+    name = READOUTS[task]
     shutil.copytree(planted.folder / name, folder / name)
     metrics = json.loads((folder / name / "metrics.json").read_text())
     (folder / name / "metrics.json").write_text(json.dumps(metrics | entries))
-    return {option: folder / name / "metrics.json"}
+    return {"readout": folder / name / "metrics.json"}
 
 
-@pytest.mark.parametrize("task", RUNS)
+@pytest.mark.parametrize("task", READOUTS)
 def test_a_class_that_the_head_has_not_learned_is_not_measurable(planted, tmp_path, task):
     head = head_with(planted, task, tmp_path, not_learned=[{"id": 7, "name": "boat"}])
-    found = RUNS[task][0](planted, tmp_path, **head)["not_measurable"]
+    found = run(planted, task, tmp_path, **head)["not_measurable"]
     assert [c["reason"] for c in found if c["id"] == 7] == [NOT_LEARNED]
 
 
-@pytest.mark.parametrize("task", RUNS)
+@pytest.mark.parametrize("task", READOUTS)
 @pytest.mark.parametrize(
     ("manual", "message"),
     [
@@ -111,32 +120,34 @@ def test_a_class_that_the_head_has_not_learned_is_not_measurable(planted, tmp_pa
 )
 def test_latents_named_by_hand_have_to_be_there(planted, tmp_path, task, manual, message):
     with pytest.raises(DataError, match=rf"studies: …: manual: …: {task}: .*{message}"):
-        RUNS[task][0](planted, tmp_path, manual=manual)
+        run(planted, task, tmp_path, manual=manual)
 
 
-@pytest.mark.parametrize("task", RUNS)
+@pytest.mark.parametrize("task", READOUTS)
 def test_a_head_of_another_model_is_refused(planted, tmp_path, task):
-    run, name, _ = RUNS[task]
+    name = READOUTS[task]
     head = head_with(planted, task, tmp_path, model_sha256="f" * 64)
     with pytest.raises(ModelError, match=r"metrics.json: trained on tokens of other weights"):
-        run(planted, tmp_path, **head)
+        run(planted, task, tmp_path, **head)
     head = head_with(planted, task, tmp_path / "narrow")
-    save_file({"weight": torch.zeros(4, 7), "bias": torch.zeros(4)}, tmp_path / "narrow" / name / "weights.safetensors")
+    n_classes = 4 if task == "segmentation" else 3
+    narrow = {"weight": torch.zeros(n_classes, 7), "bias": torch.zeros(n_classes)}
+    save_file(narrow, tmp_path / "narrow" / name / "weights.safetensors")
     with pytest.raises(ModelError, match=rf"metrics.json: the .* reads 7 values .* it is the {name} of another model"):
-        run(planted, tmp_path, **head)
+        run(planted, task, tmp_path, **head)
 
 
-@pytest.mark.parametrize("task", RUNS)
+@pytest.mark.parametrize("task", READOUTS)
 def test_tokens_of_another_layer_are_refused(planted, tmp_path, task):
     with pytest.raises(StoreError, match=rf"tokens of layer {MIDDLE}, but those of layer {LAST} are needed"):
-        RUNS[task][0](planted, tmp_path, manifest=planted.manifests[MIDDLE])
+        run(planted, task, tmp_path, manifest=planted.manifests[MIDDLE])
 
 
 def test_labels_of_another_grid_are_refused(planted, tmp_path):
     labels = pl.read_parquet(planted.folder / "patch_labels.parquet").filter(pl.col("token") < 9)
     labels.write_parquet(tmp_path / "labels.parquet")
     with pytest.raises(DataError, match=r"labels.parquet: 9 patches of picture 0, but the head reads 4 x 4"):
-        run_segmentation(planted, tmp_path, patch_labels=tmp_path / "labels.parquet")
+        run_segmentation(planted, tmp_path, labels=tmp_path / "labels.parquet")
 
 
 @pytest.mark.parametrize(
@@ -149,8 +160,11 @@ def test_labels_of_another_grid_are_refused(planted, tmp_path):
     ],
 )
 def test_the_command_refuses_the_same(planted, tmp_path, capsys, manual, message):
-    files = {**shared(planted, LAST), "probe_metrics": planted.folder / "probe/metrics.json", "output": tmp_path}
-    options = [part for name, value in files.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    files = files_of(planted, "classification")
+    given = [
+        part for name, value in asdict(files).items() if value for part in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    options = ["--task", "classification", "--layer", str(LAST), "--output", str(tmp_path), *given]
     with pytest.raises(SystemExit) as ended:
-        main(["classification-edits", *options, "--manual", manual])
+        main(["experiment", *options, "--manual", manual])
     assert re.search(message, f"{ended.value} {capsys.readouterr().err}")

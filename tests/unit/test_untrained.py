@@ -6,15 +6,19 @@ import torch
 
 from visae.activations.given import write_store
 from visae.activations.store import ActivationStore
-from visae.config.settings import ModelSettings
+from visae.arms.changes import AddVector
+from visae.arms.dictionaries import untrained_dictionaries
+from visae.arms.of_patches import PatchSelection
+from visae.arms.targets import Activity
+from visae.config.settings import InterventionSettings, ModelSettings
+from visae.experiments.runner import Runner
+from visae.experiments.untrained import dictionaries_compared, directions_of, rank_tests
 from visae.features.concepts import Labels
 from visae.heads.segmentation_head import SegmentationHead
-from visae.interventions.dictionaries import labelled_patches, untrained_dictionaries
-from visae.interventions.segmenting import Segmenter, counted
-from visae.interventions.targets import Target
-from visae.interventions.untrained import chosen_directions, dictionaries_compared, rank_tests
 from visae.sae import SparseAutoencoder
-from visae.sae.topk import TopK
+from visae.sae.variants.topk import TopK
+from visae.tasks.counts import Target
+from visae.tasks.segmentation import Segmentation
 from visae.vision.model import load_model, prepare_model
 
 N_CLASSES, N_FIT, N_MEASURED, PATCHES, WIDTH, LAYER, K = 4, 16, 8, 16, 32, 4, 4
@@ -42,29 +46,26 @@ class World:
         head = SegmentationHead(centred, -(centred @ weight.mean(dim=0)), 1, card.grid)
         head.classes = [{"id": c + 1, "name": f"class {c + 1}"} for c in range(N_CLASSES)]
         truth = {i: torch.from_numpy(row.astype(np.int16)) for i, row in enumerate(classes)}
-        self.segmenter = Segmenter(model, LAYER, head.requires_grad_(False), store, truth, batch_size=64)
-        self.images = range(N_FIT, N_FIT + N_MEASURED)
-        self.seen = self.segmenter.predictions(self.images)
-        labels = Labels(range(N_FIT), classes[:N_FIT], N_CLASSES)
-        names = {c["id"]: c["name"] for c in head.classes}
-        self.patches = labelled_patches(store, labels, names, seed=0)
+        self.task = Segmentation(model.resumed(LAYER), head.requires_grad_(False), store, truth, batch_size=64)
+        self.task.look(range(N_FIT, N_FIT + N_MEASURED))
         self.base = SparseAutoencoder(d_model, WIDTH, TopK(K)).requires_grad_(False)
+        settings = InterventionSettings(images=4, sample=4, choose_by="f1", latents_per_class=1)
+        self.runner = Runner(self.task, self.base, settings, 0)
+        labels = Labels(range(N_FIT), classes[:N_FIT], N_CLASSES)
+        self.selection = PatchSelection(settings, self.task, self.base, "", Activity({}, {}), "train", 0, labels=labels)
         self.counts = [
-            counted(self.segmenter, Target(c, name, (0,), 0.0), self.images, self.seen, 4, 0)[0]
-            for c, name in names.items()
+            self.runner.pictures(Target(c, name, (0,), 0.0), "suppress") for c, name in self.task.names.items()
         ]
         self.means = means
 
     def directions(self, n, seed):
         """Chosen directions of n untrained dictionaries."""
         found = untrained_dictionaries(self.base, K, n, seed)
-        return [chosen_directions(dictionary, self.patches, "f1", 1, {}) for dictionary in found]
+        return [directions_of(self.selection, dictionary) for dictionary in found]
 
     def tested(self, directions, scale=-4.0):
         # Strong enough for random directions to matter, too weak for all of them to take the class away.
-        return dictionaries_compared(
-            self.segmenter, self.counts, self.images, self.seen, directions, self.patches, scale
-        )
+        return dictionaries_compared(self.runner, self.selection, self.counts, directions, scale)
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +74,8 @@ def world(tmp_path_factory):
 
 
 def test_the_head_sees_the_classes(world):
-    truth = world.segmenter.truth(np.array(world.images))
-    assert (world.seen == truth).mean() > 0.8
+    truth = world.task.truth(world.task.measured)
+    assert (world.task.seen == truth).mean() > 0.8
 
 
 def test_a_dictionary_is_as_selective_tested_as_among_the_others(world):
@@ -103,10 +104,12 @@ def test_untrained_dictionaries_are_called_no_more_often_than_the_rate_says(worl
 
 def test_latents_along_the_class_means_are_called(world):
     trained = {
-        class_id: torch.nn.functional.normalize(
-            torch.from_numpy(m).float() - torch.from_numpy(world.means.mean(axis=0)).float(), dim=0
+        class_id: AddVector(
+            torch.nn.functional.normalize(
+                torch.from_numpy(m).float() - torch.from_numpy(world.means.mean(axis=0)).float(), dim=0
+            )
         )
-        for class_id, m in zip(world.patches.classes, world.means, strict=True)
+        for class_id, m in zip(world.task.names, world.means, strict=True)
     }
     found = rank_tests(world.tested([trained, *world.directions(9, seed=5)], scale=-2.0))
     assert np.mean([test["p_untrained"] == 0.1 for test in found.values()]) >= 0.75

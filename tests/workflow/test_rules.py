@@ -44,24 +44,23 @@ def test_heavy_rules_ask_for_memory_and_time(name: str, text: str) -> None:
 
 
 def test_an_empty_tree_needs_every_rule_once_for_each_of_its_kind(fresh: Workflow) -> None:
-    twice = ["train_sae", "encode", "statistics", "exemplars", "scores", "causes", "store", "segmentation_arms"]
+    twice = ["train_sae", "encode", "statistics", "exemplars", "scores", "causes", "store"]
     twice += [
         "patch_labels",
         "image_scores",
         "purity",
-        "classification_edits",
         "feature_map_figure",
         "exemplar_figure",
         "exemplar_range_figure",
         "class_latents_figure",
         "score_nulls_figure",
-        "segmentation_arms_figure",
     ]
-    twice += ["segmentation_maps_figure", "dose_response_figure", "classification_edits_figure"]
+    twice += ["segmentation_maps_figure", "probabilities_figure"]
     twice += ["confusion_figure", "faithfulness", "faithfulness_figure"]
     once = ["index", "model", "probe", "segmentation_head", "training_figure", "ground_truth_figure", "report"]
-    once += ["calibration_figure"]
-    assert fresh.jobs("all") == {**dict.fromkeys(twice, 2), **dict.fromkeys(once, 1), "extract": 4, "strips_figure": 4}
+    once += ["calibration_figure", "what_was_read", "reading_sheet", "study"]
+    of_tasks = ["experiment", "arms_figure", "doses_figure", "strips_figure", "extract"]
+    assert fresh.jobs("all") == {**dict.fromkeys(twice, 2), **dict.fromkeys(once, 1), **dict.fromkeys(of_tasks, 4)}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 
 from visae.config.saes import growing
 from visae.config.settings import GIVEN, AnySae, DrawnSettings, MatryoshkaSettings, Settings, StudySettings
+from visae.config.tasks import TASKS
 
 
 def of_normalization(mean: Sequence[float] | None, std: Sequence[float] | None) -> Iterator[str]:
@@ -78,8 +79,7 @@ def _of_study(settings: Settings, at: str, study: StudySettings) -> Iterator[str
             sweeps = f" or sweeps ({_names(settings.sweeps)})" if settings.sweeps else ""
             yield f"{at}: saes: {sae!r} is not in saes ({_names(settings.saes)}){sweeps}"
     described = [("describe", dataset) for dataset in study.describe]
-    tasks = {"classification": study.classification, "segmentation": study.segmentation}
-    measured = [(key, dataset) for key, dataset in tasks.items() if dataset is not None]
+    measured = list(study.tasks.items())
     for key, dataset in [("train_on", study.train_on), *described, *measured]:
         if dataset not in settings.datasets:
             yield f"{at}: {key}: {dataset!r} is not in datasets ({_names(settings.datasets)})"
@@ -92,12 +92,21 @@ def _of_study(settings: Settings, at: str, study: StudySettings) -> Iterator[str
     if segmented and segmented.kind != "union" and not segmented.has_masks:
         named = " unless its key classes names them" if hasattr(segmented, "classes") else ""
         yield f"{at}: segmentation: {study.segmentation!r} is of kind {segmented.kind}, which has no masks{named}"
-    classified = settings.datasets.get(study.classification or "")
-    if classified and classified.kind != "union" and not classified.may_have_labels:
-        unless = " with labels: none" if classified.kind == "image_folder" else ""
-        yield (
-            f"{at}: classification: {study.classification!r} is of kind {classified.kind}{unless}, which has no labels"
-        )
+    for key in ("classification", "zero_shot"):
+        classified = settings.datasets.get(study.tasks.get(key, ""))
+        if classified and classified.kind != "union" and not classified.may_have_labels:
+            unless = " with labels: none" if classified.kind == "image_folder" else ""
+            yield f"{at}: {key}: {study.tasks[key]!r} is of kind {classified.kind}{unless}, which has no labels"
+    read = settings.datasets.get(study.tasks.get("readout", ""))
+    if read and not read.is_given:
+        yield f"{at}: readout: {study.tasks['readout']!r} is of kind {read.kind}; it reads kinds activations and users"
+    if read and read.is_given and read.kind != "users" and study.readout and study.readout.weights is None:
+        yield f"{at}: readout: key 'weights' is missing; only a data set of kind users has a readout of its own"
+    for key, added in study.added_tasks.items():
+        if key not in TASKS or hasattr(study, key):
+            yield f"{at}: added_tasks: {key!r} is not in TASKS of visae.config.tasks, or has a key of its own"
+        elif added.file is None and not TASKS[key].head:
+            yield f"{at}: added_tasks: {key}: key 'file' is missing: its readout"
 
 
 def _of_heads(settings: Settings) -> Iterator[str]:
@@ -141,33 +150,32 @@ def _of_manual(settings: Settings) -> Iterator[str]:
     """Latents named by hand for an SAE or a task that the study does not have."""
     for name, study in settings.studies.items():
         at = f"studies: {name}: manual"
-        tasks = [task for task in ("classification", "segmentation") if getattr(study, task) is not None]
+        tasks = list(study.tasks)
         for sae, by_task in study.manual.items():
             if sae not in study.saes:
                 yield f"{at}: {sae!r} is not in this study's saes ({', '.join(study.saes)})"
             for task in by_task:
                 if task not in tasks:
-                    had = ", ".join(tasks) or "neither classification nor segmentation"
+                    had = ", ".join(tasks) or "none"
                     yield f"{at}: {sae}: {task!r} is no task of this study, which has {had}"
 
 
 def _impossible(settings: Settings, at: str, study: StudySettings) -> Iterator[str]:
     """What a study asks of data sets and hook points that these cannot give."""
-    used = {study.train_on, *study.describe, study.classification, study.segmentation}
+    used = {study.train_on, *study.describe, *study.tasks.values()}
     known = {name: dataset for name, dataset in settings.datasets.items() if name in used}
-    given = [name for name, dataset in known.items() if dataset.kind == "activations"]
+    given = [name for name, dataset in known.items() if dataset.is_given]
     if study.model is None and len(given) < len(known):
-        yield f"{at}: key 'model' is missing; only data sets of kind activations need no model"
+        yield f"{at}: key 'model' is missing; only data sets of kinds activations and users need no model"
     if study.model is None and study.concepts:
         yield f"{at}: concepts: their pictures go through the model; give the key 'model' or leave concepts out"
-    tasks = [key for key in ("classification", "segmentation") if getattr(study, key) is not None]
-    for key in tasks:
-        if study.head_layer is None:
+    for key in study.tasks:
+        if study.head_layer is None and key in TASKS and TASKS[key].head:
             yield f"{at}: key 'head_layer' is missing: {key} reads the model's last block"
         if study.hook != "residual":
             yield f"{at}: hook: {study.hook} can be described, not edited; leave {key} out or set hook: residual"
     for name, dataset in known.items():
-        if dataset.tokens_per_image is not None and name in {*study.describe, study.classification, study.segmentation}:
+        if dataset.tokens_per_image is not None and name in {*study.describe, *study.tasks.values()}:
             kept = f"tokens_per_image: {dataset.tokens_per_image}"
             yield f"{at}: {name!r} keeps {kept}, so its pictures are not whole, and it serves train_on only"
 

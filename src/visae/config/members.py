@@ -9,6 +9,7 @@ from itertools import product
 from typing import Any
 
 from visae.config.consistency import of_sae
+from visae.config.sections import parse_section
 from visae.config.settings import AnySae, Settings, StudySettings, SweepSettings
 from visae.config.sweeps import LIMITED
 from visae.errors import ConfigError
@@ -26,8 +27,6 @@ def sweep_members(name: str, sweep: SweepSettings, base: AnySae) -> dict[str, An
     ConfigError
         If a member has an unknown key or a value out of range; the member is named.
     """
-    from visae.config.parse import parse_section  # it imports the checks, which import this module
-
     found = {}
     for point in _points(sweep):
         where = f"sweeps: {name}: member {json.dumps(point)}"
@@ -86,7 +85,7 @@ def scored_on(settings: Settings, study: StudySettings, sae: str) -> str | None:
 def transcoder_problems(settings: Settings) -> Iterator[str]:
     """Yield a line for each transcoder that a study cannot use; all names must be known to exist."""
     for name, study in settings.studies.items():
-        tasks = [key for key in ("classification", "segmentation") if getattr(study, key) is not None]
+        tasks = list(study.tasks)
         for sae, section in of_study(settings, study).items():
             at = f"studies: {name}: saes: {sae!r} is a transcoder (target_layer: {section.target_layer})"
             if section.target_point is not None and tasks:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from visae.errors import DataError
+from visae.layout import CARD, HEADS, INDEX, PATCH_LABELS, SAE
 
 _PARTS = "features/TRAINED_ON/MODEL/layerN/SAE/DATASET"
 
@@ -61,14 +62,18 @@ class FeatureFiles:
         if features != "features" or not layer.startswith("layer"):
             raise DataError(f"{folder}: features are found by where they lie, results/{_PARTS}; move them there")
         results, point = folder.parents[5], layer.removeprefix("layer")
-        saved = results / "saes" / trained_on / model / layer / sae
+        known = {"trained_on": trained_on, "model": model, "layer": point, "sae": sae, "dataset": dataset}
+
+        def at(pattern: str) -> Path:
+            return results / pattern.format(**known)
+
         return cls(
             folder=folder,
-            index=results / "datasets" / dataset / "index.parquet",
-            patch_labels=results / "datasets" / dataset / f"patch-labels-{model}-layer{point}.parquet",
-            card=results / "models" / model / "model.json",
-            sae=saved / "config.json",
-            names=saved / "names.csv",
-            heads=results / "heads" / dataset / model,
+            index=at(INDEX),
+            patch_labels=at(PATCH_LABELS),
+            card=at(CARD),
+            sae=at(SAE) / "config.json",
+            names=at(SAE) / "names.csv",
+            heads=at(HEADS),
             point=point,
         )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from visae.config.settings import FigureSettings
 from visae.data.images import fitted, open_image
 from visae.data.index import read_classes, read_index
-from visae.figures.segmentation_arms import edit_in_words
+from visae.figures.arms import edit_in_words
 from visae.figures.style import PAGE_WIDTH, area_colours, save_figure, style
 from visae.vision.card import ModelCard
 
@@ -27,7 +27,7 @@ _OPACITY = 0.62
 _COLUMNS = ("Picture", "Prediction before", "Class's latent edited", "Random latent edited")
 
 
-def data(maps: pl.DataFrame) -> pl.DataFrame:
+def data(examples: pl.DataFrame) -> pl.DataFrame:
     """Return one row a patch of the chosen pictures.
 
     Of each class the picture with the most edited patches is shown, at the scale that is farthest from 0.
@@ -38,6 +38,8 @@ def data(maps: pl.DataFrame) -> pl.DataFrame:
         image_id, class_name, class_id, scale, token, edited, and class ids before, after_automatic and
         after_random_latent.
     """
+    ids = pl.col("before", "after").cast(pl.List(pl.Int16))
+    maps = examples.filter(edit="suppress", size="natural").with_columns(ids)
     if maps.is_empty():
         return maps.select("image_id", "class_name", "class_id", "scale")
     scale = max(maps["scale"].unique().to_list(), key=abs)
@@ -82,7 +84,7 @@ def draw(
     rows = table.partition_by("class_id", "image_id", maintain_order=True) if len(table) else []
     ids = ["before", "after_automatic", "after_random_latent"]
     seen = sorted({int(i) for column in ids if rows for i in table[column].unique()})
-    palette = class_colours(seen, settings)
+    palette = class_colours(sorted(classes), settings)
     line = settings.font_size / 72
     side = PAGE_WIDTH / len(_COLUMNS)
     legend = (len(seen) // 6 + 1) * 1.6 * line
@@ -113,14 +115,14 @@ def draw(
 
 
 def draw_segmentation_maps(
-    maps: Path, index_path: Path, card_path: Path, output: Path | Sequence[Path], *, settings: FigureSettings
+    examples: Path, index_path: Path, card_path: Path, output: Path | Sequence[Path], *, settings: FigureSettings
 ) -> None:
     """Write the maps as PDF, PNG and CSV.
 
     Parameters
     ----------
-    maps
-        maps.parquet of the experiment.
+    examples
+        examples.parquet of the experiment.
     index_path, card_path
         The data set's index.parquet and the model's model.json.
     output
@@ -128,7 +130,7 @@ def draw_segmentation_maps(
     settings
         Section `figures`.
     """
-    table, card = data(pl.read_parquet(maps)), ModelCard.read(card_path)
+    table, card = data(pl.read_parquet(examples)), ModelCard.read(card_path)
     wanted = read_index(index_path).filter(pl.col("image_id").is_in(table["image_id"].unique().to_list()))
     pictures = {
         image_id: np.asarray(fitted(open_image(path), card.image_size, card.fit, card.interpolation, card.crop_share))
@@ -138,7 +140,10 @@ def draw_segmentation_maps(
 
 
 def class_colours(class_ids: Sequence[int], settings: FigureSettings) -> dict[int, tuple[float, float, float]]:
-    """A colour for each class, then lighter and darker versions of them."""
+    """A colour for each class, then lighter and darker versions of them.
+
+    A class has the same colour in all figures of a data set, so that all its classes are given, shown or not.
+    """
     base = [np.array(to_rgb(colour)) for colour in area_colours(settings)]
     shades = base + [0.45 * c + 0.55 for c in base] + [0.5 * c for c in base]
     return {class_id: tuple(shades[number % len(shades)]) for number, class_id in enumerate(class_ids)}

@@ -16,13 +16,13 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from visae.config.settings import FigureSettings
+from visae.figures.arms import arm_colours
 from visae.figures.gallery import GalleryFigure
 from visae.figures.pictures import Shown, draw_lit, draw_plain, draw_region
-from visae.figures.segmentation_arms import arm_colours
 from visae.figures.segmentation_maps import class_colours, coloured
 from visae.figures.style import PAGE_WIDTH, style
 
-EXEMPLARS = 3
+EXEMPLARS = 2
 """Pictures of a latent on a line; a latent alone has two lines."""
 
 TOP_CLASSES = 4
@@ -33,7 +33,8 @@ CONTROLS = {"random_vector": "random change of the same length", "random_latent"
 
 _BEFORE = "#D0D0D0"
 _HEADS = ("Observe", "Hypothesize", "Experiment")
-_OBSERVED, _EXEMPLARS = 1.42, 2.22  # inches: widths of the first two columns
+# Inches: widths of the first two columns. Two lines of exemplars are then as high as the maps of the third.
+_OBSERVED, _EXEMPLARS = 1.42, 1.46
 _GAP, _BETWEEN = 0.04, 0.16  # inches between pictures, and between columns
 _COLUMNS = ("strip", "title", "part", "latent", "rank", "image_id", "token", "value", "peak", "class_name")
 
@@ -120,6 +121,7 @@ def draw(
     pictures: Mapping[int, Shown],
     grid: tuple[int, int],
     control: str,
+    classes: Sequence[str] = (),
 ) -> GalleryFigure:
     """Draw the table of `data`.
 
@@ -131,11 +133,13 @@ def draw(
         Patches down and across.
     control
         What `control` is, in words.
+    classes
+        Names of all classes that can be predicted, so that each has its colour in all figures.
     """
     line = settings.font_size / 72 * 1.35
     strips = table.partition_by("strip", maintain_order=True)
     in_classes = "class_name" in table.columns
-    palette = class_palette(table, settings)
+    palette = class_palette(table, settings, classes)
     aspect = grid[0] / grid[1]
     side = (_EXEMPLARS - (EXEMPLARS - 1) * _GAP) / EXEMPLARS
     heights = [max(_OBSERVED * aspect, _lines(rows) * (side * aspect + _GAP) - _GAP) for rows in strips]
@@ -171,14 +175,16 @@ def draw(
     return figure
 
 
-def class_palette(table: pl.DataFrame, settings: FigureSettings) -> dict[str, tuple[float, float, float]]:
+def class_palette(
+    table: pl.DataFrame, settings: FigureSettings, classes: Sequence[str]
+) -> dict[str, tuple[float, float, float]]:
     """Colours of the classes that some patch is predicted as, by name; nothing where probabilities are drawn."""
     if "class_name" in table.columns:
         return {}
     predicted = table.filter(part="prediction")
-    seen = sorted(set(pl.concat([predicted["before"], predicted["after"], predicted["control"]]).drop_nulls()))
-    numbers = class_colours(range(len(seen)), settings)
-    return {name: numbers[place] for place, name in enumerate(seen)}
+    seen = set(pl.concat([predicted["before"], predicted["after"], predicted["control"]]).drop_nulls())
+    numbers = class_colours(range(len(classes)), settings)
+    return {name: numbers[place] for place, name in enumerate(classes) if name in seen}
 
 
 class _Page:
@@ -279,7 +285,7 @@ def _draw_maps(
         shown = coloured(picture, ids, colours)
         draw_plain(axes, Shown(shown, shown), grid)
         draw_region(axes, _mask(edited["token"], grid), "black")
-        axes.set_xlabel(fill(label, 18), labelpad=2)
+        axes.set_xlabel(fill(label, 22), labelpad=2)
 
 
 def _mask(tokens: pl.Series, grid: tuple[int, int]) -> NDArray[np.bool_]:

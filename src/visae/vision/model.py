@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,15 @@ class VisionModel(nn.Module):
         self.card = card
         family = next(family for family in FAMILIES if family.family == card.family)
         self._layers = family(self.module, card.image_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
+    def resumed(self, layer: int) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return the network after a layer: from its tokens to final ones."""
+        return partial(self.resume, after=layer)
 
     def normalized(self, pixels: torch.Tensor) -> torch.Tensor:
         """Turn uint8 pixels (batch, 3, height, width) into what the network was trained on."""

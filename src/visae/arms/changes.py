@@ -1,0 +1,124 @@
+"""What an arm adds to a patch at a scale: latents or a coordinate set to a value, a reconstruction, a vector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from visae.edits.edit import value_change
+from visae.sae import SparseAutoencoder
+
+_CHUNK = 2048
+
+
+@dataclass(frozen=True)
+class Situation:
+    """Patches to edit.
+
+    Attributes
+    ----------
+    rows
+        (n, d_model) their raw activations.
+    values
+        (n, m) their codes of all latents that some arm edits.
+    columns
+        Latent to its column of `values`.
+    """
+
+    sae: SparseAutoencoder
+    rows: Tensor
+    values: Tensor
+    columns: Mapping[int, int]
+
+
+class Change(Protocol):
+    """What an edit adds to each patch."""
+
+    def __call__(self, situation: Situation, scale: float) -> Tensor:
+        """Change (n, d_model) at a scale."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """The patches as the sparse autoencoder reconstructs them: what its error alone would do."""
+
+    def __call__(self, situation: Situation, scale: float) -> Tensor:
+        """Minus the error."""
+        sae = situation.sae
+        return torch.cat([sae.decode(sae.sparse_codes(part)) - part for part in situation.rows.split(_CHUNK)])
+
+
+@dataclass(frozen=True)
+class SetLatents:
+    """Latents set to `scale` times their largest values, (m,), on the selection split."""
+
+    latents: tuple[int, ...]
+    largest: tuple[float, ...]
+
+    def __call__(self, situation: Situation, scale: float) -> Tensor:
+        """New minus old value, along the latents' directions."""
+        old = situation.values[:, [situation.columns[latent] for latent in self.latents]]
+        new = scale * torch.tensor(self.largest, device=old.device).expand_as(old)
+        return value_change(old, new, situation.sae.directions()[list(self.latents)])
+
+
+@dataclass(frozen=True, eq=False)
+class SetCoordinate:
+    """A direction treated as if it were a latent.
+
+    A patch's coordinate is how far it is along the unit vector (d_model,) from the mean of the selection split. It is
+    set to `scale` times the largest coordinate there.
+
+    Attributes
+    ----------
+    mean, largest
+        Of `rows @ vector` on the selection split: its mean, and its largest value above the mean.
+    """
+
+    vector: Tensor
+    mean: float
+    largest: float
+
+    def __call__(self, situation: Situation, scale: float) -> Tensor:
+        """New minus old coordinate, along the vector."""
+        old = situation.rows @ self.vector - self.mean
+        return (scale * self.largest - old)[:, None] * self.vector
+
+
+@dataclass(frozen=True, eq=False)
+class AddVector:
+    """A vector (d_model,) that is added as it is, whatever the scale.
+
+    Attributes
+    ----------
+    latents, dictionary
+        Where given, the vector is added only where one of the dictionary's latents is active.
+    """
+
+    vector: Tensor
+    latents: tuple[int, ...] = ()
+    dictionary: SparseAutoencoder | None = None
+
+    def __call__(self, situation: Situation, scale: float) -> Tensor:
+        """The vector, or zero."""
+        change = self.vector.expand_as(situation.rows)
+        if self.dictionary is None:
+            return change
+        active = (self.dictionary.latent_values(situation.rows, list(self.latents)) > 0).any(dim=1, keepdim=True)
+        return change * active
+
+
+Draws = Mapping[str, Sequence[Change]]
+"""The draws of each arm of one class, by the arm's name; the automatic arm is one of them, no edit needs no draw."""
+
+
+def situation(sae: SparseAutoencoder, rows: Tensor, draws: Draws) -> Situation:
+    """Describe rows (n, d_model) to the draws of all arms."""
+    edits = [change for changes in draws.values() for change in changes if isinstance(change, SetLatents)]
+    latents = sorted({latent for edit in edits for latent in edit.latents})
+    columns = {latent: column for column, latent in enumerate(latents)}
+    return Situation(sae, rows, sae.latent_values(rows, latents), columns)

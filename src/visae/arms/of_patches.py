@@ -1,0 +1,80 @@
+"""Latents and directions of classes of patches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from visae.arms.dictionaries import LabelledPatches, best_latents, labelled_patches
+from visae.arms.selection import Selection, joined
+from visae.arms.targets import targets_by_f1, targets_by_patches
+from visae.features.blocks import codes_by_latents
+from visae.features.concepts import BLOCK_CODES, Labels
+from visae.sae import SparseAutoencoder
+from visae.tasks.counts import Target
+from visae.tasks.segmentation import Segmentation
+
+# Pictures of the selection split on which a class's gradients are taken.
+_GRADIENT_IMAGES = 8
+
+
+@dataclass
+class PatchSelection(Selection[Segmentation]):
+    """By the classes of patches.
+
+    Attributes
+    ----------
+    labels
+        Of the patches of the split; class numbers are the task's.
+    """
+
+    labels: Labels = field(kw_only=True)
+    others: ClassVar[Sequence[str]] = ("auc", "gradient")
+
+    @property
+    def by(self) -> str:
+        """What the settings say."""
+        return self.settings.choose_by
+
+    def targets(self, by: str) -> list[Target]:
+        """Latents of each class by `f1`, from scores.parquet, or by `auc` or `gradient`."""
+        n_latents = self.settings.latents_per_class
+        if by == "f1":
+            return self.active(targets_by_f1(self.scores, n_latents))
+        if by == "gradient":
+            return self.active(self.by_gradient(self.sae, n_latents))
+
+        def blocks() -> Iterator[tuple[range, pl.LazyFrame]]:
+            return codes_by_latents(Path(self.codes_manifest), BLOCK_CODES)
+
+        return self.active(targets_by_patches(blocks, self.sample.labels, self.task.names, by, n_latents))
+
+    def best(self, dictionary: SparseAutoencoder, n_latents: int) -> list[Target]:
+        """Latents of a dictionary by their codes of labelled patches."""
+        gradients = self.gradients if self.by == "gradient" else {}
+        return best_latents(dictionary, self.sample, self.by, n_latents, gradients)
+
+    @cached_property
+    def sample(self) -> LabelledPatches:
+        """Labelled patches."""
+        return labelled_patches(self.task.store, self.labels, self.task.names, self.seed)
+
+    def slopes(self, number: int) -> tuple[Tensor, Tensor] | None:
+        """On patches labelled with the class, of some pictures that have it."""
+        labels = self.sample.labels
+        having = np.flatnonzero((labels.classes == number).any(axis=1))
+        drawn = np.random.default_rng([self.seed, number, 5]).permutation(having)[:_GRADIENT_IMAGES]
+        parts = []
+        for batch, tokens in self.task.batches(np.sort(drawn) + labels.pictures.start):
+            own = torch.from_numpy(labels.classes[batch - labels.pictures.start] == number).to(self.task.device)
+            rows, slopes = self.task.slopes(tokens, number, own)
+            parts.append((rows[own], slopes[own]))
+        return joined(parts)

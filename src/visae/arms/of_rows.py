@@ -1,0 +1,68 @@
+"""Latents and directions of classes of outputs: no row has a label, so that the readout's own gradients choose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from visae.arms.dictionaries import MOST_PATCHES, LabelledPatches
+from visae.arms.selection import Selection, joined
+from visae.features.concepts import Labels
+from visae.sae import SparseAutoencoder
+from visae.tasks.counts import Target
+from visae.tasks.readout import Readout
+
+
+@dataclass
+class RowSelection(Selection[Readout]):
+    """By the gradient of the log odds of a class's outputs, on rows of the split or MOST_PATCHES drawn ones."""
+
+    others: ClassVar[Sequence[str]] = ()
+
+    @property
+    def by(self) -> str:
+        """By gradient: there are no labels."""
+        return "gradient"
+
+    def targets(self, by: str) -> list[Target]:
+        """Latents of each class."""
+        return self.active(self.by_gradient(self.sae, self.settings.latents_per_class))
+
+    def best(self, dictionary: SparseAutoencoder, n_latents: int) -> list[Target]:
+        """Latents of a dictionary."""
+        return self.by_gradient(dictionary, n_latents)
+
+    @cached_property
+    def _drawn(self) -> list[tuple[NDArray[np.int64], Tensor]]:
+        """Drawn rows of the split by id, and their tokens: so many that they fit into memory."""
+        images, n_tokens = self.task.store.image_ids(self.split), self.task.store.n_tokens("patches")
+        order = np.random.default_rng([self.seed, 8]).permutation(images)
+        return list(self.task.batches(np.sort(order[: max(1, MOST_PATCHES // n_tokens)])))
+
+    @cached_property
+    def sample(self) -> LabelledPatches:
+        """The drawn rows; each counts as of the class whose output comes first in it."""
+        images = self.task.store.image_ids(self.split)
+        kept = np.full((len(images), self.task.store.n_tokens("patches")), -1, dtype=np.int16)
+        for ids, tokens in self._drawn:
+            first = self.task.listed(self.task.read(tokens))[:, 0]
+            kept[ids - images.start] = self.task.of_class[first].cpu().numpy()[:, None]
+        rows = torch.cat([tokens[:, self.task.n_prefix :].flatten(0, 1) for _, tokens in self._drawn])
+        picture, token = np.nonzero(kept >= 0)
+        labels = Labels(images, kept, len(self.task.classes))
+        return LabelledPatches(rows, picture, token, labels, self.task.names)
+
+    def slopes(self, number: int) -> tuple[Tensor, Tensor] | None:
+        """On all drawn rows."""
+        parts = []
+        for _, tokens in self._drawn:
+            rows, slopes = self.task.slopes(tokens.clone(), number)
+            parts.append((rows.flatten(0, 1), slopes.flatten(0, 1)))
+        return joined(parts)

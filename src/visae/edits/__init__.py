@@ -1,0 +1,1 @@
+"""What an edit of latents is, and the network resumed after it."""

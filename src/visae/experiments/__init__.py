@@ -1,0 +1,1 @@
+"""Arms run on tasks: tables, dose and response, untrained dictionaries, faithfulness."""

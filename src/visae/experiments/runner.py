@@ -1,0 +1,149 @@
+"""Runs edits of classes on the measured split, and keeps what they count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from visae.arms.arms import SIZES, Outcome, Unedited, outcomes
+from visae.arms.changes import Draws, situation
+from visae.config.settings import InterventionSettings
+from visae.edits.edit import patch_rows
+from visae.experiments.examples import example_rows
+from visae.sae import SparseAutoencoder
+from visae.tasks.counts import SUPPRESS, ClassCounts, Target, Way
+from visae.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Batch(Unedited):
+    """Some pictures that are edited.
+
+    Attributes
+    ----------
+    ids, rows
+        Their ids, and their places among the pictures of the class.
+    """
+
+    ids: NDArray[np.int64]
+    rows: slice
+
+
+@dataclass
+class Runner:
+    """Runs classes one after the other; the task has looked at the measured split.
+
+    Attributes
+    ----------
+    examples
+        Rows of examples.parquet.
+    """
+
+    task: Task
+    sae: SparseAutoencoder
+    settings: InterventionSettings
+    seed: int
+    examples: list[dict[str, Any]] = field(default_factory=list)
+
+    def limit(self, way: Way) -> int | None:
+        """Pictures of a class that are edited, at most."""
+        if self.task.unit != "patch":
+            return self.settings.classification_images
+        if way == SUPPRESS:
+            return self.settings.images
+        return min(self.settings.classification_images, self.settings.images or self.settings.classification_images)
+
+    def pictures(self, target: Target, way: Way) -> ClassCounts:
+        """Pictures of a class, nothing counted yet."""
+        return self.task.pictures(target, way, self.limit(way), self.seed)
+
+    def sampled(self, target: Target, way: Way) -> ClassCounts:
+        """Those on which doses and untrained dictionaries are run."""
+        limit = self.limit(way)
+        fewer = self.settings.sample if limit is None else min(self.settings.sample, limit)
+        return self.task.pictures(target, way, fewer, self.seed)
+
+    @torch.inference_mode()
+    def can_be_edited(self, counts: ClassCounts) -> bool:
+        """Whether there is a patch to edit in the pictures that the edit is about."""
+        start = 0
+        for ids, _, patches in self._batches(counts):
+            own = counts.n_target[start : start + len(ids)] > 0
+            if patches[torch.from_numpy(own).to(patches.device)].any():
+                return True
+            start += len(ids)
+        return False
+
+    @torch.inference_mode()
+    def run(
+        self,
+        counts: ClassCounts,
+        draws: Draws,
+        scales: tuple[float, ...],
+        sizes: Sequence[str] = SIZES,
+        *,
+        everywhere: bool = False,
+        watch: Callable[[Outcome, Batch], None] | None = None,
+    ) -> None:
+        """Run every arm of one class, and count.
+
+        Parameters
+        ----------
+        scales, sizes
+            As for `outcomes`.
+        everywhere
+            Latents count as active on every patch, so that draws choose their own patches.
+        watch
+            Sees every outcome.
+        """
+        start = 0
+        for ids, tokens, patches in self._batches(counts, everywhere):
+            rows, start = slice(start, start + len(ids)), start + len(ids)
+            before = self.task.read(tokens)
+            here = situation(self.sae, patch_rows(tokens, patches), draws)
+            batch = Batch(tokens, patches, before, here, ids, rows)
+            found = outcomes(
+                batch,
+                draws,
+                scales,
+                read=self.task.read,
+                batch_size=self.settings.batch_size,
+                sizes=sizes,
+            )
+            for outcome in found:
+                values, becomes = self.task.changes(counts, rows, before, outcome.after, patches)
+                for scale in outcome.scales:
+                    counts.add((outcome.arm, outcome.size, scale), rows, values, becomes, outcome.draws)
+                if watch is not None:
+                    watch(outcome, batch)
+
+    def keep_examples(self, counts: ClassCounts) -> Callable[[Outcome, Batch], None]:
+        """Return what keeps examples of a class while it runs."""
+
+        def watch(outcome: Outcome, batch: Batch) -> None:
+            shown = self.task.shown(counts, batch.ids, batch.rows, batch.patches)
+            ids = {place: int(batch.ids[place]) for place in shown}
+            self.examples.extend(example_rows(self.task, counts, outcome, ids, batch.before, batch.patches))
+
+        return watch
+
+    def _batches(
+        self, counts: ClassCounts, everywhere: bool = False
+    ) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor]]:
+        """Pictures of a class by id, their tokens, and the patches to edit."""
+        latents = list(counts.target.latents)
+        for ids, tokens in self.task.batches(self.task.measured[counts.images]):
+            rows = tokens[:, self.task.n_prefix :]
+
+            def active(rows: Tensor = rows) -> Tensor:
+                if everywhere:
+                    return torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)
+                return (self.sae.latent_values(rows.flatten(0, 1), latents) > 0).any(dim=1).view(rows.shape[:2])
+
+            yield ids, tokens, self.task.patches(counts, ids, tokens, active)

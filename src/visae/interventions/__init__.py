@@ -1,1 +1,0 @@
-"""Edits of single latents, their controls, and the experiments that compare them."""
