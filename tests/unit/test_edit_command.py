@@ -89,19 +89,19 @@ def test_a_map_says_what_each_patch_is_predicted_as(features: visae.Features) ->
     counts = found.summary()
     assert counts["before"].sum() == counts["after"].sum() == GRID[0] * GRID[1]
     figure = found.show()
-    # The picture, three exemplars of each latent, and three maps.
-    assert len(figure.axes) == 1 + 2 * 3 + 3
+    # The picture, two exemplars of each latent, and three maps.
+    assert len(figure.axes) == 1 + 2 * 2 + 3
     assert set(found.strip_table()["part"]) == {"edited", "exemplar", "prediction"}
 
 
 def test_a_strip_shows_picture_exemplars_and_probabilities(features: visae.Features) -> None:
     found = features.edit(5, 3, patches=INSIDE, device="cpu")
     figure, table = found.show(), found.strip_table()
-    assert len(figure.axes) == 1 + 2 * 3 + 1
+    assert len(figure.axes) == 1 + 2 * 2 + 1
     drawn = sorted(bar.get_width() for bar in figure.axes[-1].patches)
     shown = table.filter(part="probability")
     np.testing.assert_allclose(drawn, sorted([*shown["before"], *shown["after"]]), atol=1e-6)
-    assert table.filter(part="exemplar")["rank"].unique().to_list() == list(range(6))
+    assert table.filter(part="exemplar")["rank"].unique().to_list() == list(range(4))
     assert [text.get_text() for text in figure.texts][:3] == ["Observe", "Hypothesize", "Experiment"]
 
 
