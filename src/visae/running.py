@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import functools
 import json
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,6 +99,18 @@ def running_job(namespace: dict[str, Any]) -> Iterator[Job]:
                 sys.exit(1)
             logger.exception("the job failed")
             raise
+    if namespace.get("__name__") == "__main__":
+        _leave()
+
+
+def _leave() -> None:
+    """End the process of a job that is done: taking apart what torch has loaded costs a third of loading it."""
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        return  # somebody still works; Python waits for them
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 @contextmanager
