@@ -10,7 +10,7 @@ CONFIG ?= config/config.yaml
 help:
 	@echo "make demo       run the embedded study: pictures to causal figures, under 6 minutes on 2 cores"
 	@echo "make test       all tests        make test-fast  those under 3 minutes"
-	@echo "make lint       ruff, snakefmt, snakemake --lint, mypy"
+	@echo "make lint       ruff, snakefmt, snakemake --lint, mypy, import-linter, pylint's duplicate code"
 	@echo "make format     format the code  make docs       write the generated parts of docs"
 	@echo "make bench      compare with peers from PyPI; the tables in docs are its output"
 	@echo "make bench-trainer  training speed beside other packages"
@@ -50,6 +50,8 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint --configfile $(CONFIG)
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/pylint src/visae scripts
 
 format: $(VENV)/.ready-dev
 	$(BIN)/ruff check --fix --quiet . || true
@@ -58,26 +60,26 @@ format: $(VENV)/.ready-dev
 
 docs: $(VENV)/.ready
 	$(BIN)/python -m visae config docs > docs/config.md
-	$(BIN)/python bench/write_docs.py
+	$(BIN)/python -m bench.write_docs
 
 bench: $(VENV)/.ready-dev
-	$(BIN)/python bench/store.py
+	$(BIN)/python -m bench.store
 
 bench-trainer: $(VENV)/.ready-dev
-	$(BIN)/python bench/trainer.py
+	$(BIN)/python -m bench.trainer
 
 bench-features: $(VENV)/.ready-dev
-	$(BIN)/python bench/features.py
+	$(BIN)/python -m bench.features
 
 bench-interventions: $(VENV)/.ready-dev
-	$(BIN)/python bench/interventions.py
+	$(BIN)/python -m bench.interventions
 
 bench-quality: $(VENV)/.ready-dev
-	$(BIN)/python bench/quality.py
+	$(BIN)/python -m bench.quality
 
 # The machine may be bare: its own Python where nothing is set up.
 bench-gpu:
-	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) bench/gpu.py $(GPU_OPTIONS)
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m bench.gpu $(GPU_OPTIONS)
 
 GPU_PYTHON ?= 3.12
 bench-gpu-wheels:
@@ -85,11 +87,11 @@ bench-gpu-wheels:
 	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
 		--python-version $(GPU_PYTHON) --implementation cp \
 		--platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
-		--dest bench/wheels --requirement bench/gpu_wheels.txt
+		--dest bench/wheels --requirement bench/gpu/wheels.txt
 	du -sh bench/wheels
 
 bench-owners: $(VENV)/.ready-dev
-	$(BIN)/python bench/owners.py
+	$(BIN)/python -m bench.owners
 
 clean:
 	rm -rf results/* logs benchmarks .snakemake

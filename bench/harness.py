@@ -17,7 +17,6 @@ from visae.files import read_json, write_json
 
 FOLDER = Path(__file__).resolve().parent
 CACHE = Path.home() / ".cache" / "visae" / "bench"
-sys.path.append(str(FOLDER / "peers"))  # modules of the workers that benchmarks use too
 
 Samples = dict[str, list[float]]
 

@@ -1,4 +1,4 @@
-"""Print results of a benchmark as a Markdown table: python bench/markdown.py bench/results/store.json [PART …].
+"""Print results of a benchmark as a Markdown table: python -m bench.markdown bench/results/store.json [PART …].
 
 With --judged only the rows that have a target.
 
@@ -10,8 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from harness import Measurement, short
-
+from bench.harness import Measurement, short
 from visae.files import read_json
 
 

@@ -10,7 +10,7 @@ import venv
 from pathlib import Path
 from typing import Any, Self
 
-from harness import CACHE, FOLDER
+from bench.harness import CACHE, FOLDER
 
 # torch is the same for all; torchvision is what saev imports and is the one that belongs to this torch. overcomplete
 # imports a function that later versions of matplotlib do not have. Of ViT-Prisma only the wheel itself is looked at.

@@ -1,4 +1,4 @@
-"""Compare two trees of results, table by table: `python bench/same_numbers.py BEFORE AFTER`.
+"""Compare two trees of results, table by table: `python -m bench.same_numbers BEFORE AFTER`.
 
 Every number of BEFORE has to be in AFTER to the last digit, in the row of the same keys; rows and columns that are new
 are left aside. Exits 1 where a number differs or is missing. Tables and columns that were renamed are known here.

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# Commands are a script's path or `-m visae …`, with or without `python` before them.
+# Commands are `-m bench.markdown …` or `-m visae …`, with or without `python` before them.
 TABLE = re.compile(
-    r"^(<!-- (?:python )?((?:bench/markdown\.py|-m visae) [^>]*) -->\n)(.*?)^(<!-- end -->)", re.MULTILINE | re.DOTALL
+    r"^(<!-- (?:python )?(-m (?:bench\.markdown|visae) [^>]*) -->\n)(.*?)^(<!-- end -->)", re.MULTILINE | re.DOTALL
 )
 
 

@@ -68,6 +68,8 @@ rule store:
 
 
 rule adopt:
+    input:
+        unpack(made_activations),
     output:
         manifest=STORE,
     log:

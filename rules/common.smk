@@ -17,7 +17,8 @@ from visae.config.members import (
     scored_on,
     sweep_members,
 )
-from visae.config.parse import parse_config, to_plain
+from visae.config.parse import parse_config
+from visae.config.sections import to_plain
 from visae.config.settings import GIVEN, SlurmSettings
 from visae.config.snakemake import as_written
 from visae.config.stored import (
@@ -28,6 +29,7 @@ from visae.config.stored import (
     used_datasets,
 )
 from visae.config.strict_yaml import read_strictly
+from visae.config.tasks import TASKS
 from visae.errors import ConfigError, DataError
 from visae.features.concept_files import concept_files
 from visae.launch.where import chosen_cluster
@@ -73,9 +75,8 @@ SEED_SWEEPS = [
 UNIONS = [
     name for name, dataset in SETTINGS.datasets.items() if dataset.kind == "union"
 ]
-GIVEN_SETS = [
-    name for name, dataset in SETTINGS.datasets.items() if dataset.kind == "activations"
-]
+GIVEN_SETS = [name for name, dataset in SETTINGS.datasets.items() if dataset.is_given]
+USERS = [name for name, dataset in SETTINGS.datasets.items() if dataset.kind == "users"]
 SCENES = [
     name for name, dataset in SETTINGS.datasets.items() if dataset.kind == "scenes"
 ]

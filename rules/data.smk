@@ -10,6 +10,8 @@ rule index:
         f"logs/{INDEX}.log",
     benchmark:
         f"benchmarks/{INDEX}.tsv"
+    wildcard_constraints:
+        dataset=names(set(SETTINGS.datasets) - {*UNIONS, *USERS}),
     conda:
         ENVIRONMENT
     threads: 2
@@ -24,6 +26,35 @@ rule index:
         "Indexing the pictures of {wildcards.dataset}"
     script:
         "../scripts/index.py"
+
+
+rule users:
+    output:
+        index=INDEX,
+        summary=f"{RESULTS}/datasets/{{dataset}}/summary.json",
+        skipped=f"{RESULTS}/datasets/{{dataset}}/skipped.csv",
+        readout=USERS_READOUT,
+        truth=f"{RESULTS}/datasets/{{dataset}}/truth.safetensors",
+        liked=f"{RESULTS}/datasets/{{dataset}}/liked.parquet",
+    log:
+        f"logs/{INDEX}.log",
+    benchmark:
+        f"benchmarks/{INDEX}.tsv"
+    wildcard_constraints:
+        dataset=names(USERS),
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=grown(2000),
+        runtime=grown(30),
+    params:
+        spec=lambda wildcards: spec(
+            SETTINGS.datasets[wildcards.dataset], "visae.data.users"
+        ),
+    message:
+        "Making the users of {wildcards.dataset}"
+    script:
+        "../scripts/users.py"
 
 
 rule patch_labels:

@@ -12,12 +12,12 @@ FEATURES = f"{RESULTS}/{layout.FEATURES}"
 HEADS = f"{RESULTS}/{layout.HEADS}"
 INTERVENTIONS = f"{RESULTS}/{layout.INTERVENTIONS}"
 STUDY = f"{RESULTS}/{layout.STUDY}"
+USERS_READOUT = f"{RESULTS}/{layout.USERS_READOUT}"
 FRONT_PAGE = f"{os.path.abspath(RESULTS)}/.runs/front-page.rst"
 TASK_OF_HEAD = {"probe": "classification", "segmentation": "segmentation"}
 SHEET = f"{RESULTS}/datasets/{{dataset}}/sheet-{{model}}"
 WHAT_WAS_READ = f"{RESULTS}/what_was_read.html"
-TASKS = ("segmentation", "classification", "zero_shot", "readout")
-ON_PICTURES = ("classification", "zero_shot")
+ON_PICTURES = [task for task, kind in TASKS.items() if kind.unit == "picture"]
 FIGURES = f"{RESULTS}/{layout.FIGURES}"
 PATHS = {
     name: layout.StudyPaths(Path(RESULTS), name, study)
@@ -74,6 +74,11 @@ def stored_spec(wildcards):
         tokens_per_image=dataset.tokens_per_image,
         token_seed=SETTINGS.seed + dataset.seed,
     )
+
+
+def made_activations(wildcards):
+    """Index beside which activations lie that are made on the spot; nothing for a user's own."""
+    return {"index": INDEX.format(**wildcards)} if wildcards.dataset in USERS else {}
 
 
 def receipts(wildcards):

@@ -11,8 +11,7 @@ with running_job(globals()) as job:
     concept = job.settings(ConceptSettings)
     try:
         probe_concept(
-            Path(concept.positives),
-            Path(concept.negatives),
+            concept,
             Path(job.input.sae),
             Path(job.input.card),
             job.spec["layer"],

@@ -10,12 +10,11 @@ from visae.running import running_job
 with running_job(globals()) as job:
     run_experiment(
         job.wildcards.task,
-        ExperimentFiles(**dict(job.input.items()), first=job.spec["first"]),
+        ExperimentFiles(**dict(job.input.items()), first=job.spec["first"], min_purity=job.spec["min_purity"]),
         job.settings(InterventionSettings),
         job.spec["layer"],
         Path(job.output.summary).parent,
         manual=job.spec["manual"],
-        min_purity=job.spec["min_purity"],
         device=job.device,
         seed=job.seed,
     )

@@ -7,13 +7,12 @@ from visae.features.monosemanticity import write_monosemanticity
 from visae.running import running_job
 
 with running_job(globals()) as job:
-    judge = Path(job.input.judge)
     write_monosemanticity(
         Path(job.input.codes),
         Path(job.input.index),
         Path(job.output.scores),
         job.settings(FeatureSettings),
-        **{"manifest" if judge.name == "manifest.json" else "encoder": judge},
+        Path(job.input.judge),
         seed=job.seed,
         device=job.device,
     )

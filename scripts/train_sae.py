@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from visae.config.parse import from_plain, to_plain
+from visae.config.sections import from_plain, to_plain
 from visae.config.settings import AnySae
 from visae.files import text_sha256
 from visae.launch.slurm import Request

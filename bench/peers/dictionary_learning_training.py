@@ -16,7 +16,8 @@ from typing import Any
 import torch
 import torchvision_operators  # noqa: F401
 from torch import Tensor
-from training_protocol import SomeBatches, Trainee, serve_training, warm_up
+from trainee import SomeBatches, Trainee, warm_up
+from training_protocol import serve_training
 
 # A run long enough that no schedule ends within the benchmark.
 STEPS = 100_000

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 import torchvision_operators  # noqa: F401
 from torch import Tensor
-from training_protocol import SomeBatches, Trainee, serve_training
+from trainee import SomeBatches, Trainee
+from training_protocol import serve_training
 
 L1 = 1e-3
 

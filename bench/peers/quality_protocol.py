@@ -20,7 +20,7 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 from torch import Tensor
-from training_protocol import CannotRun, Prepare, Trainee
+from trainee import CannotRun, Prepare, Trainee
 
 # Steering looks at so many tokens, about so many times in the shortest runs, at most every so many steps.
 _LOOKED_AT, _LOOKS, _LONGEST_GAP = 256, 100, 10

@@ -6,7 +6,8 @@ from typing import Any
 
 import torchvision_operators  # noqa: F401
 from torch import Tensor
-from training_protocol import SomeBatches, Trainee, serve_training
+from trainee import SomeBatches, Trainee
+from training_protocol import serve_training
 
 # A run long enough that no schedule ends within the benchmark.
 STEPS = 100_000

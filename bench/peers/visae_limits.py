@@ -19,9 +19,9 @@ from training_protocol import Batches
 from visae_training import sae_settings, started
 
 from visae.sae.run import TrainingRun
-from visae.sae.selection import BLOCK
 from visae.sae.trainer import train
-from visae.sae.variant import sparse_pass
+from visae.sae.variants.selection import BLOCK
+from visae.sae.variants.variant import sparse_pass
 
 # Side of the square matrices whose product stands for what the machine can do.
 SIDE = 3072

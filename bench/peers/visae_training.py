@@ -7,7 +7,8 @@ from typing import Any, get_args, get_type_hints
 
 import torch
 from torch import Tensor
-from training_protocol import CannotRun, SomeBatches, Trainee, serve_training
+from trainee import CannotRun, SomeBatches, Trainee
+from training_protocol import serve_training
 
 from visae.config import settings as sections
 from visae.sae.initial import initial_sae

@@ -19,13 +19,14 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from visae import __version__
-from visae.config.parse import load_config, parse_section
+from visae.config.parse import load_config
 from visae.config.schema import config_documentation, json_schema
+from visae.config.sections import parse_section
 from visae.config.strict_yaml import parse_pairs, parse_strictly
 from visae.errors import ConfigError, VisaeError
 from visae.notices import repeat_warnings
 from visae.space import explained_lack
+from visae.version import __version__
 
 # In the order in which data passes. Imported only when called: --help must not wait for torch.
 STAGES = {
@@ -176,31 +177,51 @@ def _run(name: str, place: tuple[str, str], arguments: list[str]) -> None:
     """Call a library function with the arguments of a command line."""
     module, function_name = place
     function = getattr(importlib.import_module(module), function_name)
-    parser, hints = _parser_of(name, function)
+    parser, values = _parser_of(name, function), {}
     parsed = vars(parser.parse_args(arguments))
-    values = {}
-    for parameter, kind in hints.items():
-        value = parsed[parameter]
-        values[parameter] = _settings_of(kind, value) if _is_section(kind) else value
+    for parameter, kind in _hints(function).items():
+        if _is_group(parameter, kind):
+            values[parameter] = kind(**{spec.name: parsed[spec.name] for spec in fields(kind)})
+        else:
+            values[parameter] = _settings_of(kind, parsed[parameter]) if _is_section(kind) else parsed[parameter]
     # What it is about to write says its own.
     if name != "index":
-        given = (entry for value in values.values() for entry in (value if isinstance(value, list) else [value]))
+        given = (entry for value in parsed.values() for entry in (value if isinstance(value, list) else [value]))
         repeat_warnings(entry for entry in given if isinstance(entry, str | Path))
     function(**values)
 
 
-def _parser_of(name: str, function: Callable) -> tuple[argparse.ArgumentParser, dict[str, Any]]:
-    """Build a parser from a function's signature and NumPy docstring."""
+def _hints(function: Callable) -> dict[str, Any]:
+    """What each parameter becomes; one that cannot be written on a command line, a generator, is for Python alone."""
     from numpy.random import Generator
 
-    text = inspect.getdoc(function) or ""
-    described = _described_parameters(text)
-    parser = argparse.ArgumentParser(prog=f"python -m visae {name}", description=text.split("\n\n")[0])
-    # A generator cannot be written on a command line: such a parameter is for Python alone.
     hints = {key: _required_kind(kind) for key, kind in get_type_hints(function).items() if key != "return"}
-    hints = {key: kind for key, kind in hints.items() if kind is not Generator}
+    return {key: kind for key, kind in hints.items() if kind is not Generator}
+
+
+def _parser_of(name: str, function: Callable) -> argparse.ArgumentParser:
+    """Build a parser from a function's signature and NumPy docstring.
+
+    A parameter that groups some, such as the files that a job reads, is an option for each of them.
+    """
+    text = inspect.getdoc(function) or ""
+    parser = argparse.ArgumentParser(prog=f"python -m visae {name}", description=text.split("\n\n")[0])
+    _add_options(parser, function)
+    for key, kind in _hints(function).items():
+        if _is_group(key, kind):
+            _add_options(parser, kind)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, function: Callable) -> None:
+    """Give a parser an option for each parameter of a function or field of a dataclass."""
+    described = _described_parameters(inspect.getdoc(function) or "")
+    if is_dataclass(function):
+        described |= {spec.name: spec.metadata["doc"] for spec in fields(function) if "doc" in spec.metadata}
     parameters = inspect.signature(function).parameters
-    for key, kind in hints.items():
+    for key, kind in _hints(function).items():
+        if _is_group(key, kind):
+            continue
         parameter = parameters[key]
         options: dict[str, Any] = {"help": described.get(key, ""), "required": parameter.default is parameter.empty}
         if not options["required"]:
@@ -225,7 +246,11 @@ def _parser_of(name: str, function: Callable) -> tuple[argparse.ArgumentParser, 
         else:
             options["type"] = kind
         parser.add_argument(f"--{key.strip('_').replace('_', '-')}", dest=key, **options)
-    return parser, hints
+
+
+def _is_group(parameter: str, kind: Any) -> bool:
+    """Whether a parameter stands for several options; only `settings` is a section of the configuration."""
+    return parameter != "settings" and isinstance(kind, type) and is_dataclass(kind)
 
 
 class _Numbers(argparse.Action):
@@ -282,8 +307,8 @@ def _settings_of(kind: Any, pairs: list[str]) -> Any:
 
 
 def _described_parameters(docstring: str) -> dict[str, str]:
-    """Descriptions of the parameters of a NumPy docstring, by name."""
-    section = re.search(r"Parameters\n-+\n(.*?)(?:\n\n[A-Z]\w+\n-+\n|\Z)", docstring, re.DOTALL)
+    """Descriptions of the parameters or attributes of a NumPy docstring, by name."""
+    section = re.search(r"(?:Parameters|Attributes)\n-+\n(.*?)(?:\n\n[A-Z]\w+\n-+\n|\Z)", docstring, re.DOTALL)
     entry = re.compile(r"^(\S[^\n:]*?)(?: :[^\n]*)?\n((?:[ ]+[^\n]*\n?)+)", re.MULTILINE)
     described = {}
     for match in entry.finditer(section[1] if section else ""):

@@ -10,7 +10,9 @@ from pathlib import Path
 import polars as pl
 
 from visae.config.settings import Settings, StudySettings
-from visae.figures.arms import ARM_LABELS, UNITS, edit_in_words
+from visae.config.tasks import TASKS
+from visae.experiments.tables import read_table
+from visae.figures.arms import ARM_LABELS, edit_in_words
 from visae.files import read_json, write_text
 from visae.layout import FIGURES, INTERVENTIONS, SAE, StudyPaths
 
@@ -61,14 +63,14 @@ def _study(paths: StudyPaths, study: StudySettings) -> Iterator[str]:
 
 
 def _experiment(paths: StudyPaths, sae: str, task: str) -> Iterator[str]:
-    arms = pl.read_parquet(paths.path(INTERVENTIONS, sae=sae) / task / "arms.parquet")
+    arms = read_table(paths.path(INTERVENTIONS, sae=sae) / task / "arms.parquet")
     mean = arms.filter(pl.col("class_name") == "mean", pl.col("class_id").is_null(), pl.col("edit") == "suppress")
     if mean.is_empty():
         yield from (f"*{task}*: no class could be edited.", "")
         return
     scale = max(mean["scale"].unique().to_list(), key=abs)
     mean = mean.filter(scale=scale)
-    target, other = UNITS[task]
+    target, other = TASKS[task].target, TASKS[task].other
     yield f"*{_plain(task)}*, {_plain(edit_in_words(scale))}; share of answers that change, means over classes [95 %]:"
     yield ""
     yield from (".. list-table::", "   :header-rows: 1", "")

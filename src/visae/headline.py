@@ -9,6 +9,7 @@ import polars as pl
 
 from visae.config.parse import load_config
 from visae.config.settings import Settings, StudySettings, UnionSettings
+from visae.experiments.tables import read_table
 from visae.files import read_json
 
 SMALL_DOSE = -0.5
@@ -112,7 +113,7 @@ def _experiment(folder: Path, task: str, sae: str) -> list[str]:
     """Arms of one task: means over classes, then each class, then doses."""
     if not (folder / "arms.parquet").is_file():
         return []
-    arms, summary = pl.read_parquet(folder / "arms.parquet"), read_json(folder / "summary.json")
+    arms, summary = read_table(folder / "arms.parquet"), read_json(folder / "summary.json")
     mean = arms.filter(pl.col("class_name") == "mean", pl.col("class_id").is_null())
     lines = ["", f"  {task}, latents of {sae}: share of answers that change, class mean [95 %]:"]
     ordered = mean.sort("edit", "scale", "size", "arm", descending=[True, False, False, False])

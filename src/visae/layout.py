@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from visae.config.settings import StudySettings
+from visae.config.tasks import TASKS
 
 INDEX = "datasets/{dataset}/index.parquet"
-DATASET_SUMMARY = "datasets/{dataset}/summary.json"
 PATCH_LABELS = "datasets/{dataset}/patch-labels-{model}-layer{layer}.parquet"
 CARD = "models/{model}/model.json"
 STORE = "activations/{dataset}/{model}/layer{layer}/manifest.json"
@@ -20,9 +20,7 @@ HEADS = "heads/{dataset}/{model}"
 INTERVENTIONS = "interventions/{study}/{sae}"
 FIGURES = "figures/{study}"
 STUDY = "studies/{study}.json"
-
-HEAD_OF_TASK = {"segmentation": "segmentation", "classification": "probe"}
-"""Heads that the workflow trains, by task."""
+USERS_READOUT = "datasets/{dataset}/readout.safetensors"
 
 
 @dataclass(frozen=True)
@@ -49,13 +47,11 @@ class StudyPaths:
 
     def readout(self, task: str) -> Path:
         """Readout of a task: a trained head, or the file that the configuration names."""
-        if task in HEAD_OF_TASK:
-            return self.path(f"{HEADS}/{HEAD_OF_TASK[task]}/metrics.json", dataset=self.settings.tasks[task])
-        if task == "zero_shot":
-            assert self.settings.zero_shot is not None
-            return Path(self.settings.zero_shot.vectors)
-        assert self.settings.readout is not None
-        return Path(self.settings.readout.weights)
+        dataset, head = self.settings.tasks[task], TASKS[task].head
+        if head:
+            return self.path(f"{HEADS}/{head}/metrics.json", dataset=dataset)
+        file = self.settings.task_sections[task].file
+        return self.path(USERS_READOUT, dataset=dataset) if file is None else Path(file)
 
     def task(self, task: str) -> dict[str, str]:
         """Files that a task is opened from, by their names in `visae.tasks.files`."""
@@ -64,7 +60,7 @@ class StudyPaths:
         found["index"] = self.path(INDEX, dataset=dataset)
         if self.settings.model is not None:
             found["card"] = self.path(CARD)
-        if task == "segmentation":
+        if TASKS[task].unit == "patch":
             found["labels"] = self.path(PATCH_LABELS, dataset=dataset)
         return {name: str(path) for name, path in found.items()}
 
@@ -72,7 +68,7 @@ class StudyPaths:
         """Files of a task, and of the SAE whose latents are edited, by their names in `visae.experiments.files`."""
         features = self.path(FEATURES, sae=sae, dataset=self.settings.tasks[task])
         found = {"sae": self.path(SAE, sae=sae) / "config.json", "codes": features / "codes/manifest.json"}
-        if task == "segmentation":
+        if TASKS[task].unit == "patch":
             found["scores"] = features / "scores.parquet"
         return {**self.task(task), **{name: str(path) for name, path in found.items()}}
 

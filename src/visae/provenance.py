@@ -12,8 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from visae import __version__
 from visae.files import file_sha256
+from visae.version import __version__
 
 _PACKAGE = Path(__file__).parent
 # These carry settings, messages and bars to a stage; what of them matters is in the job's spec already.

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from visae.config.parse import from_plain
+from visae.config.sections import from_plain
 from visae.errors import VisaeError
 from visae.notices import repeat_warnings
 from visae.space import explained_lack

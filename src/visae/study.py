@@ -9,12 +9,13 @@ from typing import Any
 import polars as pl
 
 from visae.activations.store import ActivationStore
-from visae.config.parse import from_plain
+from visae.config.sections import from_plain
 from visae.config.settings import StudySettings
 from visae.data.index import read_index
 from visae.device import chosen_device
 from visae.errors import ConfigError, DataError
 from visae.experiments.files import ExperimentFiles
+from visae.experiments.tables import read_table
 from visae.explore.features import Features
 from visae.features.codes import scan_codes
 from visae.files import read_json
@@ -116,15 +117,15 @@ class Study:
         model = None if self.settings.model is None else self.model
         return open_task(name, files, model, self.settings.layer, self.device, batch_size)
 
-    def experiment_files(self, task: str, sae: str) -> ExperimentFiles:
+    def experiment_files(self, task: str, sae: str, min_purity: float = 0.9) -> ExperimentFiles:
         """Files of an experiment, for `visae.experiments.experiment.run_experiment`."""
         self._known_task(task)
-        return ExperimentFiles(**self.paths.experiment(task, sae), first=self.paths.first)
+        return ExperimentFiles(**self.paths.experiment(task, sae), first=self.paths.first, min_purity=min_purity)
 
     def table(self, sae: str, task: str, name: str) -> pl.DataFrame:
         """A table of an experiment: `arms`, `becomes`, `doses`, `untrained` or `examples`."""
         self._known_task(task)
-        return pl.read_parquet(self.paths.path(INTERVENTIONS, sae=sae) / task / f"{name}.parquet")
+        return read_table(self.paths.path(INTERVENTIONS, sae=sae) / task / f"{name}.parquet")
 
     def summary(self, sae: str, task: str) -> dict[str, Any]:
         """What summary.json of an experiment holds."""

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from visae.config.parse import from_plain
+from visae.config.sections import from_plain
 from visae.config.settings import AnySae, SlurmSettings
 from visae.errors import VisaeError
 from visae.launch.slurm import Request

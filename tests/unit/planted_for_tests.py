@@ -16,7 +16,7 @@ from visae.experiments.experiment import run_experiment
 from visae.experiments.files import ExperimentFiles
 from visae.features.encoding import encode_store
 from visae.sae import SparseAutoencoder, save_sae
-from visae.sae.relu import Relu
+from visae.sae.variants.relu import Relu
 from visae.vision.model import ModelCard, prepare_model
 
 N_CLASSES, N_FIT, N_MEASURE, PATCHES, WIDTH = 3, 12, 9, 16, 24

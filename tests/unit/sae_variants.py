@@ -20,10 +20,10 @@ from visae.config.settings import (
     ReluSettings,
     TopKSettings,
 )
-from visae.sae.autoencoder import VARIANTS
-from visae.sae.baselines import BASELINES
 from visae.sae.initial import initial_sae
 from visae.sae.run import TrainingRun
+from visae.sae.variants.baselines import BASELINES
+from visae.sae.variants.members import VARIANTS
 
 D_MODEL, EXPANSION = 16, 6
 WIDTH = D_MODEL * EXPANSION

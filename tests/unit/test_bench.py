@@ -1,18 +1,14 @@
 """What all benchmarks share, on known numbers: medians, ratios, targets, the table, the file, the exit code."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
-
-from disk import drop_pages
-from harness import Target, fastest, interleaved, measurement, median_ratio, parser, publish, repetitions, table
-from store_reading import BATCH, D_MODEL, ahead, raw_batches, write_data
-
+from bench.disk import drop_pages
+from bench.harness import Target, fastest, interleaved, measurement, median_ratio, parser, publish, repetitions, table
+from bench.store.reading import BATCH, D_MODEL, ahead, raw_batches, write_data
 from visae.activations.reader import ShuffledReader
 from visae.activations.store import ActivationStore
 

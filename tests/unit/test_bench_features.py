@@ -1,6 +1,5 @@
-"""The contenders of bench/features.py compute the same."""
+"""The contenders of bench/features compute the same."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +7,9 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
-
-import features_data
-from features_data import PATCHES, write_activations, write_features
-from features_worker import common, from_activations, one_latent, statistics, with_duckdb
-
+from bench.features import data as features_data
+from bench.features.data import PATCHES, write_activations, write_features
+from bench.features.worker import common, from_activations, one_latent, statistics, with_duckdb
 from visae.features.codes import scan_codes
 
 

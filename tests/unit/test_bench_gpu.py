@@ -7,22 +7,19 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
-
-import gpu
-from gpu_sizes import TINY
-from harness import Measurement
-from markdown import markdown
-
+from bench.gpu import __main__ as gpu
+from bench.gpu.sizes import TINY
+from bench.harness import Measurement
+from bench.markdown import markdown
 from visae.files import read_json, write_json
 
 ROOT = Path(__file__).parents[2]
 
 
 def run(*options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / "bench" / "gpu.py", "--device", "cpu", "--tiny", *map(str, options)]
+    command = [sys.executable, "-m", "bench.gpu", "--device", "cpu", "--tiny", *map(str, options)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
 
 
 @pytest.mark.slow
@@ -47,13 +44,13 @@ def test_all_sections_run_on_a_cpu_and_write_rows_that_docs_read(tmp_path: Path)
 def test_what_fails_or_hangs_takes_no_other_section_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "broken.py"
     broken.write_text(
-        "import time\nfrom harness import measurement\n"
+        "import time\nfrom bench.harness import measurement\n"
         "def fails(size, report):\n    report.add(measurement('fails: first', 1, 'x'))\n    raise ValueError('no')\n"
         "def hangs(size, report):\n    report.add(measurement('hangs: first', 2, 'x'))\n    time.sleep(600)\n"
     )
     script = tmp_path / "script.py"
     script.write_text(
-        f"import sys\nsys.path[:0] = [{str(tmp_path)!r}, {str(ROOT / 'bench')!r}]\nimport gpu\n"
+        f"import sys\nsys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]\nimport bench.gpu.__main__ as gpu\n"
         "gpu.SECTIONS.clear()\n"
         "gpu.SECTIONS.update(fails=gpu.Section('broken', 60), hangs=gpu.Section('broken', 20), "
         "late=gpu.Section('broken', 60))\n"

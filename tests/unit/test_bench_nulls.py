@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +9,8 @@ import polars as pl
 import pytest
 from tree_for_tests import make_tree
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
-
-import nulls
-from nulls import evenness, moved_labels, p_values
-
+from bench.features import nulls
+from bench.features.nulls import evenness, moved_labels, p_values
 from visae.data.index import read_index
 from visae.explore.files import FeatureFiles
 

@@ -1,23 +1,28 @@
 """The quality benchmark's logic, without peers: the measure, equal sparsity, kept runs, tuning, goals, planted."""
 
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench" / "peers"))
-
-import quality_planted as planted
-from quality_judged import rows_of
 from quality_protocol import NORMALIZATIONS, ShuffledBatches, Steering, largest_of_batch, quality_of
-from quality_runs import TUNING_SEED, KeptRuns, NotSteered, Outcome, Study, Worker, at_equal_l0, compare, first_errors
-from trainer_contenders import Contender
-from training_protocol import Trainee, warm_up
+from trainee import Trainee, warm_up
 
+from bench.quality import planted
+from bench.quality.judged import rows_of
+from bench.quality.runs import (
+    TUNING_SEED,
+    KeptRuns,
+    NotSteered,
+    Outcome,
+    Study,
+    Worker,
+    at_equal_l0,
+    compare,
+    first_errors,
+)
+from bench.trainer.contenders import Contender
 from visae.sae.metrics import quality
 from visae.sae.run import TrainingRun
 

@@ -2,18 +2,15 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
-
-from planted import write_planted
-from trainer_contenders import CONTENDERS, VISAE, Contender, Found, Timing, compare, reason, worker_settings
-from trainer_judged import GOALS, rows_of
-from trainer_limits import USEFUL_GFLOP, limit_rows, real_rows
+from bench.planted import write_planted
+from bench.trainer.contenders import CONTENDERS, VISAE, Contender, Found, Timing, compare, reason, worker_settings
+from bench.trainer.judged import GOALS, rows_of
+from bench.trainer.limits import USEFUL_GFLOP, limit_rows, real_rows
 
 SOURCE = Path(__file__).parents[2] / "src"
 

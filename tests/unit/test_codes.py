@@ -13,8 +13,8 @@ from visae.features import codes, encoding
 from visae.features.codes import read_codes_manifest, scan_codes
 from visae.features.encoding import encode_store
 from visae.sae import SparseAutoencoder, save_sae
-from visae.sae.relu import Relu
-from visae.sae.topk import TopK
+from visae.sae.variants.relu import Relu
+from visae.sae.variants.topk import TopK
 
 D_MODEL, WIDTH, TOKENS = 10, 30, [-1, *range(9)]
 

@@ -7,8 +7,9 @@ import jsonschema
 import pytest
 import yaml
 
-from visae.config.parse import from_plain, load_config, parse_config, to_plain
+from visae.config.parse import load_config, parse_config
 from visae.config.schema import config_documentation, json_schema
+from visae.config.sections import from_plain, to_plain
 from visae.config.settings import AnyDataset, AnySae, ScenesSettings, Settings, TopKSettings
 from visae.errors import ConfigError
 
@@ -86,7 +87,7 @@ def test_defaults_are_filled_in() -> None:
         (
             "studies/demo/manual",
             {"topk": {"segmentaton": {"sky": [1]}}},
-            r"demo: manual: topk: 'segmentaton' is no task of this study, which has classification, segmentation",
+            r"demo: manual: topk: 'segmentaton' is no task of this study, which has segmentation, classification",
         ),
         ("studies/demo/manual", {"topk": {"sky": [1]}}, r"studies: demo: manual: topk: sky: \[1\] is not of type"),
         ("seed", -1, r"seed: -1 is less than the minimum of 0"),

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
 import numpy as np
 import polars as pl
 import pytest
-from tree_for_tests import make_heads, make_tree
-from write_docs import TABLE, printed
+from tree_for_tests import make_heads, make_tree, write_study
 
+from bench.write_docs import TABLE, printed
 from visae.activations.given import write_store
 from visae.cli import main
 
@@ -33,10 +30,11 @@ def test_python_in_the_docs_runs(page: str, tmp_path: Path, monkeypatch: pytest.
     write_store(folder, values, [-1, *range(256)], {"train": 16, "val": 4}, dtype="float16")
     arms = tmp_path / "results/interventions/demo/topk/segmentation/arms.parquet"
     arms.parent.mkdir(parents=True)
-    pl.DataFrame({"arm": ["none"]}).write_parquet(arms)
-    if page in ("docs/features.md", "docs/interventions.md"):
+    pl.DataFrame({"edit": ["suppress"], "arm": ["none"]}).write_parquet(arms)
+    if page in ("README.md", "docs/features.md", "docs/interventions.md"):
         make_tree(tmp_path / "results", width=256)
         make_heads(tmp_path / "results")
+        write_study(tmp_path / "results")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     for block in blocks(page):

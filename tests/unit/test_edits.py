@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from visae.arms.arms import WITHOUT_SCALE, outcomes
+from visae.arms.arms import WITHOUT_SCALE, Unedited, outcomes
 from visae.arms.changes import Reconstruction, SetCoordinate, SetLatents, situation
 from visae.edits.edit import ActiveValues, Edit, PredictedAs, Site, edited, moved, of_length, patch_rows, with_rows
 from visae.errors import DataError
 from visae.sae import SparseAutoencoder
-from visae.sae.relu import Relu
-from visae.sae.topk import TopK
+from visae.sae.variants.relu import Relu
+from visae.sae.variants.topk import TopK
 
 D, WIDTH, PREFIX, PATCHES = 12, 40, 2, 9
 VARIANTS = [TopK(k=5), Relu()]
@@ -238,7 +238,8 @@ def test_a_length_is_given_to_each_row():
 def run(sae, tokens, patches, scales, read, batch_size=32):
     draws, _ = draws_of(sae, tokens)
     here = situation(sae, patch_rows(tokens, patches), draws)
-    found = outcomes(tokens, patches, here, draws, scales, before=read(tokens), read=read, batch_size=batch_size)
+    batch = Unedited(tokens, patches, read(tokens), here)
+    found = outcomes(batch, draws, scales, read=read, batch_size=batch_size)
     return draws, here, list(found)
 
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from visae.activations.check import check_store
-from visae.activations.extract import extract_shard, publish_store
+from visae.activations.extract import StoreSource, extract_shard, publish_store
 from visae.activations.schema import shard_name
 from visae.activations.store import ActivationStore, scan
 from visae.config.settings import ModelSettings, ScenesSettings
@@ -40,17 +40,19 @@ class Made:
         build_index(ScenesSettings(kind="scenes", train=16, val=8, test=8, image_size=64), self.index)
         prepare_model(MODEL.identity(), self.card.with_name("weights.safetensors"), self.card)
 
+    @property
+    def source(self) -> StoreSource:
+        return StoreSource(self.index, self.card, SHARDS, self.kept)
+
     def extract(self, layers: list[int], shard: int, settings: ModelSettings = MODEL) -> Path:
         receipt = self.root / f"layer{layers[0]}" / f"receipt-{shard}.json"
         names = [str(layer) for layer in layers]
-        extract_shard(
-            settings, shard, SHARDS, names[0], names[1:], self.index, self.card, receipt, self.kept, device="cpu"
-        )
+        extract_shard(settings, self.source, shard, names[0], names[1:], receipt, device="cpu")
         return receipt
 
     def publish(self, layer: int) -> ActivationStore:
         manifest = self.root / f"layer{layer}" / "manifest.json"
-        publish_store(MODEL, str(layer), SHARDS, self.index, self.card, manifest, self.kept, device="cpu")
+        publish_store(MODEL, self.source, str(layer), manifest, device="cpu")
         return ActivationStore.open(manifest)
 
     def shard(self, layer: int, shard: int) -> Path:
@@ -112,7 +114,7 @@ def test_another_dtype_is_another_store(made: Made, tmp_path: Path) -> None:
 
 def test_a_layer_that_is_not_there_is_refused_before_any_work(made: Made, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="has 12 blocks, so layers go from 0 to 11"):
-        extract_shard(MODEL, 0, 1, "3", ["12"], made.index, made.card, tmp_path / "layer3" / "receipt-0.json")
+        extract_shard(MODEL, made.source, 0, "3", ["12"], tmp_path / "layer3" / "receipt-0.json")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -183,7 +185,7 @@ def test_bfloat16_is_close_and_says_so(made: Made, tmp_path: Path) -> None:
     copy = another(made, tmp_path / "activations", card=card)
     for shard in range(SHARDS):
         copy.extract([3], shard, settings)
-    publish_store(settings, "3", SHARDS, copy.index, card, copy.root / "layer3" / "manifest.json", device="cpu")
+    publish_store(settings, copy.source, "3", copy.root / "layer3" / "manifest.json", device="cpu")
     store = ActivationStore.open(copy.root / "layer3" / "manifest.json")
     assert (store.dtype, store.manifest["model"]["precision"]) == ("bfloat16", "bfloat16")
     expected, found = made.publish(3).read(range(32), "all"), store.read(range(32), "all")
@@ -205,7 +207,7 @@ def slow(self, activations):
 ShardWriter.add = slow
 from tests.unit.test_extract import MODEL
 index, card, receipt = map(Path, sys.argv[1:])
-extract.extract_shard(MODEL, 0, 1, "3", ["5"], index, card, receipt, device="cpu")
+extract.extract_shard(MODEL, extract.StoreSource(index, card, 1), 0, "3", ["5"], receipt, device="cpu")
 """
 
 
@@ -222,9 +224,9 @@ def test_a_killed_dump_leaves_no_shard_and_goes_on(made: Made, tmp_path: Path) -
     assert not receipt.exists()
     assert not list(tmp_path.rglob("shard-*.parquet"))
     for layer in (3, 5):
-        arguments = (MODEL, 0, 1, str(layer), ["3", "5"], made.index, made.card)
-        extract_shard(*arguments, tmp_path / f"layer{layer}" / "receipt-0.json", device="cpu")
-        publish_store(MODEL, str(layer), 1, *arguments[5:], tmp_path / f"layer{layer}" / "manifest.json", device="cpu")
+        source, folder = StoreSource(made.index, made.card, 1), tmp_path / f"layer{layer}"
+        extract_shard(MODEL, source, 0, str(layer), ["3", "5"], folder / "receipt-0.json", device="cpu")
+        publish_store(MODEL, source, str(layer), folder / "manifest.json", device="cpu")
         assert check_store(tmp_path / f"layer{layer}") == []
     found = ActivationStore.open(tmp_path / "layer3" / "manifest.json").read(range(32), "all")
     # Cut into other shards, batches hold other pictures and sum in another order, then rounded to float16.

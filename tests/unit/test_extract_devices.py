@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from visae.activations.extract import extract_shard, publish_store
+from visae.activations.extract import StoreSource, extract_shard, publish_store
 from visae.activations.store import ActivationStore
 from visae.config.settings import ModelSettings, ScenesSettings
 from visae.data.images import pixels
@@ -38,8 +38,9 @@ def test_a_dump_holds_the_models_activations(device: str, precision: str, close:
     build_index(ScenesSettings(kind="scenes", train=6, val=2, test=2, image_size=64), index)
     settings, card = model_of(tmp_path, precision)
     folder = tmp_path / f"layer{LAYER}"
-    extract_shard(settings, 0, 1, str(LAYER), [], index, card, folder / "receipt-0.json", device=device)
-    publish_store(settings, str(LAYER), 1, index, card, folder / "manifest.json", device=device)
+    source = StoreSource(index, card, 1)
+    extract_shard(settings, source, 0, str(LAYER), [], folder / "receipt-0.json", device=device)
+    publish_store(settings, source, str(LAYER), folder / "manifest.json", device=device)
     found = ActivationStore.open(folder / "manifest.json").read(range(10), "all").float()
 
     model = load_model(model_of(tmp_path, "float32")[1])

@@ -23,12 +23,13 @@ from visae.config.settings import (
 from visae.data.patch_labels import write_patch_labels
 from visae.errors import DataError, ModelError, StoreError
 from visae.experiments.faithfulness import REPLACEMENTS, mean_patch, measure_faithfulness
+from visae.heads.files import HeadFiles, SegmentationFiles
 from visae.heads.probe import load_probe, train_probe
 from visae.heads.segmentation import train_segmentation_head
 from visae.heads.segmentation_head import load_segmentation_head
 from visae.sae import SparseAutoencoder, load_sae, save_sae
-from visae.sae.baselines import Random
-from visae.sae.relu import Relu
+from visae.sae.variants.baselines import Random
+from visae.sae.variants.relu import Relu
 from visae.tasks.files import TaskFiles
 from visae.vision.model import load_model, prepare_model
 
@@ -81,10 +82,11 @@ def task(tmp_path_factory):
     shared = {"manifest": manifests[LAST], "index_path": folder / "index.parquet", "card_path": folder / "model.json"}
     for pooling in ("mean", "class_token"):
         settings = ProbeSettings(pooling=pooling, c_values=[1.0])
-        train_probe(settings, **shared, output=folder / f"probe-{pooling}", device="cpu")
+        train_probe(settings, HeadFiles(**shared), folder / f"probe-{pooling}", device="cpu")
     head = SegmentationHeadSettings(batch_size=4, epochs=4, learning_rates=[0.03], weight_decays=[0.001])
     labels_path = folder / "patch_labels.parquet"
-    train_segmentation_head(head, **shared, patch_labels=labels_path, output=folder / "head", device="cpu")
+    files = SegmentationFiles(**shared, patch_labels=labels_path)
+    train_segmentation_head(head, files, folder / "head", device="cpu")
     return SimpleNamespace(folder=folder, manifests=manifests, model=model, labels=labels, ids=ids, d=d)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from families_for_tests import CONVOLUTIONAL, SAME_SUMS, TRANSFORMERS, Family, pictures, small_model
 
-from visae.activations.extract import extract_shard, publish_store
+from visae.activations.extract import StoreSource, extract_shard, publish_store
 from visae.activations.store import ActivationStore
 from visae.config.settings import ModelSettings, ScenesSettings
 from visae.data.images import pixels
@@ -181,8 +181,9 @@ def test_stored_rows_are_the_tokens_that_they_say(tmp_path: Path, name: str) -> 
     layers += [f"{model.card.depth - 2}-mlp"] if model.card.family == "blocks" else []
     for layer in layers:
         folder = tmp_path / f"layer{layer}"
-        extract_shard(settings, 0, 1, layer, layers, index, card, folder / "receipt-0.json", device="cpu")
-        publish_store(settings, layer, 1, index, card, folder / "manifest.json", device="cpu")
+        source = StoreSource(index, card, 1)
+        extract_shard(settings, source, 0, layer, layers, folder / "receipt-0.json", device="cpu")
+        publish_store(settings, source, layer, folder / "manifest.json", device="cpu")
     images = torch.stack([pixels(path, model.card) for path in read_index(index)["path"]])
     expected = model.read(images, [HookPoint.parse(layer) for layer in layers])
     whole = model.logits(model(images))

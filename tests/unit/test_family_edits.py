@@ -20,7 +20,7 @@ from visae.edits.edit import ActiveValues, Edit, PredictedAs, Site
 from visae.edits.passes import edited_passes
 from visae.errors import DataError
 from visae.sae import SparseAutoencoder
-from visae.sae.topk import TopK
+from visae.sae.variants.topk import TopK
 from visae.vision.model import HookPoint, VisionModel
 
 K = 8

@@ -1,5 +1,6 @@
 """Figures of features show what their tables hold, and are written alike every time."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,10 +73,14 @@ def check_files(stem: Path, table: pl.DataFrame) -> None:
     assert pl.read_csv(stem.with_suffix(".csv"), schema=table.schema).equals(table)
 
 
+def sheet_files(folder: Path) -> exemplars.SheetFiles:
+    found = {name: folder / f"{name}.parquet" for name in ("exemplars", "stats")}
+    return exemplars.SheetFiles(**found, index_path=folder / "index.parquet", card_path=folder / "model.json")
+
+
 def draw_sheet(folder: Path, stem: Path, scores: bool = True) -> pl.DataFrame:
-    features = [folder / f"{name}.parquet" for name in ("exemplars", "stats", "index")]
-    found = folder / "scores.parquet" if scores else None
-    exemplars.draw_exemplars(*features, folder / "model.json", stem, settings=SETTINGS, scores=found)
+    files = replace(sheet_files(folder), scores=folder / "scores.parquet" if scores else None)
+    exemplars.draw_exemplars(files, stem, settings=SETTINGS)
     read = [pl.read_parquet(folder / f"{name}.parquet") for name in ("exemplars", "stats", "scores")]
     return exemplars.data(read[0], read[1], read[2] if scores else None, SETTINGS)
 
@@ -155,16 +160,8 @@ def test_names_on_the_map_stand_near_their_latents_and_apart() -> None:
 
 
 def test_the_sheet_of_the_whole_range_shows_each_bin(folder: Path) -> None:
-    features = [folder / f"{name}.parquet" for name in ("exemplars", "stats", "index")]
-    exemplars.draw_exemplars(
-        *features,
-        folder / "model.json",
-        folder / "range",
-        settings=SETTINGS,
-        scores=folder / "scores.parquet",
-        names=folder / "names.csv",
-        whole_range=True,
-    )
+    files = replace(sheet_files(folder), scores=folder / "scores.parquet", names=folder / "names.csv")
+    exemplars.draw_exemplars(files, folder / "range", settings=SETTINGS, whole_range=True)
     table = pl.read_csv(folder / "range.csv")
     assert table["name"].unique().sort().to_list() == [None, "tarmac"]
     # 6 pictures: 2 of the strongest and 2 random ones, and bins of 2, 1, 2 and 1.

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from visae.activations.extract import extract_shard, publish_store
+from visae.activations.extract import StoreSource, extract_shard, publish_store
 from visae.config.settings import (
     FeatureSettings,
     FigureSettings,
@@ -166,8 +166,9 @@ def test_a_trained_sae_tells_textures_that_an_untrained_one_and_neurons_do_not(t
     prepare_model(model.identity(), tmp_path / "weights.safetensors", card)
     write_patch_labels(index, card, 10, labels)
     store = tmp_path / "layer10/manifest.json"
-    extract_shard(model, 0, 1, "10", [], index, card, store.with_name("receipt-0.json"), device="cpu")
-    publish_store(model, "10", 1, index, card, store, device="cpu")
+    source = StoreSource(index, card, 1)
+    extract_shard(model, source, 0, "10", [], store.with_name("receipt-0.json"), device="cpu")
+    publish_store(model, source, "10", store, device="cpu")
     topk = TopKSettings(variant="topk", expansion=4, k=32, steps=80)
     dictionaries = {
         "trained": topk,

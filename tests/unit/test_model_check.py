@@ -18,7 +18,7 @@ from visae.data.images import pixels
 from visae.errors import ConfigError, DataError, ModelError
 from visae.heads import neighbours
 from visae.heads.class_folders import read_class_folders
-from visae.heads.model_check import check_model
+from visae.heads.model_check import Network, Reading, check_model
 from visae.heads.model_scores import Judgeable, promise_notices, published_notices, scores, wilson
 from visae.heads.neighbours import by_neighbours
 from visae.heads.pooled_layers import read_layers
@@ -52,9 +52,14 @@ def textures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return textured(tmp_path_factory.mktemp("textures"), 20, 20)
 
 
+NETWORK = {"architecture": "vit_tiny_patch16_224", "weights": "random", "image_size": 32}
+
+
 def checked(root: Path, output: Path, **options: object) -> dict:
-    options = {"architecture": "vit_tiny_patch16_224", "weights": "random", "image_size": 32, "layers": [11]} | options
-    check_model(root=str(root), output=output, workers=0, **options)
+    options = {**NETWORK, "layers": [11], **options}
+    network = Network(**{name: options.pop(name) for name in ("card_path", *NETWORK) if name in options})
+    reading = Reading(layers=options.pop("layers"), workers=0)
+    check_model(network, str(root), reading=reading, output=output, **options)
     return json.loads(output.read_text())
 
 

@@ -13,7 +13,6 @@ from scipy.sparse import csr_array
 from visae.activations.given import write_store
 from visae.config.settings import FeatureSettings, ModelIdentity
 from visae.data.index import SCHEMA as INDEX_SCHEMA
-from visae.errors import StoreError
 from visae.features.codes import FORMAT
 from visae.features.monosemanticity import (
     encoded,
@@ -134,12 +133,10 @@ def test_any_timm_model_can_be_the_judge(tmp_path: Path) -> None:
     shard = {"file": "codes.parquet", "rows": 36, "bytes": (tmp_path / "codes.parquet").stat().st_size}
     write_json(tmp_path / "manifest.json", manifest | {"shards": [shard]})
     inputs = (tmp_path / "manifest.json", tmp_path / "index.parquet", tmp_path / "out.parquet")
-    write_monosemanticity(*inputs, FeatureSettings(permutations=9), encoder=tmp_path / "model.json", device="cpu")
+    write_monosemanticity(*inputs, FeatureSettings(permutations=9), tmp_path / "model.json", device="cpu")
     table = pl.read_parquet(tmp_path / "out.parquet")
     # The latent of the dark pictures is above that of all pictures; the third is silent.
     assert table["monosemanticity"][0] > table["monosemanticity"][1]
     assert table["monosemanticity"][2] is None
     expected = by_pairs(np.arange(24) % 2 == 0, unit(embeddings))
     assert table["monosemanticity"][0] == pytest.approx(expected, abs=1e-5)
-    with pytest.raises(StoreError, match="give --manifest or --encoder"):
-        write_monosemanticity(*inputs, FeatureSettings())

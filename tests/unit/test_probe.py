@@ -13,6 +13,7 @@ from visae.activations.given import write_store
 from visae.config.settings import ModelSettings, ProbeSettings
 from visae.errors import DataError, ModelError, StoreError
 from visae.heads.bootstrap import class_mean, interval, ratios, resampling_weights
+from visae.heads.files import HeadFiles
 from visae.heads.probe import load_probe, pooled, train_probe
 from visae.vision.model import ModelCard, load_model, prepare_model
 
@@ -60,9 +61,8 @@ def made_task(folder, card, n_fit=60, n_measure=30, labels=True):
 
 def train(settings, manifest, index, card, output):
     splits = {"fit_split": "train", "measure_split": "val"}
-    return train_probe(
-        settings, manifest=manifest, index_path=index, card_path=card, output=output, **splits, device="cpu", seed=0
-    )
+    files = HeadFiles(manifest=manifest, index_path=index, card_path=card)
+    return train_probe(settings, files, output, **splits, device="cpu", seed=0)
 
 
 def test_probe_predicts_as_scikit_learn_does(tmp_path, card):

@@ -11,8 +11,8 @@ from visae.files import file_sha256
 from visae.sae import SparseAutoencoder, load_sae, save_sae
 from visae.sae.initial import initial_sae
 from visae.sae.metrics import quality
-from visae.sae.relu import Relu
-from visae.sae.topk import TopK
+from visae.sae.variants.relu import Relu
+from visae.sae.variants.topk import TopK
 
 VARIANTS = [TopK(4), Relu()]
 

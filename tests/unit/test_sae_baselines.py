@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 from torch.nn.functional import normalize
 
 from visae.activations.given import write_store
-from visae.config.parse import from_plain, parse_section
+from visae.config.sections import from_plain, parse_section
 from visae.config.settings import (
     AnySae,
     KMeansSettings,
@@ -24,11 +24,11 @@ from visae.config.settings import (
 )
 from visae.errors import ConfigError, TrainingError
 from visae.sae import load_sae
-from visae.sae.baselines import BASELINES
 from visae.sae.data import TrainingData
 from visae.sae.initial import initial_sae
 from visae.sae.metrics import quality
 from visae.sae.trainer import train
+from visae.sae.variants.baselines import BASELINES
 
 K = 5
 CASES = [

@@ -8,19 +8,20 @@ import torch
 from sae_variants import CASES, D_MODEL, SHARED, WIDTH, planted, trained
 from scipy.optimize import linprog
 
-from visae.config.parse import parse_config, parse_section
+from visae.config.parse import parse_config
+from visae.config.sections import parse_section
 from visae.config.settings import AnySae, ArchetypalSettings, BatchTopKSettings, MatryoshkaSettings, TopKSettings
 from visae.errors import ConfigError, TrainingError
 from visae.sae import SparseAutoencoder, load_sae, save_sae
-from visae.sae.batchtopk import BatchTopK
 from visae.sae.clusters import cluster_means
-from visae.sae.gated import Gated
 from visae.sae.initial import empty_sae, initial_sae
-from visae.sae.jumprelu import JumpRelu
-from visae.sae.matryoshka import Matryoshka
-from visae.sae.selection import largest_of_batch, largest_of_rows
-from visae.sae.topk import TopK
-from visae.sae.variant import Weights
+from visae.sae.variants.batchtopk import BatchTopK
+from visae.sae.variants.gated import Gated
+from visae.sae.variants.jumprelu import JumpRelu
+from visae.sae.variants.matryoshka import Matryoshka
+from visae.sae.variants.selection import largest_of_batch, largest_of_rows
+from visae.sae.variants.topk import TopK
+from visae.sae.variants.variant import Weights
 
 ONE = Weights(torch.ones(1, 1), torch.zeros(1), torch.ones(1, 1), torch.zeros(1))
 ALIVE = torch.zeros(1, dtype=torch.bool)
@@ -69,16 +70,17 @@ def test_gated_on_hand_numbers():
     assert [float(gradient) for gradient in step.own_gradients] == pytest.approx([9 * 6, 9])
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("k", [1, 32])
 @pytest.mark.parametrize("width", [32, 100, 384, 1536, 6144, 6145, 24_576])
-def test_the_largest_of_rows_are_those_of_a_full_sort(width, k):
+def test_the_largest_of_rows_are_those_of_a_full_sort(width, k, device):
     generator = torch.Generator().manual_seed(width)
     block = torch.randn(40, width, generator=generator)
     block[1] = -1.0  # all alike
     block[2] = block[2].mul(3).round()  # many alike
     block[3].sort()
     block[4, ::8] += 5.0  # all winners are members of few teams
-    values, columns = largest_of_rows(block, k)
+    values, columns = (found.cpu() for found in largest_of_rows(block.to(device), k))
     assert torch.equal(block.gather(1, columns), values)
     assert all(len(set(row)) == k for row in columns.tolist())
     assert torch.equal(values.sort(1, descending=True).values, block.sort(1, descending=True).values[:, :k])

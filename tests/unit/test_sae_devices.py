@@ -1,5 +1,6 @@
 """Training in bfloat16 and on a GPU against float32 on the CPU."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -12,8 +13,8 @@ from visae.sae.checkpoints import Checkpoints
 from visae.sae.initial import initial_sae
 from visae.sae.metrics import quality
 from visae.sae.run import TrainingRun
-from visae.sae.selection import blocks
-from visae.sae.sparse import SparseCodes, gathered_products, value_gradients
+from visae.sae.variants.selection import blocks
+from visae.sae.variants.sparse import SparseCodes, gathered_products, value_gradients
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -79,12 +80,49 @@ def test_gradients_of_codes_on_a_gpu_are_the_dense_ones():
     torch.testing.assert_close(value_gradients(codes, gradient, rows), expected, rtol=1e-4, atol=1e-4)
 
 
+def step_on(run, device, activations):
+    """One step's codes, losses and gradients, computed on a device and brought back; the run stays as it is."""
+    sae = deepcopy(run.sae).to(device)
+    inputs = sae.normalized(activations.to(device))
+    dead = torch.zeros(sae.width, dtype=torch.bool, device=device)
+    dead[::7] = True
+    with torch.no_grad():
+        done = sae.variant.step(sae.weights, inputs, run.step, dead, inputs)
+    return done.codes.dense().cpu(), {name: float(loss) for name, loss in done.losses.items()}, done.all_gradients
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_steps_gradients_on_a_gpu_are_those_on_the_cpu(case):
+    run, batch = run_of(case.settings, steps=20), planted(256, seed=3)
+    # A token whose codes differ by an entry that is at the edge of being kept says nothing of gradients.
+    same = [(step_on(run, device, batch)[0] > 0) for device in ("cpu", "cuda")]
+    agreed = (same[0] == same[1]).all(1)
+    assert float(agreed.double().mean()) > 0.98
+    (codes, losses, gradients), (codes_there, losses_there, gradients_there) = (
+        step_on(run, device, batch[agreed]) for device in ("cpu", "cuda")
+    )
+    torch.testing.assert_close(codes_there, codes, rtol=1e-4, atol=1e-4)
+    assert losses_there == pytest.approx(losses, rel=1e-4)
+    for there, here in zip(gradients_there, gradients, strict=True):
+        torch.testing.assert_close(there.cpu(), here, rtol=1e-3, atol=1e-4 * float(here.abs().max()))
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_training_on_a_gpu_is_training_on_the_cpu(case):
-    here, there = run_of(case.settings, steps=3), run_of(case.settings, "cuda", steps=3)
+    start, here, there = (
+        run_of(case.settings, device, steps) for device, steps in (("cpu", 0), ("cpu", 3), ("cuda", 3))
+    )
     for name, tensor in here.sae.state_dict().items():
-        torch.testing.assert_close(there.sae.state_dict()[name].cpu(), tensor, rtol=1e-3, atol=1e-4)
+        found = there.sae.state_dict()[name].cpu()
+        # Where a latent is active by rounding alone on one device, Adam makes a step of usual length of a gradient
+        # that is next to nothing. So a few elements may be elsewhere, but neither many nor far.
+        close = torch.isclose(found, tensor, rtol=1e-3, atol=1e-4)
+        assert float(close.double().mean()) > 0.97, name
+        moved = (tensor - start.sae.state_dict()[name]).double().norm()
+        assert float((found - tensor).double().norm()) <= 0.1 * float(moved) + 1e-6, name
+    assert float((there.silent.cpu() == here.silent).double().mean()) > 0.97
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -1,13 +1,14 @@
 """Hand-written gradients against autograd's on plain dense references."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import normalize
 
-from visae.sae.relu import Relu
-from visae.sae.sparse import SparseCodes, by_latent, value_gradients
-from visae.sae.topk import TopK
-from visae.sae.variant import Weights, row_gradients, without_parallel
+from visae.sae.variants.relu import Relu
+from visae.sae.variants.sparse import SparseCodes, by_latent, offsets_of, sorted_groups, sums_by_group, value_gradients
+from visae.sae.variants.topk import TopK
+from visae.sae.variants.variant import Weights, row_gradients, without_parallel
 
 D_MODEL, WIDTH, N_TOKENS = 16, 96, 700
 
@@ -113,6 +114,19 @@ def test_ragged_codes_with_empty_tokens_and_latents():
     assert torch.allclose(ordered.sums(codes.values), dense.sum(0))
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_entries_are_grouped_on_each_device_as_numpy_groups_them(device):
+    generator = torch.Generator().manual_seed(8)
+    groups = torch.randint(3, 900, (5000,), generator=generator)
+    groups[groups == 500] = 501  # groups without entries: this one, and those at both ends
+    active = (torch.rand(5000, generator=generator) > 0.3).double()
+    order, offsets = sorted_groups(groups.to(device), 1000)
+    assert np.array_equal(order.cpu(), np.argsort(groups.numpy(), kind="stable"))
+    assert torch.equal(offsets.cpu(), offsets_of(groups, 1000))
+    sums = sums_by_group(groups.to(device), active.to(device), 1000)
+    assert np.array_equal(sums.cpu(), np.bincount(groups, active, 1000))
+
+
 @pytest.mark.parametrize("at_once", [1, 10, 60, 1000])
 def test_gradients_of_many_codes_are_summed_part_by_part(at_once, monkeypatch):
     generator = torch.Generator().manual_seed(5)
@@ -124,7 +138,7 @@ def test_gradients_of_many_codes_are_summed_part_by_part(at_once, monkeypatch):
     codes = SparseCodes(places[:, 1], dense[dense > 0], offsets, 9)
     joined = torch.cat([part.dense() for _, part in codes.parts(at_once)])
     assert torch.equal(joined, dense)
-    monkeypatch.setattr("visae.sae.variant._CODES_AT_ONCE", at_once)
+    monkeypatch.setattr("visae.sae.variants.variant._CODES_AT_ONCE", at_once)
     encoder, bias, rows = row_gradients(decoder, inputs, codes, wanted, penalty=0.5)
     by_code = (wanted @ decoder.T + 0.5 / 20) * (dense > 0)
     assert torch.allclose(encoder, by_code.T @ inputs, atol=1e-5)

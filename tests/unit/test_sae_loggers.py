@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from visae.activations.given import write_store
 from visae.config.settings import TopKSettings
 from visae.errors import ConfigError
-from visae.sae.trainer import train
+from visae.sae.trainer import Around, train
 
 SETTINGS = TopKSettings(variant="topk", k=3, expansion=3, steps=12, batch_size=64, log_every=4, checkpoint_every=6)
 
@@ -27,7 +27,9 @@ def test_tensorboard_has_what_metrics_has_and_results_are_the_same(manifest, tmp
     reason = "tensorboard is an extra: pip install visae[tensorboard]"
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason=reason)
     train(SETTINGS, [manifest], tmp_path / "plain", tmp_path / "work/a", "cpu")
-    train(SETTINGS, [manifest], tmp_path / "watched", tmp_path / "work/b", "cpu", loggers=["tensorboard"])
+    train(
+        SETTINGS, [manifest], tmp_path / "watched", tmp_path / "work/b", "cpu", around=Around(loggers=["tensorboard"])
+    )
     one, other = (load_file(tmp_path / name / "sae.safetensors") for name in ("plain", "watched"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     read = events.EventAccumulator(str(tmp_path / "work/events/watched-b"))
@@ -59,4 +61,4 @@ def test_a_killed_training_goes_on_in_the_same_run_of_wandb_and_a_new_one_does_n
 def test_a_missing_package_is_named_with_its_extra(manifest, tmp_path, monkeypatch, name, package) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError, match=rf"loggers: {name}: not installed; pip install 'visae\[{name}\]'"):
-        train(SETTINGS, [manifest], tmp_path / "out", tmp_path / "work", "cpu", loggers=[name])
+        train(SETTINGS, [manifest], tmp_path / "out", tmp_path / "work", "cpu", around=Around(loggers=[name]))

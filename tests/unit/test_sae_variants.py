@@ -15,7 +15,7 @@ from visae.sae.initial import empty_sae, initial_sae
 from visae.sae.metrics import quality
 from visae.sae.run import TrainingRun
 from visae.sae.trainer import train
-from visae.sae.variant import Weights
+from visae.sae.variants.variant import Weights
 
 every_variant = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 

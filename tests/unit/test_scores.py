@@ -9,6 +9,7 @@ from sklearn.metrics import f1_score, precision_score, recall_score
 
 from visae.config.settings import FeatureSettings
 from visae.data.index import SCHEMA as INDEX_SCHEMA
+from visae.data.split_names import Splits
 from visae.errors import DataError
 from visae.features.codes import FORMAT
 from visae.features.scores import SCHEMA, write_scores
@@ -131,4 +132,4 @@ def test_unknown_split_is_named(planted) -> None:
     folder = planted[0]
     inputs = (folder / "manifest.json", folder / "labels.parquet", folder / "index.parquet")
     with pytest.raises(DataError, match="no split test"):
-        write_scores(*inputs, folder / "x.parquet", FeatureSettings(), measure_split="test")
+        write_scores(*inputs, folder / "x.parquet", FeatureSettings(), splits=Splits(measure_split="test"))

@@ -17,6 +17,7 @@ from visae.config.settings import ModelSettings, SegmentationHeadSettings
 from visae.data.patch_labels import write_patch_labels
 from visae.errors import DataError
 from visae.heads import metrics
+from visae.heads.files import SegmentationFiles
 from visae.heads.masks import Masks, channels, patch_channels
 from visae.heads.segmentation import train_segmentation_head
 from visae.heads.segmentation_head import SegmentationHead, load_segmentation_head, new_head
@@ -95,17 +96,14 @@ def task(tmp_path_factory):
 
 
 def train(folder, settings, index, output):
-    return train_segmentation_head(
-        settings,
+    files = SegmentationFiles(
         manifest=folder / "store/manifest.json",
         index_path=index,
         patch_labels=folder / "patch_labels.parquet",
         card_path=folder / "model.json",
-        output=output,
-        fit_split="train",
-        measure_split="val",
-        device="cpu",
-        seed=0,
+    )
+    return train_segmentation_head(
+        settings, files, output, fit_split="train", measure_split="val", device="cpu", seed=0
     )
 
 

@@ -15,12 +15,13 @@ from scipy.stats import kstest, rankdata
 from sklearn.metrics import roc_auc_score
 
 from visae.cli import main
+from visae.config.concepts import ConceptSettings
 from visae.config.settings import ModelIdentity
 from visae.errors import ConfigError, DataError, ModelError
 from visae.features import semantic_probe
 from visae.features.semantic_probe import all_aucs, probe_concept, probed, untrained
 from visae.sae.autoencoder import SparseAutoencoder, save_sae
-from visae.sae.topk import TopK
+from visae.sae.variants.topk import TopK
 from visae.vision.model import prepare_model
 
 IS_POSITIVE = np.repeat([True, False], 20)
@@ -86,7 +87,8 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def probe(parts: Path, positives: str, negatives: str, **more: object) -> None:
     given = {"sae": parts / "sae" / "config.json", "model": parts / "model.json", "device": "cpu", "permutations": 49}
-    probe_concept(parts / positives, parts / negatives, **{**given, **more})
+    concept = ConceptSettings(positives=str(parts / positives), negatives=str(parts / negatives))
+    probe_concept(concept, **{**given, **more})
 
 
 def test_folders_are_probed_from_the_command_line(parts: Path, capsys: pytest.CaptureFixture[str]) -> None:

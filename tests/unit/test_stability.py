@@ -13,7 +13,7 @@ import torch
 from visae.errors import ConfigError, ModelError
 from visae.features.stability import _like, _unit, compare, compare_seeds, matched_cosines, nearest
 from visae.sae.autoencoder import SparseAutoencoder, save_sae
-from visae.sae.topk import TopK
+from visae.sae.variants.topk import TopK
 
 
 def random_rows(width: int, d_model: int, seed: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from visae.activations.staging import staged
 from visae.activations.store import ActivationStore
 from visae.errors import StoreError
 from visae.files import read_json
-from visae.sae.trainer import train
+from visae.sae.trainer import Around, train
 
 # Copies the store and says so after each shard, slowly: the test kills it after the first.
 SLOW = """
@@ -49,7 +49,7 @@ def shards(folder: Path) -> dict[str, bytes]:
 
 def trained(manifest, folder, scratch):
     torch.set_num_threads(1)
-    train(settings(12), [manifest], folder / "out", folder / "work", "cpu", scratch=scratch)
+    train(settings(12), [manifest], folder / "out", folder / "work", "cpu", around=Around(scratch=scratch))
     return (folder / "out/sae.safetensors").read_bytes()
 
 

@@ -17,7 +17,7 @@ from visae.features.neighbours import nearest_by_coactivation
 from visae.features.statistics import latent_statistics, write_statistics
 from visae.files import read_json, write_json
 from visae.sae import SparseAutoencoder, load_sae, save_sae
-from visae.sae.topk import TopK
+from visae.sae.variants.topk import TopK
 
 N_IMAGES, N_PATCHES, WIDTH = 12, 16, 9
 SPLITS = {"train": [0, 8], "val": [8, 12]}

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from visae.config.parse import load_config, parse_config, parse_section
+from visae.config.parse import load_config, parse_config
+from visae.config.sections import parse_section
 from visae.config.settings import TopKSettings
 from visae.config.strict_yaml import parse_pairs, parse_strictly, read_strictly
 from visae.config.times import slurm_minutes

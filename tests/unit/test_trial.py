@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from visae.activations.extract import extract_shard
+from visae.activations.extract import StoreSource, extract_shard
 from visae.config.parse import parse_config
 from visae.config.settings import ModelIdentity, ModelSettings, ScenesSettings
 from visae.config.stored import edited_layers, points_of
@@ -79,9 +79,9 @@ def test_nothing_is_extracted_where_a_layer_cannot_be_read(convit: Path, tmp_pat
     settings = ModelSettings(architecture="convit_tiny", weights="random", image_size=64, batch_size=4, workers=0)
     build_index(ScenesSettings(kind="scenes", train=4, val=2, test=2, image_size=64), tmp_path / "index.parquet")
     receipt = tmp_path / "layer5" / "receipt-0.json"
-    arguments = (settings, 0, 1, "5", [], tmp_path / "index.parquet", convit, receipt, tokens_per_image)
+    source = StoreSource(tmp_path / "index.parquet", convit, 1, tokens_per_image)
     with pytest.raises(ModelError, match="cannot be read there"):
-        extract_shard(*arguments, device="cpu")
+        extract_shard(settings, source, 0, "5", [], receipt, device="cpu")
     # And if a card said otherwise, what is read of the first batch does not fit it.
     folder = tmp_path / "told"
     folder.mkdir()
@@ -89,8 +89,9 @@ def test_nothing_is_extracted_where_a_layer_cannot_be_read(convit: Path, tmp_pat
     card["layers"] = [layer | {"can_read": True} for layer in card["layers"]]
     write_json(folder / "model.json", card)
     (folder / "weights.safetensors").symlink_to(convit.with_name("weights.safetensors"))
+    told = replace(source, card_path=folder / "model.json")
     with pytest.raises(ModelError, match=r"layer 5: convit_tiny gave 16 x 192 .* its card says 17 tokens of 192"):
-        extract_shard(*arguments[:6], folder / "model.json", *arguments[7:], device="cpu")
+        extract_shard(settings, told, 0, "5", [], receipt, device="cpu")
     assert not list((tmp_path / "layer5").glob("*.parquet"))
 
 

@@ -130,7 +130,9 @@ def test_a_head_of_another_model_is_refused(planted, tmp_path, task):
     with pytest.raises(ModelError, match=r"metrics.json: trained on tokens of other weights"):
         run(planted, task, tmp_path, **head)
     head = head_with(planted, task, tmp_path / "narrow")
-    save_file({"weight": torch.zeros(4, 7), "bias": torch.zeros(4)}, tmp_path / "narrow" / name / "weights.safetensors")
+    n_classes = 4 if task == "segmentation" else 3
+    narrow = {"weight": torch.zeros(n_classes, 7), "bias": torch.zeros(n_classes)}
+    save_file(narrow, tmp_path / "narrow" / name / "weights.safetensors")
     with pytest.raises(ModelError, match=rf"metrics.json: the .* reads 7 values .* it is the {name} of another model"):
         run(planted, task, tmp_path, **head)
 
@@ -159,8 +161,10 @@ def test_labels_of_another_grid_are_refused(planted, tmp_path):
 )
 def test_the_command_refuses_the_same(planted, tmp_path, capsys, manual, message):
     files = files_of(planted, "classification")
-    pairs = [f"{name}={value}" for name, value in asdict(files).items() if value]
-    options = ["--task", "classification", "--layer", str(LAST), "--output", str(tmp_path), "--files", *pairs]
+    given = [
+        part for name, value in asdict(files).items() if value for part in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    options = ["--task", "classification", "--layer", str(LAST), "--output", str(tmp_path), *given]
     with pytest.raises(SystemExit) as ended:
         main(["experiment", *options, "--manual", manual])
     assert re.search(message, f"{ended.value} {capsys.readouterr().err}")

@@ -16,7 +16,7 @@ from visae.experiments.untrained import dictionaries_compared, directions_of, ra
 from visae.features.concepts import Labels
 from visae.heads.segmentation_head import SegmentationHead
 from visae.sae import SparseAutoencoder
-from visae.sae.topk import TopK
+from visae.sae.variants.topk import TopK
 from visae.tasks.counts import Target
 from visae.tasks.segmentation import Segmentation
 from visae.vision.model import load_model, prepare_model

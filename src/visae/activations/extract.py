@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import polars as pl
@@ -31,17 +31,36 @@ from visae.vision.model import HookPoint, ModelCard, VisionModel, load_model
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class StoreSource:
+    """What stores of all layers of a model are made from.
+
+    Attributes
+    ----------
+    index_path, card_path
+        The data set's index.parquet and the model's model.json.
+    shards
+        In how many parts.
+    tokens_per_image
+        Patches kept of each picture; all without it.
+    token_seed
+        Decides which.
+    """
+
+    index_path: Path
+    card_path: Path
+    shards: int
+    tokens_per_image: int | None = None
+    token_seed: int = 0
+
+
 def extract_shard(
     settings: ModelSettings,
+    source: StoreSource,
     shard: int,
-    shards: int,
     layer: str,
     others: list[str],
-    index_path: Path,
-    card_path: Path,
     receipt: Path,
-    tokens_per_image: int | None = None,
-    token_seed: int = 0,
     device: str = "auto",
     edited: list[str] | None = None,
 ) -> None:
@@ -54,20 +73,16 @@ def extract_shard(
     ----------
     settings
         The model's section: dtype, batch size, decoding processes.
-    shard, shards
-        Which of how many.
+    source
+        What it is made from.
+    shard
+        Which of `source.shards`.
     layer
         The block that the receipt is for, counted from 0; with a hook as `10-attention`.
     others
         Blocks that will be asked for next.
-    index_path, card_path
-        The data set's index.parquet and the model's model.json.
     receipt
         JSON to write at the end: the shard's record.
-    tokens_per_image
-        Patches kept of each picture; all without it.
-    token_seed
-        Decides which.
     device
         auto, cpu or cuda.
     edited
@@ -80,14 +95,16 @@ def extract_shard(
     StoreError
         If an activation is not finite, or the disk has too few bytes left.
     """
-    card = ModelCard.read(card_path)
+    card = ModelCard.read(source.card_path)
     wanted = HookPoint.parse(layer)
     points = sorted({wanted, *map(HookPoint.parse, others)})
     card.check_uses([*map(str, points)], edited or [])
-    index = read_index(index_path)
+    index = read_index(source.index_path)
     # A shard without pictures (more shards than pictures) has a receipt and no files.
-    first, stop = next(((a, b) for number, a, b in image_ranges(index.height, shards) if number == shard), (0, 0))
-    store = _Made(settings, card, index_path, tokens_per_image, token_seed)
+    first, stop = next(
+        ((a, b) for number, a, b in image_ranges(index.height, source.shards) if number == shard), (0, 0)
+    )
+    store = _Made(settings, card, source)
     headers = {point: store.header(point, first, stop - first) for point in points}
     paths = {point: receipt.parent.parent / f"layer{point}" / shard_name(shard) for point in points}
     record = ShardRecord.read_whole(paths[wanted], headers[wanted].fingerprint)
@@ -96,7 +113,7 @@ def extract_shard(
     elif stop > first:
         missing = [point for point in points if not ShardRecord.read_whole(paths[point], headers[point].fingerprint)]
         _refuse_full_disk(receipt.parent.parent, [headers[point] for point in missing])
-        model = load_model(card_path, chosen_device(device))
+        model = load_model(source.card_path, chosen_device(device))
         pictures = index["path"][first:stop]
         del index  # of a large data set it is hundreds of MB, which decoding processes would inherit
         _forward(model, settings, pictures, {point: headers[point] for point in missing}, paths)
@@ -106,13 +123,9 @@ def extract_shard(
 
 def publish_store(
     settings: ModelSettings,
+    source: StoreSource,
     layer: str,
-    shards: int,
-    index_path: Path,
-    card_path: Path,
     manifest: Path,
-    tokens_per_image: int | None = None,
-    token_seed: int = 0,
     device: str = "auto",
 ) -> None:
     """Check one layer's shards against their records and write the manifest that later stages depend on.
@@ -122,12 +135,12 @@ def publish_store(
     StoreError
         If a shard is missing or was made from something else.
     """
-    card, point = ModelCard.read(card_path), HookPoint.parse(layer)
-    index = read_index(index_path)
-    provenance = Provenance(settings, [index_path, card_path], 0, described(chosen_device(device)))
-    store = _Made(settings, card, index_path, tokens_per_image, token_seed)
+    card, point = ModelCard.read(source.card_path), HookPoint.parse(layer)
+    index = read_index(source.index_path)
+    provenance = Provenance(settings, [source.index_path, source.card_path], 0, described(chosen_device(device)))
+    store = _Made(settings, card, source)
     records = []
-    for shard, first, stop in image_ranges(index.height, shards):
+    for shard, first, stop in image_ranges(index.height, source.shards):
         header = store.header(point, first, stop - first)
         path = manifest.parent / shard_name(shard)
         record = ShardRecord.read_whole(path, header.fingerprint)
@@ -145,7 +158,7 @@ def publish_store(
         header,
         records,
         {split: (first, stop) for split, first, stop in bounds.iter_rows()},
-        index_sha256=file_sha256(index_path),
+        index_sha256=file_sha256(source.index_path),
         model=asdict(card),
         provenance=provenance.record(),
     )
@@ -154,22 +167,14 @@ def publish_store(
 class _Made:
     """What a store's shards share, and the headers that follow from it."""
 
-    def __init__(
-        self,
-        settings: ModelSettings,
-        card: ModelCard,
-        index_path: Path,
-        tokens_per_image: int | None,
-        token_seed: int,
-    ) -> None:
-        self.settings, self.card = settings, card
-        self.patches, self.token_seed = tokens_per_image, token_seed
-        self.index_sha256 = file_sha256(index_path)
+    def __init__(self, settings: ModelSettings, card: ModelCard, source: StoreSource) -> None:
+        self.settings, self.card, self.source = settings, card, source
+        self.index_sha256 = file_sha256(source.index_path)
 
     def header(self, point: HookPoint, first: int, n_images: int) -> ShardHeader:
         """Header of a shard; its fingerprint covers all that decides the values."""
         shape = self.card.layers[point.layer]
-        choice = TokenChoice(tuple(self.card.tokens(point.layer)), self.patches, self.token_seed)
+        choice = TokenChoice(tuple(self.card.tokens(point.layer)), self.source.tokens_per_image, self.source.token_seed)
         made_from = {
             "index": self.index_sha256,
             "model": asdict(self.card),

@@ -17,7 +17,7 @@ from visae.activations.given_rows import GivenFile
 from visae.activations.manifest import image_ranges, read_manifest, write_manifest
 from visae.activations.schema import ShardHeader, ShardRecord, TokenChoice, shard_name
 from visae.activations.writer import ShardWriter
-from visae.config.settings import ActivationsSettings
+from visae.config.settings import ActivationsSettings, UsersSettings
 from visae.data.index import SCHEMA
 from visae.data.split_names import missing_splits
 from visae.data.walks import kind_of_file
@@ -118,8 +118,17 @@ def adopt_activations(settings: ActivationsSettings, manifest: Path) -> None:
     write_manifest(manifest.parent, header, records, _bounds(given.splits), provenance=provenance.record())
 
 
-def index_given(settings: ActivationsSettings, index_path: Path) -> None:
+def index_given(settings: ActivationsSettings, index_path: Path, made: UsersSettings | None = None) -> None:
     """Write index.parquet and summary.json for given activations: a row a picture, its path naming the user's own id.
+
+    Parameters
+    ----------
+    settings
+        The data set's section.
+    index_path
+        Where to.
+    made
+        Section of a data set whose activations were made on the spot, as the summary shall say.
 
     Raises
     ------
@@ -127,7 +136,7 @@ def index_given(settings: ActivationsSettings, index_path: Path) -> None:
         As `adopt_activations`.
     """
     root = Path(settings.root).expanduser().absolute()
-    provenance = Provenance(settings, [], settings.seed, "cpu")
+    provenance = Provenance(made or settings, [], settings.seed, "cpu")
     notices, left_out = list[Notice](), list[dict[str, Any]]()
     if (root / "manifest.json").is_file():
         manifest = read_manifest(root / "manifest.json")
@@ -154,7 +163,13 @@ def index_given(settings: ActivationsSettings, index_path: Path) -> None:
             temporary
         )
     counts = {split: {"n_images": n_images, "n_labelled": 0, "n_masked": 0} for split, n_images in splits.items()}
-    summary = {"kind": settings.kind, "n_images": splits, "n_skipped": 0, "classes": [], "splits": counts}
+    summary: dict[str, Any] = {
+        "kind": (made or settings).kind,
+        "n_images": splits,
+        "n_skipped": 0,
+        "classes": [],
+        "splits": counts,
+    }
     summary |= {"left_out": left_out, "notices": as_plain(notices)}
     log_notices(index_path.parent.name, notices)
     write_json(index_path.with_name("summary.json"), {**summary, "provenance": provenance.record()})

@@ -20,7 +20,7 @@ from visae.files import read_json
 FORMAT = "visae activations 1"
 METADATA_KEY = b"visae"
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-# Row groups of about this many rows read as fast as raw files and still shuffle well (bench/store.py).
+# Row groups of about this many rows read as fast as raw files and still shuffle well (bench/store).
 ROWS_PER_GROUP = 8192
 
 

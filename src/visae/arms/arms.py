@@ -56,14 +56,31 @@ class Outcome:
     after: Tensor
 
 
+@dataclass(frozen=True)
+class Unedited:
+    """A batch before it is edited.
+
+    Attributes
+    ----------
+    tokens, patches
+        (b, n_tokens, d_model), and which patches are edited, bool (b, n_patches).
+    before
+        What `read(tokens)` gave.
+    here
+        What arms know of the edited patches.
+    """
+
+    tokens: Tensor
+    patches: Tensor
+    before: Tensor
+    here: Situation
+
+
 def outcomes(
-    tokens: Tensor,
-    patches: Tensor,
-    here: Situation,
+    batch: Unedited,
     draws: Draws,
     scales: tuple[float, ...],
     *,
-    before: Tensor,
     read: Callable[[Tensor], Tensor],
     batch_size: int = 32,
     sizes: Sequence[str] = SIZES,
@@ -74,17 +91,14 @@ def outcomes(
 
     Parameters
     ----------
-    tokens
-        (b, n_tokens, d_model) unedited.
-    patches
-        bool (b, n_patches), the edited ones; `here` describes their rows.
-    before
-        What `read(tokens)` gave.
+    batch
+        What is edited.
     read
         Resumes the network from tokens and reads a head.
     sizes
         Of the controls; the automatic arm is run at its natural one.
     """
+    tokens, patches, here = batch.tokens, batch.patches, batch.here
     # Run in full, and in the batch in which `before` was read, as proof that resuming gives the same again.
     nothing = torch.zeros_like(here.rows)
     yield Outcome("none", NATURAL, scales, 0, 1, nothing, read(with_rows(tokens, patches, here.rows)))
@@ -99,9 +113,9 @@ def outcomes(
             touched.append((tokens != changed).flatten(1).any(dim=1))
             yield changed[touched[-1]]
 
-    results = in_shared_batches(edited(), lambda batch, _: read(batch), batch_size)
+    results = in_shared_batches(edited(), lambda edited, _: read(edited), batch_size)
     for number, ((arm, size, group, draw), result) in enumerate(zip(plan, results, strict=True)):
-        after = before.clone()
+        after = batch.before.clone()
         if len(result):
             after[touched[number]] = result
         yield Outcome(arm, size, group, draw, len(draws[arm]), changes[number], after)

@@ -16,7 +16,7 @@ from visae.activations.store import ActivationStore
 from visae.arms.targets import targets_by_patches
 from visae.features.concepts import Labels
 from visae.sae import SparseAutoencoder
-from visae.sae.baselines import Baseline, Neurons, Random
+from visae.sae.variants.baselines import Baseline, Neurons, Random
 from visae.tasks.counts import Target
 from visae.tasks.task import Gradients
 

@@ -78,18 +78,3 @@ class PatchSelection(Selection[Segmentation]):
             rows, slopes = self.task.slopes(tokens, number, own)
             parts.append((rows[own], slopes[own]))
         return joined(parts)
-
-    def difference(self, class_id: int) -> Tensor | None:
-        """Between labelled patches."""
-        own = self.sample.numbers == self.task.numbers[class_id]
-        device = self.sae.mean.device
-        return self.sample.difference(self.task.numbers[class_id], device) if 0 < own.sum() < len(own) else None
-
-    def neuron(self, class_id: int) -> Tensor | None:
-        """Chosen as latents are; they have no list of scores, so that they are scored here."""
-        latents = self._neurons.get(class_id)
-        return None if latents is None else self.neurons().decoder_weight[latents[0]]
-
-    @cached_property
-    def _neurons(self) -> dict[int, tuple[int, ...]]:
-        return {target.class_id: target.latents for target in self.best(self.neurons(), 1)}

@@ -8,21 +8,21 @@ from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from visae.arms.dictionaries import LabelledPatches, labelled_patches
+from visae.arms.dictionaries import MOST_PATCHES, LabelledPatches
 from visae.arms.selection import Selection, joined
 from visae.features.concepts import Labels
 from visae.sae import SparseAutoencoder
 from visae.tasks.counts import Target
 from visae.tasks.readout import Readout
 
-_MOST_ROWS = 16_384
-
 
 @dataclass
 class RowSelection(Selection[Readout]):
-    """By the gradient of the log odds of a class's outputs, on rows of the split or so many drawn ones."""
+    """By the gradient of the log odds of a class's outputs, on rows of the split or MOST_PATCHES drawn ones."""
 
     others: ClassVar[Sequence[str]] = ()
 
@@ -40,37 +40,29 @@ class RowSelection(Selection[Readout]):
         return self.by_gradient(dictionary, n_latents)
 
     @cached_property
+    def _drawn(self) -> list[tuple[NDArray[np.int64], Tensor]]:
+        """Drawn rows of the split by id, and their tokens: so many that they fit into memory."""
+        images, n_tokens = self.task.store.image_ids(self.split), self.task.store.n_tokens("patches")
+        order = np.random.default_rng([self.seed, 8]).permutation(images)
+        return list(self.task.batches(np.sort(order[: max(1, MOST_PATCHES // n_tokens)])))
+
+    @cached_property
     def sample(self) -> LabelledPatches:
         """The drawn rows; each counts as of the class whose output comes first in it."""
         images = self.task.store.image_ids(self.split)
-        drawn = np.sort(np.random.default_rng([self.seed, 8]).permutation(images)[:_MOST_ROWS])
         kept = np.full((len(images), self.task.store.n_tokens("patches")), -1, dtype=np.int16)
-        for ids, tokens in self.task.batches(drawn):
+        for ids, tokens in self._drawn:
             first = self.task.listed(self.task.read(tokens))[:, 0]
             kept[ids - images.start] = self.task.of_class[first].cpu().numpy()[:, None]
+        rows = torch.cat([tokens[:, self.task.n_prefix :].flatten(0, 1) for _, tokens in self._drawn])
+        picture, token = np.nonzero(kept >= 0)
         labels = Labels(images, kept, len(self.task.classes))
-        return labelled_patches(self.task.store, labels, self.task.names, self.seed)
+        return LabelledPatches(rows, picture, token, labels, self.task.names)
 
     def slopes(self, number: int) -> tuple[Tensor, Tensor] | None:
         """On all drawn rows."""
-        ids = self.sample.labels.pictures.start + np.flatnonzero((self.sample.labels.classes >= 0).any(axis=1))
         parts = []
-        for _, tokens in self.task.batches(ids):
-            rows, slopes = self.task.slopes(tokens, number)
+        for _, tokens in self._drawn:
+            rows, slopes = self.task.slopes(tokens.clone(), number)
             parts.append((rows.flatten(0, 1), slopes.flatten(0, 1)))
         return joined(parts)
-
-    def difference(self, class_id: int) -> Tensor | None:
-        """Between rows in which an output of the class comes first, and others."""
-        number = self.task.numbers[class_id]
-        own = self.sample.numbers == number
-        return self.sample.difference(number, self.sae.mean.device) if 0 < own.sum() < len(own) else None
-
-    def neuron(self, class_id: int) -> Tensor | None:
-        """By gradient, as latents are."""
-        latents = self._neurons.get(class_id)
-        return None if latents is None else self.neurons().decoder_weight[latents[0]]
-
-    @cached_property
-    def _neurons(self) -> dict[int, tuple[int, ...]]:
-        return {target.class_id: target.latents for target in self.best(self.neurons(), 1)}

@@ -71,13 +71,20 @@ class Selection(ABC, Generic[AnyTask]):
     def slopes(self, number: int) -> tuple[Tensor, Tensor] | None:
         """Patches of a class (n, d_model), and the gradient there of its log odds; None without a picture of it."""
 
-    @abstractmethod
     def difference(self, class_id: int) -> Tensor | None:
-        """Mean patch of a class minus that of others, (d_model,); None where there are none of either."""
+        """Mean patch of a class minus that of others, (d_model,), on `sample`; None where there are none of either."""
+        number = self.task.numbers[class_id]
+        own = self.sample.numbers == number
+        return self.sample.difference(number, self.sae.mean.device) if 0 < own.sum() < len(own) else None
 
-    @abstractmethod
     def neuron(self, class_id: int) -> Tensor | None:
-        """Direction (d_model,) of the raw neuron that tells the class best."""
+        """Direction (d_model,) of the raw neuron that tells the class best, chosen as latents of dictionaries are."""
+        latents = self._neurons.get(class_id)
+        return None if latents is None else self.neurons().decoder_weight[latents[0]]
+
+    @cached_property
+    def _neurons(self) -> dict[int, tuple[int, ...]]:
+        return {target.class_id: target.latents for target in self.best(self.neurons(), 1)}
 
     @cached_property
     def gradients(self) -> Gradients:

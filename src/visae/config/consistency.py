@@ -7,6 +7,7 @@ from typing import Any
 
 from visae.config.saes import growing
 from visae.config.settings import GIVEN, AnySae, DrawnSettings, MatryoshkaSettings, Settings, StudySettings
+from visae.config.tasks import TASKS
 
 
 def unresolved(settings: Settings) -> Iterator[str]:
@@ -92,8 +93,15 @@ def _of_study(settings: Settings, at: str, study: StudySettings) -> Iterator[str
             unless = " with labels: none" if classified.kind == "image_folder" else ""
             yield f"{at}: {key}: {study.tasks[key]!r} is of kind {classified.kind}{unless}, which has no labels"
     read = settings.datasets.get(study.tasks.get("readout", ""))
-    if read and read.kind != "activations":
-        yield f"{at}: readout: {study.tasks['readout']!r} is of kind {read.kind}; it reads kind activations"
+    if read and not read.is_given:
+        yield f"{at}: readout: {study.tasks['readout']!r} is of kind {read.kind}; it reads kinds activations and users"
+    if read and read.is_given and read.kind != "users" and study.readout and study.readout.weights is None:
+        yield f"{at}: readout: key 'weights' is missing; only a data set of kind users has a readout of its own"
+    for key, added in study.added_tasks.items():
+        if key not in TASKS or hasattr(study, key):
+            yield f"{at}: added_tasks: {key!r} is not in TASKS of visae.config.tasks, or has a key of its own"
+        elif added.file is None and not TASKS[key].head:
+            yield f"{at}: added_tasks: {key}: key 'file' is missing: its readout"
 
 
 def _of_heads(settings: Settings) -> Iterator[str]:
@@ -151,13 +159,13 @@ def _impossible(settings: Settings, at: str, study: StudySettings) -> Iterator[s
     """What a study asks of data sets and hook points that these cannot give."""
     used = {study.train_on, *study.describe, *study.tasks.values()}
     known = {name: dataset for name, dataset in settings.datasets.items() if name in used}
-    given = [name for name, dataset in known.items() if dataset.kind == "activations"]
+    given = [name for name, dataset in known.items() if dataset.is_given]
     if study.model is None and len(given) < len(known):
-        yield f"{at}: key 'model' is missing; only data sets of kind activations need no model"
+        yield f"{at}: key 'model' is missing; only data sets of kinds activations and users need no model"
     if study.model is None and study.concepts:
         yield f"{at}: concepts: their pictures go through the model; give the key 'model' or leave concepts out"
     for key in study.tasks:
-        if study.head_layer is None and key in ("classification", "segmentation"):
+        if study.head_layer is None and key in TASKS and TASKS[key].head:
             yield f"{at}: key 'head_layer' is missing: {key} reads the model's last block"
         if study.hook != "residual":
             yield f"{at}: hook: {study.hook} can be described, not edited; leave {key} out or set hook: residual"

@@ -52,6 +52,11 @@ class DatasetSettings:
         """Whether its pictures may have labels; of some kinds only the files tell."""
         return False
 
+    @property
+    def is_given(self) -> bool:
+        """Whether it is vectors, which need no model, and no pictures."""
+        return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnSettings(DatasetSettings):
@@ -225,6 +230,36 @@ class ActivationsSettings(DatasetSettings):
     )
     dtype: Literal["float16", "bfloat16", "float32"] = setting("How they are stored.", "float32")
 
+    @property
+    def is_given(self) -> bool:
+        """Always."""
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsersSettings(DatasetSettings):
+    """Made on the spot: vectors of users as a recommender has them, and its items, with every user's tastes known."""
+
+    kind: Literal["users"]
+    train: int = setting("Users to train on.", 8000, minimum=1)
+    val: int = setting("Users to measure on.", 1000, minimum=1)
+    test: int = setting("Users kept apart.", 100, minimum=1)
+    tastes: int = setting("Tastes that there are.", 12, minimum=2)
+    tastes_per_user: int = setting("Tastes of a user, at most; each number up to it is equally frequent.", 4, minimum=1)
+    items_per_taste: int = setting("Items of each taste.", 15, minimum=2)
+    d_model: int = setting("Dimension of the vectors.", 64, minimum=4)
+    noise: float = setting("Length of what is random in a user's vector, a taste's direction being 1.", 0.3, minimum=0)
+    item_noise: float = setting("Length of what an item's vector has beside its taste.", 0.6, minimum=0)
+
+    @property
+    def is_given(self) -> bool:
+        """Always."""
+        return True
+
+    def as_given(self, root: str) -> ActivationsSettings:
+        """Return the section of activations that lie in a folder, for these once they are made."""
+        return ActivationsSettings(kind="activations", root=root, seed=self.seed)
+
 
 @dataclass(frozen=True, kw_only=True)
 class UnionSettings(DatasetSettings):
@@ -242,5 +277,6 @@ AnyDataset = (
     | TableSettings
     | WebDatasetSettings
     | ActivationsSettings
+    | UsersSettings
     | UnionSettings
 )

@@ -9,6 +9,7 @@ from itertools import product
 from typing import Any
 
 from visae.config.consistency import of_sae
+from visae.config.sections import parse_section
 from visae.config.settings import AnySae, Settings, StudySettings, SweepSettings
 from visae.config.sweeps import LIMITED
 from visae.errors import ConfigError
@@ -26,8 +27,6 @@ def sweep_members(name: str, sweep: SweepSettings, base: AnySae) -> dict[str, An
     ConfigError
         If a member has an unknown key or a value out of range; the member is named.
     """
-    from visae.config.parse import parse_section  # it imports the checks, which import this module
-
     found = {}
     for point in _points(sweep):
         where = f"sweeps: {name}: member {json.dumps(point)}"

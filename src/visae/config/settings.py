@@ -24,6 +24,7 @@ from visae.config.datasets import (  # noqa: F401
     SegmentationFolderSettings,
     TableSettings,
     UnionSettings,
+    UsersSettings,
     WebDatasetSettings,
 )
 from visae.config.fields import setting
@@ -54,7 +55,7 @@ from visae.config.saes import (  # noqa: F401
 )
 from visae.config.slurm import SlurmSettings
 from visae.config.sweeps import SelectSettings, SweepSettings  # noqa: F401
-from visae.config.tasks import ReadoutSettings, ZeroShotSettings
+from visae.config.tasks import AddedTaskSettings, ReadoutSettings, ZeroShotSettings
 
 # --- models --------------------------------------------------------------------------------------
 
@@ -249,6 +250,7 @@ class StudySettings:
     )
     zero_shot: ZeroShotSettings | None = setting("Class vectors that edits are judged by.", None)
     readout: ReadoutSettings | None = setting("A readout of given activations that edits are judged by.", None)
+    added_tasks: dict[str, AddedTaskSettings] = setting("Tasks that you added yourself, by name.", {})
     manual: dict[str, dict[str, dict[str, list[int]]]] = setting(
         "Latents that you name yourself, by SAE or sweep, task and class: `topk: {segmentation: {sky: [12, 40]}}`. "
         "They are edited together, beside those that are chosen for the class.",
@@ -259,8 +261,14 @@ class StudySettings:
     def tasks(self) -> dict[str, str]:
         """Data set of each task that the study has."""
         found = {"segmentation": self.segmentation, "classification": self.classification}
-        found |= {name: getattr(self, name).dataset for name in ("zero_shot", "readout") if getattr(self, name)}
+        found |= {task: section.dataset for task, section in self.task_sections.items()}
         return {task: dataset for task, dataset in found.items() if dataset is not None}
+
+    @property
+    def task_sections(self) -> dict[str, ZeroShotSettings | ReadoutSettings | AddedTaskSettings]:
+        """Sections of those tasks that have one."""
+        own = {"zero_shot": self.zero_shot, "readout": self.readout}
+        return {task: section for task, section in {**own, **self.added_tasks}.items() if section is not None}
 
     @property
     def stored_model(self) -> str:

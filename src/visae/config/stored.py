@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from visae.config.members import of_study
 from visae.config.settings import Settings, UnionSettings
+from visae.config.tasks import TASKS
 
 
 def members_of(settings: Settings, dataset: str) -> list[str]:
@@ -26,7 +27,7 @@ def layers_of(settings: Settings, dataset: str, model: str) -> list[str]:
     for study in settings.studies.values():
         if study.stored_model != model:
             continue
-        heads = {study.classification, study.segmentation} - {None}
+        heads = {dataset for task, dataset in study.tasks.items() if TASKS[task].head}
         edited = set(study.tasks.values())
         trained_on = members_of(settings, study.train_on)
         if dataset in {*trained_on, *study.describe, *edited}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 from visae.errors import DataError
 from visae.notices import Notice
@@ -13,6 +14,23 @@ _ROLES = {
     "test": ("test", "testing", "tst"),
 }
 _NEEDED = {"train": "nothing can be learned on it", "val": "nothing can be measured on it"}
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What is learned or chosen on, and what is measured on.
+
+    Attributes
+    ----------
+    fit_split, measure_split
+        Split to choose on, and to measure on.
+    """
+
+    fit_split: str = "train"
+    measure_split: str = "val"
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((self.fit_split, self.measure_split))
 
 
 def check_split_name(split: str, place: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet
 
 from visae.activations.manifest import read_manifest
-from visae.config.settings import ActivationsSettings, ScenesSettings, Settings
+from visae.config.settings import ActivationsSettings, ScenesSettings, Settings, UsersSettings
 from visae.data.index import listed
 from visae.data.pictures import Listing, Picture
 from visae.doctor.pictures import of_pictures
@@ -70,6 +70,9 @@ def of_dataset(section: Section, settings: Settings, name: str, sample: int | No
     dataset = settings.datasets[name]
     if isinstance(dataset, ScenesSettings):
         section.fine(f"scenes: {dataset.train} train, {dataset.val} val, {dataset.test} test pictures will be made")
+        return dataset.train + dataset.val + dataset.test
+    if isinstance(dataset, UsersSettings):
+        section.fine(f"users: {dataset.train} train, {dataset.val} val, {dataset.test} test users will be made")
         return dataset.train + dataset.val + dataset.test
     if isinstance(dataset, ActivationsSettings):
         return _of_activations(section, dataset)

@@ -41,7 +41,6 @@ def run_experiment(
     output: Path,
     *,
     manual: Manual | None = None,
-    min_purity: float = 0.9,
     device: str = "auto",
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -72,8 +71,6 @@ def run_experiment(
         Folder.
     manual
         Latents named by hand for some classes: an arm of their own.
-    min_purity
-        How much of a patch its class has to fill where latents and directions are chosen on patches.
     device
         `auto`, `cpu` or `cuda`.
     seed
@@ -96,7 +93,7 @@ def run_experiment(
     selection = selection_of(
         opened,
         files.labels,
-        min_purity,
+        files.min_purity,
         FIT,
         settings=settings,
         sae=sae,

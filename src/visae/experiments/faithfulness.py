@@ -30,6 +30,8 @@ REPLACEMENTS = ("as_is", "reconstruction", "mean", "zero")
 """What stands in the place of the patches; prefix tokens ([CLS], registers) always stay as they are."""
 
 _FIT, _MEASURED = "train", "val"
+# Measures of these tasks have names that no other has; before others stands the task's name.
+_PLAIN = ("segmentation", "classification")
 _CHUNK = 2048
 Measure = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -88,8 +90,12 @@ def measure_faithfulness(
     for store, together in _by_store(judges):
         _Replacing(together[0][0], dictionary, settings).run(store, [judge for _, judge in together])
     rows: list[dict[str, Any]] = []
-    for _, judge in judges:
-        rows += _rows(judge.measures(), judge.n_images, settings.bootstrap, seed)
+    for task, judge in judges:
+        prefix = "" if task.name in _PLAIN else f"{task.name}_"
+        rows += [
+            {**row, "measure": f"{prefix}{row['measure']}"}
+            for row in _rows(judge.measures(), judge.n_images, settings.bootstrap, seed)
+        ]
     table = pl.DataFrame(rows, infer_schema_length=None)
     with atomic_path(output / "faithfulness.parquet") as temporary:
         table.write_parquet(temporary)

@@ -19,11 +19,14 @@ class ExperimentFiles(TaskFiles):
         manifest.json of its codes of the task's data set.
     scores
         scores.parquet of the same codes, from which segmentation takes a class's latents; empty for other tasks.
+    min_purity
+        How much of a patch its class has to fill where latents and directions are chosen on patches.
     """
 
     sae: str
     codes: str
     scores: str = ""
+    min_purity: float = 0.9
 
     def named(self) -> list[str]:
         """Paths of the files that there are and that summaries keep the hash of."""

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visae.arms.arms import SIZES, Outcome, outcomes
-from visae.arms.changes import Draws, Situation, situation
+from visae.arms.arms import SIZES, Outcome, Unedited, outcomes
+from visae.arms.changes import Draws, situation
 from visae.config.settings import InterventionSettings
 from visae.edits.edit import patch_rows
 from visae.experiments.examples import example_rows
@@ -22,27 +22,17 @@ from visae.tasks.task import Task
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Unedited):
     """Some pictures that are edited.
 
     Attributes
     ----------
     ids, rows
         Their ids, and their places among the pictures of the class.
-    tokens, patches
-        (b, n_tokens, d_model), and which patches are edited, bool (b, n_patches).
-    before
-        The task's reading of them.
-    here
-        What arms know of the edited patches.
     """
 
     ids: NDArray[np.int64]
     rows: slice
-    tokens: Tensor
-    patches: Tensor
-    before: Tensor
-    here: Situation
 
 
 @dataclass
@@ -117,14 +107,11 @@ class Runner:
             rows, start = slice(start, start + len(ids)), start + len(ids)
             before = self.task.read(tokens)
             here = situation(self.sae, patch_rows(tokens, patches), draws)
-            batch = Batch(ids, rows, tokens, patches, before, here)
+            batch = Batch(tokens, patches, before, here, ids, rows)
             found = outcomes(
-                tokens,
-                patches,
-                here,
+                batch,
                 draws,
                 scales,
-                before=before,
                 read=self.task.read,
                 batch_size=self.settings.batch_size,
                 sizes=sizes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from visae.arms.arms import ARMS, AUTOMATIC, MATCHED, NATURAL
+from visae.errors import DataError
 from visae.features.resampling import benjamini_hochberg, p_value
 from visae.heads.bootstrap import resampling_weights
 from visae.tasks.counts import COMMON, INSERT, SUPPRESS, ClassCounts, Key, Way, mean_shares, with_intervals
@@ -31,6 +33,19 @@ ABOUT: dict[str, Any] = {
     "scale": pl.Float64,
 }
 """What every row of every table is about."""
+
+
+def read_table(path: str | Path) -> pl.DataFrame:
+    """Read a table of an experiment; DataError where there is none, or a version before wrote it."""
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such table; make it with: snakemake interventions")
+    table = pl.read_parquet(path)
+    if path.stem in ("arms", "becomes", "examples") and "edit" not in table.columns:
+        raise DataError(
+            f"{path}: a version before wrote it, without a column edit; make it again: snakemake --force {path}"
+        )
+    return table
 
 
 def measured_columns(measures: tuple[str, ...]) -> dict[str, Any]:

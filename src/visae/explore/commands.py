@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,7 @@ import polars as pl
 
 from visae.config.settings import FigureSettings
 from visae.errors import DataError
+from visae.explore.edit import Place
 from visae.explore.features import Features
 from visae.explore.naming import class_proposals, crop_proposals, load_namer
 from visae.figures.gallery import GalleryFigure
@@ -48,14 +50,33 @@ def show(
     _save(found.draw(table, columns, ("picture", "overlay", "crop"), settings), table, output)
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """Latents of a sheet, as `Features.select` chooses them.
+
+    Attributes
+    ----------
+    latents
+        Which to draw; without it, all in the ranges.
+    log10_frequency, log10_mean
+        Lowest and highest logarithm of a latent's frequency, and of the mean of its active values.
+    by
+        Column of the table of latents to sort by, the largest first: max, f1, frequency and others.
+    limit
+        Latents at most.
+    """
+
+    latents: list[int] | None = None
+    log10_frequency: list[float] | None = None
+    log10_mean: list[float] | None = None
+    by: str = "max"
+    limit: int = 24
+
+
 def sheet(
     features: Path,
     output: Path,
-    latents: list[int] | None = None,
-    log10_frequency: list[float] | None = None,
-    log10_mean: list[float] | None = None,
-    by: str = "max",
-    limit: int = 24,
+    chosen: Chosen = Chosen(),
     names: Path | None = None,
     settings: FigureSettings = FigureSettings(),  # noqa: B008  frozen
 ) -> None:
@@ -67,36 +88,49 @@ def sheet(
         Folder results/features/TRAINED_ON/MODEL/layerN/SAE/DATASET.
     output
         Where to; .pdf, .png and .csv are appended.
-    latents
-        Which to draw; without it, all in the ranges.
-    log10_frequency, log10_mean
-        Lowest and highest logarithm of a latent's frequency, and of the mean of its active values.
-    by
-        Column of the table of latents to sort by, the largest first: max, f1, frequency and others.
-    limit
-        Latents at most.
+    chosen
+        Which latents.
     names
         CSV file of names; without it, those that the configuration gave.
     settings
         Section `figures`; its key exemplars is the number of pictures in a row.
     """
     found = Features.load(features, names)
-    chosen = found.select(latents, log10_frequency=log10_frequency, log10_mean=log10_mean, by=by, limit=limit).filter(
-        ~pl.col("dead")
-    )
-    if chosen.is_empty():
+    alive = found.select(**vars(chosen)).filter(~pl.col("dead"))
+    if alive.is_empty():
         raise DataError(f"{features}: no latent that is ever active lies in these ranges; widen them")
-    table = found.gallery_table(chosen["latent"].to_list(), kinds=["top"], per_group=settings.exemplars)
+    table = found.gallery_table(alive["latent"].to_list(), kinds=["top"], per_group=settings.exemplars)
     _save(found.draw(table, settings.exemplars, ("overlay", "crop"), settings), table, output)
+
+
+@dataclass(frozen=True)
+class Region:
+    """What a query is about.
+
+    Attributes
+    ----------
+    image
+        image_id or path of a picture of the data set, or a new file, which goes through the model and the SAE.
+    patches
+        Patches inside, counted row by row from 0: 3,4,5.
+    mask
+        Or a picture of the size of the image, not 0 inside; a patch is inside where half of it is.
+    class_
+        Or a class: of the image, which is of the data set then, or without image of the whole data set.
+    min_purity
+        Share of a patch that a class has to fill for the patch to count.
+    """
+
+    image: str | None = None
+    patches: list[int] | None = None
+    mask: Path | None = None
+    class_: str | None = None
+    min_purity: float = 0.9
 
 
 def query(
     features: Path,
-    image: str | None = None,
-    patches: list[int] | None = None,
-    mask: Path | None = None,
-    class_: str | None = None,
-    min_purity: float = 0.9,
+    region: Region = Region(),
     latents: int = 8,
     output: Path | None = None,
     names: Path | None = None,
@@ -111,16 +145,8 @@ def query(
     ----------
     features
         Folder results/features/TRAINED_ON/MODEL/layerN/SAE/DATASET.
-    image
-        image_id or path of a picture of the data set, or a new file, which goes through the model and the SAE.
-    patches
-        Patches inside, counted row by row from 0: 3,4,5.
-    mask
-        Or a picture of the size of the image, not 0 inside; a patch is inside where half of it is.
-    class_
-        Or a class: of the image, which is of the data set then, or without image of the whole data set.
-    min_purity
-        Share of a patch that a class has to fill for the patch to count.
+    region
+        What it is about.
     latents
         Latents to print and draw.
     output
@@ -133,7 +159,12 @@ def query(
         Section `figures`.
     """
     asked = Features.load(features, names).query(
-        image, patches=patches, mask=mask, class_name=class_, min_purity=min_purity, device=device
+        region.image,
+        patches=region.patches,
+        mask=region.mask,
+        class_name=region.class_,
+        min_purity=region.min_purity,
+        device=device,
     )
     print(_text(asked.table.head(latents)))
     if output is not None:
@@ -141,16 +172,32 @@ def query(
         _save(asked.draw(table, settings=settings), table, output)
 
 
+@dataclass(frozen=True)
+class Change:
+    """What is done to a picture.
+
+    Attributes
+    ----------
+    image
+        image_id or path of a picture of the data set, or a new file.
+    latents
+        Which to edit, all at once: 12 or 12,40.
+    dose
+        What each is set to, as a multiple of its largest value on split train; 0 suppresses.
+    task
+        classification or segmentation; without it, the first of them that has a head.
+    """
+
+    image: str
+    latents: list[int]
+    dose: float = -2.0
+    task: Literal["classification", "segmentation"] | None = None
+
+
 def edit(
     features: Path,
-    image: str,
-    latents: list[int],
-    dose: float = -2.0,
-    patches: list[int] | None = None,
-    box: list[int] | None = None,
-    mask: Path | None = None,
-    predicted: str | None = None,
-    task: Literal["classification", "segmentation"] | None = None,
+    change: Change,
+    place: Place = Place(),  # noqa: B008  frozen
     output: Path | None = None,
     names: Path | None = None,
     device: str = "auto",
@@ -164,22 +211,10 @@ def edit(
     ----------
     features
         Folder results/features/TRAINED_ON/MODEL/layerN/SAE/DATASET; the heads are those of the same data set.
-    image
-        image_id or path of a picture of the data set, or a new file.
-    latents
-        Which to edit, all at once: 12 or 12,40.
-    dose
-        What each is set to, as a multiple of its largest value on split train; 0 suppresses.
-    patches
-        Where, counted row by row from 0: 3,4,5. Without a place, where some of the latents is active.
-    box
-        Or first row, first column, last row and last column, counted from 0: 2,3,5,6.
-    mask
-        Or a picture of the size of the image, not 0 inside; a patch is inside where half of it is.
-    predicted
-        Or a class: where the segmentation head predicts it.
-    task
-        classification or segmentation; without it, the first of them that has a head.
+    change
+        What is done, to which picture.
+    place
+        Where.
     output
         Where to draw to; .pdf, .png and .csv are appended. Without it, the table is printed alone.
     names
@@ -189,9 +224,7 @@ def edit(
     settings
         Section `figures`.
     """
-    found = Features.load(features, names).edit(
-        image, latents, dose, patches=patches, box=box, mask=mask, predicted=predicted, task=task, device=device
-    )
+    found = Features.load(features, names).edit(**vars(change), **vars(place), device=device)
     print(_text(found.summary()))
     if output is not None:
         table = found.strip_table()

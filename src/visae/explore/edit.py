@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -21,6 +21,7 @@ from visae.edits.edit import Edit, Site, active_values, refuse_transcoder
 from visae.errors import DataError, ModelError
 from visae.experiments.one_picture import Passes, passes_of
 from visae.explore.files import FeatureFiles
+from visae.explore.latents import Latents
 from visae.explore.pictures import found_picture
 from visae.explore.regions import of_box, of_mask, of_patches
 from visae.features.codes import read_codes_manifest
@@ -33,14 +34,33 @@ from visae.sae import SparseAutoencoder, load_sae
 from visae.vision.hook_points import HookPoint
 from visae.vision.model import ModelCard, VisionModel, load_model
 
-if TYPE_CHECKING:
-    from visae.explore.features import Features
-
 Task = Literal["classification", "segmentation"]
 
 _HEADS: dict[Task, str] = {"classification": "probe", "segmentation": "segmentation"}
 # The edited picture may be an exemplar too, and has its region in the first column only.
 _ASKED = -2
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a picture is edited; without any, where some of the latents is active.
+
+    Attributes
+    ----------
+    patches
+        Patches counted row by row from 0: 3,4,5.
+    box
+        Or first row, first column, last row and last column, counted from 0: 2,3,5,6.
+    mask
+        Or a picture of the size of the image, not 0 inside; a patch is inside where half of it is.
+    predicted
+        Or a class: where the segmentation head predicts it.
+    """
+
+    patches: list[int] | None = None
+    box: list[int] | None = None
+    mask: str | Path | None = None
+    predicted: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +86,7 @@ class Edited:
         patch; probabilities are means over several draws, the map is that of the first.
     """
 
-    features: Features
+    features: Latents
     path: str
     inside: NDArray[np.bool_]
     latents: tuple[int, ...]
@@ -78,21 +98,17 @@ class Edited:
     @torch.inference_mode()
     def of(
         cls,
-        features: Features,
+        features: Latents,
         image: str | int | Path,
         latents: Sequence[int],
         *,
         dose: float,
-        patches: Sequence[int] | None,
-        box: Sequence[int] | None,
-        mask: str | Path | None,
-        predicted: str | None,
+        place: Place,
         task: Task | None,
         device: str,
     ) -> Edited:
         """Edit; the parameters are those of `Features.edit`."""
-        regions = {"patches": patches, "box": box, "mask": mask, "predicted": predicted}
-        if sum(region is not None for region in regions.values()) > 1:
+        if sum(part is not None for part in vars(place).values()) > 1:
             raise DataError("edit: give one of patches, box, mask and predicted; without any, patches that are active")
         if not latents or not math.isfinite(dose):
             raise DataError(f"edit: latents {list(latents)}, dose {dose}: name one latent at least, and a finite dose")
@@ -111,14 +127,14 @@ class Edited:
         chosen = tuple(latents)
         site = _site(files, point.layer, sae, chosen)
         grid = features.grid
-        if patches is not None:
-            inside = of_patches(patches, grid, whole=True)
-        elif box is not None:
-            inside = of_box(box, grid)
-        elif mask is not None:
-            inside = of_mask(mask, path, features.card, grid, whole=True)
-        elif predicted is not None:
-            inside = _predicted(files, predicted, model, model.resume(tokens, point.layer)).reshape(grid)
+        if place.patches is not None:
+            inside = of_patches(place.patches, grid, whole=True)
+        elif place.box is not None:
+            inside = of_box(place.box, grid)
+        elif place.mask is not None:
+            inside = of_mask(place.mask, path, features.card, grid, whole=True)
+        elif place.predicted is not None:
+            inside = _predicted(files, place.predicted, model, model.resume(tokens, point.layer)).reshape(grid)
         else:
             values = sae.latent_values(tokens[0, model.card.n_prefix :], list(chosen))
             inside = (values > 0).any(dim=1).cpu().numpy().reshape(grid)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from visae.errors import DataError
+from visae.explore.latents import Latents
 from visae.features.names import best_classes
 from visae.progress import progress_bar
-
-if TYPE_CHECKING:
-    from visae.explore.features import Features
 
 
 class Namer(Protocol):
@@ -56,7 +54,7 @@ def load_namer(place: str) -> Namer:
         ) from error
 
 
-def class_proposals(features: Features, latents: Sequence[int] | None = None) -> pl.DataFrame:
+def class_proposals(features: Latents, latents: Sequence[int] | None = None) -> pl.DataFrame:
     """Name latents after the class that each finds best: latent, name, note, f1, f1_low, f1_high, f1_random.
 
     A latent is left out where the interval of its held-out F1 reaches down to `f1_random`, the mean of latents that
@@ -81,7 +79,7 @@ def class_proposals(features: Features, latents: Sequence[int] | None = None) ->
     ).sort("f1", "latent", descending=[True, False])
 
 
-def crop_proposals(features: Features, namer: Namer, latents: Sequence[int], n_crops: int) -> pl.DataFrame:
+def crop_proposals(features: Latents, namer: Namer, latents: Sequence[int], n_crops: int) -> pl.DataFrame:
     """Name latents by a function of the user's: latent, name, note (what else it said), score."""
     rows = []
     with progress_bar(len(latents), "naming", "latents") as bar:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -13,15 +12,13 @@ from numpy.typing import NDArray
 
 from visae.config.settings import FigureSettings
 from visae.errors import DataError
+from visae.explore.latents import Latents
 from visae.explore.pictures import NEW_PICTURE, Picture, asked_picture
 from visae.explore.regions import of_class, of_mask, of_patches
 from visae.features.codes import scan_codes
 from visae.features.regions import rank_latents
 from visae.figures import gallery
 from visae.figures.pictures import load_pictures
-
-if TYPE_CHECKING:
-    from visae.explore.features import Features
 
 # The asked picture may be an exemplar too, and is outlined only where it is asked about.
 _ASKED = -2
@@ -44,7 +41,7 @@ class Query:
         Its patches inside, bool (rows, columns).
     """
 
-    features: Features
+    features: Latents
     table: pl.DataFrame
     picture: Picture | None
     inside: NDArray[np.bool_] | None
@@ -52,7 +49,7 @@ class Query:
     @classmethod
     def of(
         cls,
-        features: Features,
+        features: Latents,
         *,
         image: str | int | Path | None,
         patches: Sequence[int] | None,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from visae.config.settings import FeatureSettings
 from visae.data.index import read_classes, read_index
+from visae.data.split_names import Splits
 from visae.errors import DataError
 from visae.features.auc import latent_aucs, weighted_auc
 from visae.features.blocks import read_matching_manifest
@@ -43,8 +44,7 @@ def write_cause_scores(
     output: Path,
     settings: FeatureSettings,
     *,
-    fit_split: str = "train",
-    measure_split: str = "val",
+    splits: Splits = Splits(),  # noqa: B008  frozen
     seed: int = 0,
 ) -> None:
     """Write causes.parquet: for each value of each cause the latent that tells it best, with its held-out AUC.
@@ -67,7 +67,7 @@ def write_cause_scores(
         Parquet file to write: `SCHEMA`.
     settings
         Section `features`.
-    fit_split, measure_split
+    splits
         Split to choose on, and to measure on.
     seed
         Seed of the resampling.
@@ -75,8 +75,7 @@ def write_cause_scores(
     manifest = read_matching_manifest(codes_manifest, index_path)
     patches = caused_patches(patch_labels, index_path, settings.min_purity)
     fit, measured = (
-        _of_split(codes_manifest, patches, pictures_of(manifest, split, codes_manifest))
-        for split in (fit_split, measure_split)
+        _of_split(codes_manifest, patches, pictures_of(manifest, split, codes_manifest)) for split in splits
     )
     pictures, picture = np.unique(measured[0]["image_id"].to_numpy(), return_inverse=True)
     # One set of resamples for all, so that means keep their pairing; before them the pictures as they are.

@@ -10,6 +10,7 @@ import polars as pl
 
 from visae.config.settings import FeatureSettings
 from visae.data.index import read_classes, read_index
+from visae.data.split_names import Splits
 from visae.errors import DataError
 from visae.features.blocks import codes_by_latents, read_matching_manifest
 from visae.features.concepts import BLOCK_CODES, Labels
@@ -29,8 +30,7 @@ def write_image_scores(
     output: Path,
     settings: FeatureSettings,
     *,
-    fit_split: str = "train",
-    measure_split: str = "val",
+    splits: Splits = Splits(),  # noqa: B008  frozen
     seed: int = 0,
     ties: np.random.Generator | None = None,
 ) -> None:
@@ -50,7 +50,7 @@ def write_image_scores(
         Parquet file to write: `SCHEMA`, one row a pooling, class and rank (0 is the best on the fit split).
     settings
         Section `features`.
-    fit_split, measure_split
+    splits
         Split to choose on, and to measure on.
     seed
         Seed of the resampling and of the permutations.
@@ -65,8 +65,7 @@ def write_image_scores(
     manifest = read_matching_manifest(codes_manifest, index_path)
     classes = dict(sorted(read_classes(index_path).items()))
     labels = [
-        image_classes(index_path, list(classes), pictures_of(manifest, split, codes_manifest))
-        for split in (fit_split, measure_split)
+        image_classes(index_path, list(classes), pictures_of(manifest, split, codes_manifest)) for split in splits
     ]
     tables = []
     for pooling in POOLINGS:

@@ -25,7 +25,7 @@ from visae.features.blocks import codes_by_latents, read_matching_manifest
 from visae.features.concepts import BLOCK_CODES
 from visae.features.image_scores import pooled
 from visae.features.resampling import benjamini_hochberg, p_value, permutations
-from visae.files import atomic_path
+from visae.files import atomic_path, read_json
 from visae.progress import progress_bar
 from visae.vision.model import VisionModel, load_model
 
@@ -46,8 +46,7 @@ def write_monosemanticity(
     index_path: Path,
     output: Path,
     settings: FeatureSettings,
-    manifest: Path | None = None,
-    encoder: Path | None = None,
+    judge: Path,
     *,
     split: str = "val",
     seed: int = 0,
@@ -55,8 +54,8 @@ def write_monosemanticity(
 ) -> None:
     """Write monosemanticity.parquet: one row a latent, with the score's interval and null.
 
-    Pictures are compared by the embeddings of `encoder`, or without one by the mean patch activation in `manifest`,
-    which costs no forward pass but is the view of the model that is studied; another model is the better judge. A
+    Pictures are compared by the embeddings of another model, or by the mean patch activation in the store, which costs
+    no forward pass but is the view of the model that is studied; another model is the better judge. A
     latent's value in a picture is its largest patch value.
 
     Parameters
@@ -69,10 +68,9 @@ def write_monosemanticity(
         Parquet file to write: `SCHEMA`, one row a latent; scores are null below `FEWEST` pictures.
     settings
         Section `features`.
-    manifest
+    judge
+        model.json of any timm model, made by `python -m visae model`, whose pooled features are the embeddings; or
         manifest.json of the activations that the codes were made of.
-    encoder
-        model.json of any timm model, made by `python -m visae model`; its pooled features are the embeddings.
     split
         Pictures to compare.
     seed
@@ -83,19 +81,14 @@ def write_monosemanticity(
     Raises
     ------
     StoreError
-        If neither `manifest` nor `encoder` is given, or the codes have no such split.
+        If the codes have no such split.
     """
     codes_record = read_matching_manifest(codes_manifest, index_path)
     if split not in codes_record["splits"]:
         raise StoreError(f"{codes_manifest} has no split {split}, only {', '.join(codes_record['splits'])}")
     pictures = range(*codes_record["splits"][split])
-    if encoder is not None:
-        embeddings = encoded(index_path, encoder, pictures, device)
-    elif manifest is not None:
-        embeddings = mean_activations(manifest, pictures)
-    else:
-        raise StoreError("give --manifest or --encoder: pictures are compared by the activations of one or the other")
-    embeddings = unit(embeddings)
+    is_store = "shards" in read_json(judge)
+    embeddings = unit(mean_activations(judge, pictures) if is_store else encoded(index_path, judge, pictures, device))
     orders = permutations(len(pictures), settings.permutations, seed)
     blocks = []
     for latents, codes in codes_by_latents(codes_manifest, BLOCK_CODES):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from visae.config.settings import FeatureSettings
 from visae.data.index import read_classes
+from visae.data.split_names import Splits
 from visae.features.blocks import codes_by_latents, read_matching_manifest
 from visae.features.concepts import BLOCK_CODES, Labels
 from visae.features.image_scores import image_classes
@@ -42,8 +43,7 @@ def write_purity(
     settings: FeatureSettings,
     patch_labels: Path | None = None,
     *,
-    fit_split: str = "train",
-    measure_split: str = "val",
+    splits: Splits = Splits(),  # noqa: B008  frozen
     seed: int = 0,
     ties: np.random.Generator | None = None,
 ) -> None:
@@ -66,8 +66,8 @@ def write_purity(
         Section `features`.
     patch_labels
         Parquet of image_id, token, label, purity; left out, pictures' own labels are taken.
-    fit_split, measure_split
-        Split that decides the label, and split that is measured.
+    splits
+        Split to choose on, and to measure on.
     seed
         Seed of the permutations.
     ties
@@ -81,7 +81,7 @@ def write_purity(
         image_classes(index_path, list(classes), pictures)
         if patch_labels is None
         else patch_classes(patch_labels, list(classes), settings.min_purity, pictures)
-        for pictures in (pictures_of(manifest, split, codes_manifest) for split in (fit_split, measure_split))
+        for pictures in (pictures_of(manifest, split, codes_manifest) for split in splits)
     )
     orders = permutations(len(measured.pictures), PERMUTATIONS_FACTOR * settings.permutations, seed)
     tables = [

@@ -77,7 +77,7 @@ def tail_share(
     ties
         Left out, all equal ones count against what was observed, so that p-values of scores with few values are larger
         than need be. With a generator each test counts a random part of them: then p is drawn evenly from 0 to 1 where
-        there is nothing to find, whatever the score, which is how bench/nulls.py tells a sound null from another.
+        there is nothing to find, whatever the score: bench/features/nulls.py so tells a sound null from another.
     """
     part = 1.0 if ties is None else ties.random(np.shape(equal))
     return np.asarray((larger + part * equal) / total, dtype=np.float64)

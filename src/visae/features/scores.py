@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from visae.config.settings import FeatureSettings
 from visae.data.index import read_classes
+from visae.data.split_names import Splits
 from visae.errors import DataError
 from visae.features.blocks import codes_by_latents, read_matching_manifest
 from visae.features.concepts import (
@@ -56,8 +57,7 @@ def write_scores(
     output: Path,
     settings: FeatureSettings,
     *,
-    fit_split: str = "train",
-    measure_split: str = "val",
+    splits: Splits = Splits(),  # noqa: B008  frozen
     seed: int = 0,
     ties: np.random.Generator | None = None,
 ) -> None:
@@ -80,7 +80,7 @@ def write_scores(
         Parquet file to write: `SCHEMA`, one row a class and rank (0 is the best on the fit split).
     settings
         Section `features`.
-    fit_split, measure_split
+    splits
         Split to choose on, and to measure on.
     seed
         Seed of the resampling and of the permutations.
@@ -91,7 +91,7 @@ def write_scores(
     classes = {number: name for number, name in sorted(read_classes(index_path).items()) if number != 0}
     labels = [
         patch_classes(patch_labels, list(classes), settings.min_purity, pictures_of(manifest, split, codes_manifest))
-        for split in (fit_split, measure_split)
+        for split in splits
     ]
 
     def blocks() -> Iterator[tuple[range, pl.LazyFrame]]:

@@ -59,8 +59,7 @@ class Probed:
 
 
 def probe_concept(
-    positives: Path,
-    negatives: Path,
+    concept: ConceptSettings,
     sae: Path,
     model: Path,
     layer: str | None = None,
@@ -77,7 +76,7 @@ def probe_concept(
 
     Parameters
     ----------
-    positives, negatives
+    concept
         Folder of pictures that show the concept, and of pictures that do not; 20 each are a good number.
     sae
         config.json of the SAE.
@@ -104,8 +103,7 @@ def probe_concept(
     """
     where = chosen_device(device)
     trained, vision = load_sae(sae, where), load_model(model, where)
-    folders = ConceptSettings(positives=str(positives), negatives=str(negatives))
-    provenance = Provenance(folders, [sae, model], seed, described(where))
+    provenance = Provenance(concept, [sae, model], seed, described(where))
     point = _hook_point(layer, sae)
     vision.card.check(point, "--layer")
     d_model = vision.card.layers[point.layer].d_model
@@ -113,7 +111,7 @@ def probe_concept(
         raise ModelError(
             f"{sae} takes activations of {trained.d_model} dimensions, layer {point} of {model} has {d_model}"
         )
-    pictures = read_concept(positives, negatives, vision)
+    pictures = read_concept(Path(concept.positives), Path(concept.negatives), vision)
     rows: list[dict[str, Any]] = []
     for name, (sums, frequency) in zip(
         ("trained", "untrained"),

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from visae.config.settings import FigureSettings
+from visae.config.tasks import TASKS
 from visae.figures.style import PAGE_WIDTH, colours, save_figure, style
 
 ARM_LABELS = {
@@ -34,19 +35,11 @@ ARM_LABELS = {
 MOST_CLASSES = 20
 """Classes that get a line of their own: those with the most edited units."""
 
-UNITS = {
-    "segmentation": ("edited patches", "all other patches"),
-    "classification": ("own pictures", "other classes' pictures"),
-    "zero_shot": ("own pictures", "other classes' pictures"),
-    "readout": ("the class's outputs in the list", "the rest of the list"),
-}
-"""What an edit is about in each task, and the others, in words."""
-
 _OF_CLASS = ("random_vector", "random_latent", "frequency_matched", "neuron", "automatic")
 """Arms that are drawn for single classes."""
 
 _MEASURES = ("target_change", "other_change")
-_SIZES = {"natural": "each at its own size", "matched": "as long as the class's latent's change"}
+_SIZES = {"natural": "each at its own size", "matched": "all as long as the class's latent's change"}
 # These have one size, which stands for both.
 _OF_ONE_SIZE = ("none", "automatic")
 
@@ -85,20 +78,22 @@ def draw(table: pl.DataFrame, settings: FigureSettings, task: str) -> Figure:
     arms = [arm for arm in ARM_LABELS if arm in set(table["arm"])]
     line = settings.font_size / 72
     means, each = (len(arms) * 1.7 + 5) * line, (min(len(classes), MOST_CLASSES) * 1.9 + 4) * line
-    heights = [height for edit, _ in edits for height in ((means, each) if edit == "suppress" else (max(means, each),))]
+    heights = [means + each if edit == "suppress" else max(means, each) for edit, _ in edits]
     palette = arm_colours(settings)
     with style(settings):
         figure = Figure(figsize=(PAGE_WIDTH, sum(heights) + 4 * line), layout="constrained")
-        rows = iter(figure.subplots(max(len(heights), 1), 2, squeeze=False, height_ratios=heights or [1]))
-        for edit, scale in edits:
+        # Each edit is laid out for itself, as their panels have other labels.
+        parts = figure.subfigures(max(len(edits), 1), 1, squeeze=False, height_ratios=heights or [1])[:, 0]
+        for part, (edit, scale) in zip(parts, edits, strict=False):
             of_edit = table.filter(edit=edit, scale=scale)
             if edit == "suppress":
-                _draw_suppressed((next(rows), next(rows)), of_edit, classes, arms, palette)
+                panels = part.subplots(2, 2, sharey="row", height_ratios=(means, each))
+                _draw_suppressed(panels, of_edit, classes, arms, palette)
             else:
-                _draw_inserted(next(rows), of_edit, classes, arms, palette)
+                _draw_inserted(part.subplots(1, 2), of_edit, classes, arms, palette)
         handles = [
             Line2D([], [], color="#606060", linestyle="", label=label, **_marker(measure))
-            for measure, label in zip(_MEASURES, UNITS[task], strict=True)
+            for measure, label in zip(_MEASURES, (TASKS[task].target, TASKS[task].other), strict=True)
         ]
         handles += [
             Line2D([], [], color=palette[arm], marker="o", markersize=4, linestyle="", label=ARM_LABELS[arm])
@@ -120,7 +115,7 @@ def _classes(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _draw_suppressed(
-    panels: tuple[Sequence[Axes], Sequence[Axes]],
+    panels: Sequence[Sequence[Axes]],
     table: pl.DataFrame,
     classes: pl.DataFrame,
     arms: list[str],
@@ -134,14 +129,11 @@ def _draw_suppressed(
         _draw_means(above, rows.filter(pl.col("class_id").is_null()), arms, palette)
         edit = f"{edit_in_words(scale).capitalize()};\n" if column == 0 else "\n"
         above.set_title(f"{edit}{words}", loc="left")
-        above.set_xlabel(f"Answers changed, mean over {len(classes)} classes")
+        above.set_xlabel(f"Answers changed ({len(classes)} classes)")
         _draw_classes(below, rows, classes.head(MOST_CLASSES), palette)
         below.set_xlabel("Selectivity")
         if column == 0:
-            below.set_title("Class (units; pictures)", loc="left")
-        else:
-            above.set_yticklabels([])
-            below.set_yticklabels([])
+            below.set_title("Class (units that it is about; in how many pictures or rows)", loc="left")
     _same_limits(panels[1])
 
 
@@ -151,7 +143,7 @@ def _draw_inserted(
     """Draw means by arm beside classes; controls have the length of the automatic arm's change."""
     _draw_means(panels[0], table.filter(pl.col("class_id").is_null()), arms, palette)
     panels[0].set_title(f"Inserted elsewhere, all as long:\n{edit_in_words(table['scale'][0])}", loc="left")
-    panels[0].set_xlabel("Answers changed to the class, mean")
+    panels[0].set_xlabel("Answers changed to the class")
     _draw_classes(panels[1], table, classes.head(MOST_CLASSES), palette)
     panels[1].set_xlabel("Selectivity")
 

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from visae.config.settings import FigureSettings
-from visae.figures.arms import ARM_LABELS, UNITS, arm_colours, long
+from visae.config.tasks import TASKS
+from visae.figures.arms import ARM_LABELS, arm_colours, long
 from visae.figures.style import PAGE_WIDTH, save_figure, style
 
 MOST_CLASSES = 9
@@ -72,7 +73,7 @@ def draw(table: pl.DataFrame, settings: FigureSettings, task: str) -> Figure:
         handles = [Line2D([], [], color=palette[arm], label=ARM_LABELS[arm]) for arm in arms]
         handles += [
             Line2D([], [], color="#606060", linestyle=look, label=words)
-            for look, words in zip(_MEASURES.values(), UNITS[task], strict=True)
+            for look, words in zip(_MEASURES.values(), (TASKS[task].target, TASKS[task].other), strict=True)
         ]
         figure.legend(handles=handles, loc="outside upper left", ncols=3)
     return figure

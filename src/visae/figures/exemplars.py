@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -78,22 +79,11 @@ def data(
     return gallery.data(shown, latents, described(stats, scores, names))
 
 
-def draw_exemplars(
-    exemplars: Path,
-    stats: Path,
-    index_path: Path,
-    card_path: Path,
-    output: Path | Sequence[Path],
-    *,
-    settings: FigureSettings,
-    scores: Path | None = None,
-    names: Path | None = None,
-    layer: int = -1,
-    whole_range: bool = False,
-) -> None:
-    """Write the sheet as PDF, PNG and CSV.
+@dataclass(frozen=True, kw_only=True)
+class SheetFiles:
+    """What a sheet is drawn from.
 
-    Parameters
+    Attributes
     ----------
     exemplars, stats, scores
         Parquet files of the features; without scores, latents are chosen by strength alone.
@@ -101,33 +91,57 @@ def draw_exemplars(
         Index of the data set that they describe.
     card_path
         model.json of the model that saw it.
+    names
+        CSV file of names, if any.
+    """
+
+    exemplars: Path
+    stats: Path
+    index_path: Path
+    card_path: Path
+    scores: Path | None = None
+    names: Path | None = None
+
+
+def draw_exemplars(
+    files: SheetFiles,
+    output: Path | Sequence[Path],
+    *,
+    settings: FigureSettings,
+    layer: int = -1,
+    whole_range: bool = False,
+) -> None:
+    """Write the sheet as PDF, PNG and CSV.
+
+    Parameters
+    ----------
+    files
+        What it is drawn from.
     output
         As for `save_figure`.
     settings
         Section `figures`.
-    names
-        CSV file of names, if any.
     layer
         Whose latents these are; without it, the last.
     whole_range
         Show a few of each kind and bin instead of the strongest alone.
     """
-    found = pl.read_parquet(exemplars)
+    found = pl.read_parquet(files.exemplars)
     table = data(
         found,
-        pl.read_parquet(stats),
-        None if scores is None else pl.read_parquet(scores),
+        pl.read_parquet(files.stats),
+        None if files.scores is None else pl.read_parquet(files.scores),
         settings,
-        None if names is None else read_names(names),
+        None if files.names is None else read_names(files.names),
         whole_range=whole_range,
     )
     if table.is_empty():
-        raise DataError(f"{exemplars}: no latent to show: all are dead; train the SAE for longer")
-    card = ModelCard.read(card_path)
+        raise DataError(f"{files.exemplars}: no latent to show: all are dead; train the SAE for longer")
+    card = ModelCard.read(files.card_path)
     # Bins are the same for all latents, so that the sheet has as many columns as its fullest latent has pictures.
     pictures = table.unique(["row", "kind", "bin", "rank"]).group_by("row").len()["len"]
     columns = max(pictures) if whole_range else settings.exemplars
-    shown = load_indexed(table["image_id"], index_path, card)
+    shown = load_indexed(table["image_id"], files.index_path, card)
     save_figure(gallery.draw(table, settings, shown, card.layers[layer].grid, columns=columns), table, output)
 
 

@@ -25,12 +25,19 @@ MEASURE_LABELS = {
     "log_loss": "Log loss of the probe",
     "patch_miou": "Mean IoU by patches",
     "pixel_miou": "Mean IoU by pixels",
+    "zero_shot_accuracy": "Accuracy, zero shot",
+    "zero_shot_log_loss": "Log loss, zero shot",
+    "readout_kept": "Share of the list kept",
 }
+"""Measures in the order in which they are drawn, in words; those of added tasks come after them."""
+
+_FULL = 4  # panels that fill a page
 
 
 def data(faithfulness: pl.DataFrame) -> pl.DataFrame:
     """Return one row a measure and quantity, measures in the order in which they are drawn."""
-    return pl.concat(faithfulness.filter(measure=measure) for measure in MEASURE_LABELS)
+    measures = dict.fromkeys([*MEASURE_LABELS, *faithfulness["measure"]])
+    return pl.concat(faithfulness.filter(measure=measure) for measure in measures)
 
 
 def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
@@ -41,7 +48,7 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
     shades = ("#595959", palette[0], "#B3B3B3", "#D9D9D9")
     places = np.arange(len(REPLACEMENT_LABELS))
     with style(settings):
-        width = PAGE_WIDTH * max(len(measures), 2) / len(MEASURE_LABELS) + 0.5 * (len(measures) < 4)
+        width = PAGE_WIDTH * max(len(measures), 2) / _FULL + 0.5 * (len(measures) < _FULL)
         figure = Figure(figsize=(width, 12 * line), layout="constrained")
         panels = figure.subplots(1, len(measures), squeeze=False, sharey=True)[0]
         for axes, measure in zip(panels, measures, strict=True):
@@ -53,9 +60,9 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
             axes.errorbar(values, places, xerr=errors, color="black", linestyle="", elinewidth=0.9)
             recovered = [f"from {base}: {_share(rows[f'recovered_from_{base}'])}" for base in ("zero", "mean")]
             axes.set_xlabel("\n".join(["Recovered", *recovered]), size=settings.font_size * 0.9, loc="left")
-            axes.set_title(MEASURE_LABELS[measure], loc="left")
+            axes.set_title(MEASURE_LABELS.get(measure, measure.replace("_", " ")), loc="left")
             axes.set_xlim(left=0)
-            if measure != "log_loss":
+            if not measure.endswith("log_loss"):
                 axes.set_xlim(right=1)
         panels[0].set_yticks(places, REPLACEMENT_LABELS.values())
         panels[0].set_ylim(len(places) - 0.5, -0.5)

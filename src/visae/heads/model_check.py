@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,17 +24,50 @@ from visae.vision.model import HookPoint, VisionModel, load_model, prepare_model
 from visae.vision.weights import created
 
 
+@dataclass(frozen=True)
+class Network:
+    """Which network is checked.
+
+    Attributes
+    ----------
+    card_path
+        model.json of a model that a workflow has fetched; or give `architecture`.
+    architecture, weights, image_size
+        As in a configuration's `models`: timm's name, where the weights are from, the side in pixels (the
+        checkpoint's own without it).
+    """
+
+    card_path: Path | None = None
+    architecture: str | None = None
+    weights: str = "hub"
+    image_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read of it, and how.
+
+    Attributes
+    ----------
+    layers
+        Layers besides the final tokens, counted from 0; without it all of them.
+    batch_size
+        Pictures in one forward pass.
+    workers
+        Processes that decode pictures.
+    """
+
+    layers: list[int] | None = None
+    batch_size: int = 32
+    workers: int = 1
+
+
 def check_model(
-    card_path: Path | None = None,
-    architecture: str | None = None,
-    weights: str = "hub",
-    image_size: int | None = None,
+    network: Network = Network(),
     root: str = "${VISAE_DATA}/cifar10",
     limit: int = 2000,
-    layers: list[int] | None = None,
+    reading: Reading = Reading(),
     neighbours: int = 20,
-    batch_size: int = 32,
-    workers: int = 1,
     output: Path | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     seed: int = 0,
@@ -42,24 +76,17 @@ def check_model(
 
     Parameters
     ----------
-    card_path
-        model.json of a model that a workflow has fetched; or give `architecture`.
-    architecture, weights, image_size
-        As in a configuration's `models`: timm's name, where the weights are from, the side in pixels (the
-        checkpoint's own without it).
+    network
+        Which.
     root
         Folder with `train` and `val` (or `test`), one folder a class in each; or with class folders alone, whose
         pictures are then parted by the seed.
     limit
         Pictures of each part, as many of each class as can be; 0 takes all.
-    layers
-        Layers besides the final tokens, counted from 0; without it all of them.
+    reading
+        What is read of it, and how.
     neighbours
         How many vote.
-    batch_size
-        Pictures in one forward pass.
-    workers
-        Processes that decode pictures.
     output
         JSON to write: the numbers and the notices.
     device
@@ -76,18 +103,20 @@ def check_model(
     ModelError
         If the model cannot be had, or has no such layer.
     """
-    if neighbours < 1 or batch_size < 1 or limit < 0:
+    if neighbours < 1 or reading.batch_size < 1 or limit < 0:
         raise ConfigError("model-check: --neighbours and --batch-size are 1 or more, --limit 0 or more")
     data, used = read_class_folders(root, limit, seed), chosen_device(device)
     with tempfile.TemporaryDirectory(prefix="visae-model-check-") as folder:
         scratch = Path(folder)
-        model = _wanted(card_path, architecture, weights, image_size, scratch, used, seed)
+        model = _wanted(network, scratch, used, seed)
         models, card = [model, _untrained(model, used, seed)], model.card
-        kept = sorted(set(layers or [number for number, shape in enumerate(card.layers) if shape.can_read]))
+        kept = sorted(set(reading.layers or [number for number, shape in enumerate(card.layers) if shape.can_read]))
         for layer in kept:
             card.check(HookPoint(layer), "--layers")
         parts = [
-            read_layers(models, kept, part.paths, scratch, batch_size=batch_size, workers=workers, what=what)
+            read_layers(
+                models, kept, part.paths, scratch, batch_size=reading.batch_size, workers=reading.workers, what=what
+            )
             for part, what in ((data.fit, "to learn from"), (data.measure, "to measure on"))
         ]
         judgeable, notices = _judgeable(data, *parts)
@@ -138,20 +167,12 @@ def described_check(found: dict[str, Any]) -> list[str]:
     return [*lines, *(["", found["published"]] if found["published"] else [])]
 
 
-def _wanted(
-    card_path: Path | None,
-    architecture: str | None,
-    weights: str,
-    image_size: int | None,
-    scratch: Path,
-    device: torch.device,
-    seed: int,
-) -> VisionModel:
-    if card_path is not None and architecture is None:
-        return load_model(card_path, device)
-    if card_path is not None or architecture is None:
+def _wanted(network: Network, scratch: Path, device: torch.device, seed: int) -> VisionModel:
+    if network.card_path is not None and network.architecture is None:
+        return load_model(network.card_path, device)
+    if network.card_path is not None or network.architecture is None:
         raise ModelError("model-check: give either --card-path (a model.json) or --architecture (timm's name)")
-    settings = ModelIdentity(architecture=architecture, weights=weights, image_size=image_size)
+    settings = ModelIdentity(architecture=network.architecture, weights=network.weights, image_size=network.image_size)
     prepare_model(settings, scratch / "weights.safetensors", scratch / "model.json", seed)
     return load_model(scratch / "model.json", device)
 

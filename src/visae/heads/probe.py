@@ -23,6 +23,7 @@ from visae.errors import DataError, ModelError
 from visae.files import atomic_path, read_json, write_json
 from visae.heads.bootstrap import COVERAGE, RESAMPLES, estimates
 from visae.heads.calibration import BINS, Judged, Verdicts, verdicts
+from visae.heads.files import HeadFiles
 from visae.heads.metrics import confusion_table
 from visae.heads.solvers import SOLVERS, choose_c, chosen_solver
 from visae.heads.tokens import check_origin, final_tokens, open_store
@@ -103,11 +104,9 @@ def load_probe(metrics_path: str | Path, card: ModelCard, device: str | torch.de
 
 def train_probe(
     settings: ProbeSettings,
-    *,
-    manifest: str | Path,
-    index_path: str | Path,
-    card_path: str | Path,
+    files: HeadFiles,
     output: str | Path,
+    *,
     fit_split: str = "train",
     measure_split: str = "val",
     device: str = "auto",
@@ -121,8 +120,8 @@ def train_probe(
 
     Parameters
     ----------
-    manifest
-        Store of the model's last block.
+    files
+        What it is trained from.
     output
         Folder.
     seed
@@ -134,18 +133,18 @@ def train_probe(
         What metrics.json holds.
     """
     chosen, seed = chosen_device(device), seed + settings.seed
-    provenance = Provenance(settings, [manifest, index_path, card_path], seed, described(chosen))
-    model = load_model(card_path, chosen)
+    provenance = Provenance(settings, files.named(), seed, described(chosen))
+    model = load_model(files.card_path, chosen)
     pooling = _pooling(settings.pooling, model.card)
-    store = open_store(manifest, model.card, model.card.depth - 1)
-    labels = image_labels(index_path)
+    store = open_store(files.manifest, model.card, model.card.depth - 1)
+    labels = image_labels(files.index_path)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=output) as file:
         features, fit_labels = _features(store, model, fit_split, labels, pooling, file)
         class_ids, classes = np.unique(fit_labels, return_inverse=True)
         if len(class_ids) < 2:
-            raise DataError(f"{index_path}: split {fit_split!r} needs labelled pictures of two classes at least")
+            raise DataError(f"{files.index_path}: split {fit_split!r} needs labelled pictures of two classes at least")
         solver = chosen_solver(settings.solver, features.size)
         c, held_out = choose_c(features, classes, settings, seed, SOLVERS[solver], chosen)
         everything = np.arange(len(classes))
@@ -154,13 +153,13 @@ def train_probe(
     with atomic_path(output / "weights.safetensors") as temporary:
         save_file(tensors, temporary)
 
-    names = read_classes(index_path)
+    names = read_classes(files.index_path)
     probe = Probe(torch.from_numpy(weight), torch.from_numpy(bias), model.card.n_prefix, pooling)
     probe.classes = [{"id": int(i), "name": names[int(i)]} for i in class_ids]
     known, not_learned = learned_labels(probe, store.image_ids(measure_split), labels, names)
     if not known:
         raise DataError(
-            f"{index_path}: no picture of split {measure_split!r} has a label that split {fit_split!r} has too; "
+            f"{files.index_path}: no picture of split {measure_split!r} has a label that split {fit_split!r} has too; "
             "a probe needs both splits labelled with the same classes"
         )
     judged = Judged(_judged(probe, store, model, measure_split, known), len(class_ids))

@@ -18,6 +18,7 @@ from visae.device import chosen_device, described
 from visae.errors import DataError
 from visae.files import atomic_path, write_json
 from visae.heads.bootstrap import COVERAGE, RESAMPLES
+from visae.heads.files import SegmentationFiles
 from visae.heads.masks import UNLABELLED, Masks, patch_channels
 from visae.heads.metrics import confusion_matrix, mean_iou
 from visae.heads.segmentation_head import SegmentationHead, new_head
@@ -39,12 +40,9 @@ HELD_OUT_SHARE = 0.2
 
 def train_segmentation_head(
     settings: SegmentationHeadSettings,
-    *,
-    manifest: str | Path,
-    index_path: str | Path,
-    patch_labels: str | Path,
-    card_path: str | Path,
+    files: SegmentationFiles,
     output: str | Path,
+    *,
     fit_split: str = "train",
     measure_split: str = "val",
     device: str = "auto",
@@ -57,10 +55,8 @@ def train_segmentation_head(
 
     Parameters
     ----------
-    manifest
-        Store of the model's last block.
-    patch_labels
-        Parquet of patch labels: what measures by patches are taken against.
+    files
+        What it is trained from.
     output
         Folder.
     seed
@@ -72,21 +68,23 @@ def train_segmentation_head(
         What metrics.json holds.
     """
     chosen, seed = chosen_device(device), seed + settings.seed
-    provenance = Provenance(settings, [manifest, index_path, card_path], seed, described(chosen))
-    model = load_model(card_path, chosen)
-    store = open_store(manifest, model.card, model.card.depth - 1)
-    names = {i: name for i, name in sorted(read_classes(index_path).items()) if i != 0}
-    masks = Masks(index_path, model.card, list(names))
+    provenance = Provenance(settings, files.named(), seed, described(chosen))
+    model = load_model(files.card_path, chosen)
+    store = open_store(files.manifest, model.card, model.card.depth - 1)
+    names = {i: name for i, name in sorted(read_classes(files.index_path).items()) if i != 0}
+    masks = Masks(files.index_path, model.card, list(names))
     head, class_ids, learned = _learned(settings, store, model, masks=masks, split=fit_split, device=chosen, seed=seed)
     head.classes = [{"id": i, "name": names[i]} for i in class_ids]
     head.not_learned = [{"id": i, "name": name} for i, name in names.items() if i not in class_ids]
     for c in head.not_learned:
         logger.warning("class %s is in no mask of split %s: it is neither learned nor judged", c["name"], fit_split)
-    masks = Masks(index_path, model.card, class_ids)
+    masks = Masks(files.index_path, model.card, class_ids)
     output = Path(output)
     with atomic_path(output / "weights.safetensors") as temporary:
         save_file({name: tensor.cpu().contiguous() for name, tensor in head.state_dict().items()}, temporary)
-    tally = _measured(head, store, model, masks=masks, patch_labels=patch_labels, split=measure_split, device=chosen)
+    tally = _measured(
+        head, store, model, masks=masks, patch_labels=files.patch_labels, split=measure_split, device=chosen
+    )
     for name, table in tally.tables(seed).items():
         with atomic_path(output / f"{name}.parquet") as temporary:
             table.write_parquet(temporary)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from visae.config.parse import from_plain
+from visae.config.sections import from_plain
 from visae.config.settings import SlurmSettings
 from visae.errors import LaunchError
 from visae.launch.task import Task, Training

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from visae.config.parse import from_plain, to_plain
+from visae.config.sections import from_plain, to_plain
 from visae.config.settings import AnySae
 from visae.files import text_sha256
 from visae.work import Member

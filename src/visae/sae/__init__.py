@@ -1,6 +1,6 @@
 """Sparse autoencoders: the module, its variants, training."""
 
 from visae.sae.autoencoder import SparseAutoencoder, load_sae, save_sae
-from visae.sae.sparse import SparseCodes
+from visae.sae.variants.sparse import SparseCodes
 
 __all__ = ["SparseAutoencoder", "SparseCodes", "load_sae", "save_sae"]

@@ -11,22 +11,12 @@ from torch import Tensor, nn
 
 from visae.errors import ModelError
 from visae.files import atomic_path, file_sha256, read_json, write_json
-from visae.sae.archetypal import Archetypal
-from visae.sae.baselines import BASELINES
-from visae.sae.batchtopk import BatchTopK
-from visae.sae.gated import Gated
-from visae.sae.jumprelu import JumpRelu
-from visae.sae.matryoshka import Matryoshka
-from visae.sae.relu import Relu
-from visae.sae.sparse import SparseCodes, weighted_rows
-from visae.sae.topk import TopK
-from visae.sae.variant import Variant, Weights
+from visae.sae.variants.members import VARIANTS
+from visae.sae.variants.sparse import SparseCodes, weighted_rows
+from visae.sae.variants.variant import Variant, Weights
 from visae.weights import check_names, check_shapes, read_weights
 
 FORMAT = "visae sparse autoencoder 1"
-VARIANTS: dict[str, type[Variant]] = {**BASELINES} | {
-    kind.name: kind for kind in (TopK, BatchTopK, Matryoshka, Archetypal, Relu, JumpRelu, Gated)
-}
 # Entries of config.json: what decides the function, and what `save_sae` is given beside.
 _ALWAYS = frozenset({"format", "variant", "options", "width", "d_model", "weights_sha256"})
 _DECISIVE = (*_ALWAYS, "d_target", "clamp")

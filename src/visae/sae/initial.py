@@ -12,10 +12,11 @@ from torch.nn.functional import normalize
 
 from visae.config.settings import AnySae
 from visae.errors import TrainingError
-from visae.sae.autoencoder import VARIANTS, SparseAutoencoder
-from visae.sae.baselines import Baseline
+from visae.sae.autoencoder import SparseAutoencoder
 from visae.sae.clusters import centroids
-from visae.sae.variant import Variant
+from visae.sae.variants.baselines import Baseline
+from visae.sae.variants.members import VARIANTS
+from visae.sae.variants.variant import Variant
 
 # Tokens that variants fit their own start to.
 _CHUNK = 8192

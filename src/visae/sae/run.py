@@ -15,7 +15,8 @@ from visae.sae.autoencoder import SparseAutoencoder
 from visae.sae.checkpoints import Checkpoint
 from visae.sae.metrics import DENSE_ABOVE
 from visae.sae.parallel import ALONE, Ranks
-from visae.sae.variant import Step, without_parallel
+from visae.sae.variants.sparse import sums_by_group
+from visae.sae.variants.variant import Step, without_parallel
 
 
 class NotFinite(TrainingError):
@@ -92,24 +93,39 @@ class TrainingRun:
         if self.ranks.count > 1:
             for gradient in done.all_gradients:
                 gradient.copy_(self.ranks.mean(gradient))
-        losses = self.ranks.mean(torch.stack([*done.losses.values()])).tolist()
+        losses = self.ranks.mean(torch.stack([*done.losses.values()]))
         without_parallel(done.gradients.decoder, sae.weights.decoder)
-        norm = float(torch.nn.utils.get_total_norm(done.all_gradients))
-        if not (math.isfinite(norm) and math.isfinite(sum(losses))):
+        gradient_norm = torch.nn.utils.get_total_norm(done.all_gradients)
+        active = (done.codes.values > 0).double()
+        counts = self.ranks.total(sums_by_group(done.codes.latents, active, sae.width))
+        n_tokens = len(inputs) * self.ranks.count
+        silent = (self.silent + n_tokens).masked_fill_(counts > 0, 0)
+        dead_share = self._dead_share(silent, self.step + 1)
+        # Asked for together, and before the update: an answer is waited for until a GPU has done all it was told.
+        answers = [losses, gradient_norm.view(1), dead_share.view(1), self._described(done, wanted, counts, n_tokens)]
+        found = torch.cat([answer.double() for answer in answers]).tolist()
+        named, (norm, dead_now, *described) = found[: len(losses)], found[len(losses) :]
+        if not (math.isfinite(norm) and math.isfinite(sum(named))):
             raise NotFinite(
                 f"step {self.step + 1}: the loss or its gradient is not a finite number; try a lower learning_rate "
                 f"(now {settings.peak_learning_rate:g}) or a longer warmup_steps (now {settings.warmup_steps})"
             )
         rate = learning_rate(settings, self.step)
         self._update(done, rate, min(1.0, settings.gradient_clip / max(norm, 1e-30)))
-        active = (done.codes.values > 0).double()
-        counts = self.ranks.total(torch.bincount(done.codes.latents, active, minlength=sae.width))
-        n_tokens = len(inputs) * self.ranks.count
-        self.silent += n_tokens
-        self.silent[counts > 0] = 0
+        self.silent = silent
         self.step += 1
-        logged = dict(zip(done.losses, losses, strict=True)) | self._described(done, wanted, counts, n_tokens)
-        return {**logged, "gradient_norm": norm, "learning_rate": rate}
+        deviation, squared, about_mean, l1, n_active, dense_share = described
+        return {
+            **dict(zip(done.losses, named, strict=True)),
+            "normalized_mse": squared / deviation,
+            "explained_variance": 1 - about_mean / deviation,
+            "l0": n_active / n_tokens,
+            "l1": l1 / n_tokens,
+            "dead_share": dead_now,
+            "dense_share": dense_share,
+            "gradient_norm": norm,
+            "learning_rate": rate,
+        }
 
     def _update(self, done: Step, rate: float, shrink: float) -> None:
         for parameter, gradient in zip(self.sae.parameters(), done.all_gradients, strict=True):
@@ -117,13 +133,18 @@ class TrainingRun:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["multiple"]
         self.optimizer.step()
+        self.optimizer.zero_grad()  # gives back what gradients take before the next ones are made
         variant = self.sae.variant
         for name, value in done.buffers.items():
             variant.get_buffer(name).copy_(value)
         variant.project(self.sae.weights)
 
-    def _described(self, done: Step, target: Tensor, counts: Tensor, n_tokens: int) -> dict[str, Any]:
-        """Error and sparsity of a batch, all processes' parts together; deviations are about the batch's own mean."""
+    def _described(self, done: Step, target: Tensor, counts: Tensor, n_tokens: int) -> Tensor:
+        """Of a batch, all processes' parts together, float64 (6,).
+
+        Sums of squares of the target's deviations, of the error, and of the error's deviations; sum and number of
+        codes; share of dense latents. Deviations are about the batch's own mean.
+        """
         means = self.ranks.mean(torch.stack([target.mean(0), done.error.mean(0)]))
         sums = (
             (target - means[0]).square().sum(),
@@ -131,21 +152,16 @@ class TrainingRun:
             (done.error - means[1]).square().sum(),
             done.codes.values.sum(),
         )
-        deviation, squared, about_mean, l1 = self.ranks.total(torch.stack(sums)).tolist()
-        return {
-            "normalized_mse": squared / deviation,
-            "explained_variance": 1 - about_mean / deviation,
-            "l0": int(counts.sum()) / n_tokens,
-            "l1": l1 / n_tokens,
-            "dead_share": self.dead_share(),
-            "dense_share": float((counts > DENSE_ABOVE * n_tokens).double().mean()),
-        }
+        dense = (counts > DENSE_ABOVE * n_tokens).double().mean()
+        return torch.cat([self.ranks.total(torch.stack(sums)).double(), torch.stack([counts.sum(), dense])])
 
     def dead_share(self) -> float:
         """Share of latents silent for the last `dead_after_tokens` tokens, or for all tokens if those are fewer."""
-        seen = self.step * self.settings.batch_size
-        limit = min(self.settings.dead_after_tokens, max(1, seen))
-        return float((self.silent >= limit).double().mean())
+        return float(self._dead_share(self.silent, self.step))
+
+    def _dead_share(self, silent: Tensor, steps: int) -> Tensor:
+        limit = min(self.settings.dead_after_tokens, max(1, steps * self.settings.batch_size))
+        return (silent >= limit).double().mean()
 
     def checkpoint(self) -> Checkpoint:
         """State as tensors and rows."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,22 @@ from visae.work import Member
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Around:
+    """What is around a training run, and has no part in its result.
+
+    Attributes
+    ----------
+    loggers
+        `tensorboard`, `wandb` or both: where else to send what metrics.parquet gets.
+    scratch
+        Folder on this machine's own disk that the stores are copied to first, such as `$TMPDIR`; see `staged`.
+    """
+
+    loggers: list[str] | None = None
+    scratch: str | None = None
+
+
 def train(
     settings: AnySae,
     manifests: list[Path],
@@ -29,8 +46,7 @@ def train(
     device: str = "auto",
     seed: int = 0,
     target_manifests: list[Path] | None = None,
-    loggers: list[str] | None = None,
-    scratch: str | None = None,
+    around: Around = Around(),
 ) -> dict[str, Any]:
     """Train an SAE on the patches of split `train`; writes sae.safetensors, config.json, metrics.parquet, summary.json.
 
@@ -54,10 +70,8 @@ def train(
     target_manifests
         For a transcoder: a store for each of `manifests`, of the same tokens at another layer, which the codes
         shall give.
-    loggers
-        `tensorboard`, `wandb` or both: where else to send what metrics.parquet gets.
-    scratch
-        Folder on this machine's own disk that the stores are copied to first, such as `$TMPDIR`; see `staged`.
+    around
+        What has no part in the result: where else metrics go, and where stores are copied to.
 
     Returns
     -------
@@ -65,7 +79,7 @@ def train(
         What summary.json holds: quality on held-out tokens (split `val` where a store has it).
     """
     return train_together(
-        [Member(settings, output, work)], manifests, device, seed, target_manifests, loggers, scratch
+        [Member(settings, output, work)], manifests, device, seed, target_manifests, around.loggers, around.scratch
     )[0]
 
 

@@ -1,30 +1,16 @@
-"""All tasks. To add one, write its module and name it here."""
+"""Opening a task by its name; which tasks there are is said in `visae.config.tasks`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
 
 import torch
 
+from visae.config.tasks import TASKS
 from visae.errors import ConfigError
-from visae.tasks.classification import Classification
 from visae.tasks.files import TaskFiles
-from visae.tasks.readout import Readout
-from visae.tasks.segmentation import Segmentation
 from visae.tasks.task import Task
-from visae.tasks.zero_shot import ZeroShot
 from visae.vision.model import VisionModel
-
-Opening = Callable[[TaskFiles, VisionModel, int, int], Task]
-"""Opens a task from its files, a model, the edited layer and the pictures in a batch."""
-
-WITH_MODEL: dict[str, Opening] = {
-    Segmentation.name: Segmentation.open,
-    Classification.name: Classification.open,
-    ZeroShot.name: ZeroShot.open,
-}
-GIVEN: dict[str, Callable[[TaskFiles, torch.device, int], Task]] = {Readout.name: Readout.open}
-"""Tasks of given activations, after which there is no network."""
 
 
 def open_task(
@@ -42,12 +28,15 @@ def open_task(
     Raises
     ------
     ConfigError
-        If there is no such task, or it needs a model.
+        If there is no such task, or it needs a model, or given activations.
     """
-    if name in GIVEN:
-        return GIVEN[name](files, device, batch_size)
-    if name not in WITH_MODEL:
-        raise ConfigError(f"task: {name!r} is none of {', '.join([*WITH_MODEL, *GIVEN])}")
+    if name not in TASKS:
+        raise ConfigError(f"task: {name!r} is none of {', '.join(TASKS)}")
+    kind = TASKS[name]
+    module, _, member = kind.opened_by.partition(":")
+    task = getattr(import_module(module), member)
+    if kind.given:
+        return task.open(files, device, batch_size)
     if model is None:
         raise ConfigError(f"task: {name}: it needs a model; given activations have readout alone")
-    return WITH_MODEL[name](files, model, layer, batch_size)
+    return task.open(files, model, layer, batch_size)

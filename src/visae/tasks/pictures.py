@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -51,7 +51,6 @@ class PictureTask(Task):
         Class id by picture.
     """
 
-    unit: ClassVar[Literal["patch", "picture", "row"]] = "picture"
     added: ClassVar[tuple[str, ...]] = (
         *("probability_before", "probability_after", "probability_change", "top1_before", "top1_after", "mass_moved"),
         *("other_probability_change", "other_accuracy_before", "other_accuracy_after", "other_mass_moved"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -41,7 +41,6 @@ class Readout(Task):
     """
 
     name: ClassVar[str] = "readout"
-    unit: ClassVar[Literal["patch", "picture", "row"]] = "row"
     added: ClassVar[tuple[str, ...]] = ("kept", "rank_change", "other_rank_change")
 
     def __init__(

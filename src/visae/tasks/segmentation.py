@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -40,7 +40,6 @@ class Segmentation(Task):
     """
 
     name: ClassVar[str] = "segmentation"
-    unit: ClassVar[Literal["patch", "picture", "row"]] = "patch"
     added: ClassVar[tuple[str, ...]] = ("miou_change",)
 
     def __init__(

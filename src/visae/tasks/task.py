@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visae.activations.store import ActivationStore
+from visae.config.tasks import TASKS, Unit
 from visae.tasks.counts import COMMON, INSERT, SUPPRESS, ClassCounts, Key, Shares, Target, Way
 
 Gradients = Mapping[int, tuple[Tensor, Tensor]]
@@ -21,17 +22,16 @@ Sums = dict[str, NDArray[np.float64]]
 """What is counted, summed over pictures: (...,) or (..., k), with one row a resample before."""
 
 
-class Resumed(Protocol):
-    """A network that goes on from the tokens of a layer."""
-
-    def __call__(self, tokens: Tensor) -> Tensor:
-        """Final tokens (b, n_tokens, d_final) of tokens (b, n_tokens, d_model); differentiable."""
+Resumed = Callable[[Tensor], Tensor]
+"""A network after a layer: final tokens (b, n_tokens, d_final) of tokens (b, n_tokens, d_model); differentiable."""
 
 
 class Judge(Protocol):
     """Judges the answers to whole pictures under several replacements of their patches."""
 
-    n_images: int
+    @property
+    def n_images(self) -> int:
+        """Pictures that are judged."""
 
     def __contains__(self, image_id: int) -> bool:
         """Whether the picture can be judged."""
@@ -46,7 +46,7 @@ class Judge(Protocol):
 class Task(ABC):
     """What a readout says of tokens of one layer, and what edits do to that.
 
-    A member sets the class attributes and writes what is abstract; it is named in `visae.tasks.members`.
+    A member sets the class attributes and writes what is abstract; it is named in `visae.config.tasks`.
 
     Parameters
     ----------
@@ -63,8 +63,6 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    unit: ClassVar[Literal["patch", "picture", "row"]]
-    """What an answer is given for."""
     added: ClassVar[tuple[str, ...]] = ()
     """Measures beside COMMON, which come last in tables."""
     effect: ClassVar[Mapping[Way, str]] = {SUPPRESS: "selectivity", INSERT: "selectivity"}
@@ -123,7 +121,9 @@ class Task(ABC):
         ids = np.asarray(image_ids, dtype=np.int64)
         for start in range(0, len(ids), self.batch_size):
             batch = ids[start : start + self.batch_size]
-            tokens = torch.cat([self.store.read(range(int(i), int(i) + 1), "all") for i in batch])
+            # Those that follow one another are read together.
+            runs = np.split(batch, np.flatnonzero(np.diff(batch) != 1) + 1)
+            tokens = torch.cat([self.store.read(range(int(run[0]), int(run[-1]) + 1), "all") for run in runs])
             yield batch, tokens.to(self.device)
 
     # --- edits and their outcome ---
@@ -186,6 +186,11 @@ class Task(ABC):
     @abstractmethod
     def judge(self, replacements: Sequence[str], images: range) -> Judge:
         """Judge of whole pictures."""
+
+    @property
+    def unit(self) -> Unit:
+        """What an answer is given for."""
+        return TASKS[self.name].unit
 
     @property
     def measures(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -52,13 +53,16 @@ class ZeroShot(PictureTask):
             )
         if (made_for := metadata.get("architecture", model.card.architecture)) != model.card.architecture:
             raise ModelError(f"{files.readout}: class vectors of {made_for}, not of {model.card.architecture}")
+        if not (vectors.norm(dim=1) > 0).all():
+            row = int((vectors.norm(dim=1) == 0).nonzero()[0])
+            raise DataError(f"{files.readout}: vectors: row {row} is zero, and has no direction")
         classes = _classes(files, names)
         task = cls(
             model.resumed(layer), store, model.card.n_prefix, model.card.grid, classes, (), image_labels(files.index)
         )
         task.batch_size, task.device, task.model = batch_size, model.device, model
         task.vectors = normalize(vectors.to(model.device), dim=1)
-        task.scale = float(metadata.get("logit_scale", LOGIT_SCALE))
+        task.scale = _scale(files.readout, metadata)
         return task
 
     def answers(self, final: Tensor) -> Tensor:
@@ -108,7 +112,20 @@ def _classes(files: TaskFiles, names: list[str]) -> list[dict[str, Any]]:
             f"{files.readout}: no class {unknown[0]!r} in {files.index}, which has {', '.join(sorted(ids)[:8])}; "
             "name the rows as the data set's classes are named"
         )
+    if len(names) < 2:
+        raise DataError(f"{files.readout}: names: one class alone; a class is judged beside others")
     return [{"id": ids[name], "name": name} for name in names]
+
+
+def _scale(path: str, metadata: dict[str, str]) -> float:
+    said = metadata.get("logit_scale", str(LOGIT_SCALE))
+    try:
+        scale = float(said)
+    except ValueError:
+        scale = math.nan
+    if not 0 < scale < math.inf:
+        raise DataError(f"{path}: logit_scale: {said!r}: write a number above 0, as cosines are multiplied with it")
+    return scale
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from visae.errors import ModelError
 from visae.notices import Notice
 from visae.sae.autoencoder import SparseAutoencoder
-from visae.sae.variant import Variant, Weights
+from visae.sae.variants.variant import Variant, Weights
 
 # How far a norm may be from 1: half precision, and an optimizer's step after the last projection.
 _UNIT = 2e-2

@@ -15,14 +15,14 @@ from torch import Tensor
 from visae.errors import ModelError
 from visae.files import atomic_path, write_json
 from visae.sae.autoencoder import SparseAutoencoder
-from visae.sae.batchtopk import BatchTopK
 from visae.sae.foreign.saelens_config import VERSION
-from visae.sae.gated import Gated
-from visae.sae.jumprelu import JumpRelu
-from visae.sae.matryoshka import Matryoshka
-from visae.sae.relu import Relu
-from visae.sae.topk import TopK
-from visae.sae.variant import Variant
+from visae.sae.variants.batchtopk import BatchTopK
+from visae.sae.variants.gated import Gated
+from visae.sae.variants.jumprelu import JumpRelu
+from visae.sae.variants.matryoshka import Matryoshka
+from visae.sae.variants.relu import Relu
+from visae.sae.variants.topk import TopK
+from visae.sae.variants.variant import Variant
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 # What each architecture of ours without a decoder bias on its input is named for transcoders.

@@ -12,15 +12,15 @@ from torch import Tensor
 from visae.errors import ModelError
 from visae.files import read_json
 from visae.notices import Notice
-from visae.sae.batchtopk import BatchTopK
 from visae.sae.foreign.given import Given, filled, has_unit_rows, looks_transposed, row_norms, sae_of
 from visae.sae.foreign.saelens import CONFIG, WEIGHTS
 from visae.sae.foreign.saelens_config import COMPETING, SaeLensConfig, read_config
-from visae.sae.gated import Gated
-from visae.sae.jumprelu import JumpRelu
-from visae.sae.relu import Relu
-from visae.sae.topk import TopK
-from visae.sae.variant import Variant, Weights
+from visae.sae.variants.batchtopk import BatchTopK
+from visae.sae.variants.gated import Gated
+from visae.sae.variants.jumprelu import JumpRelu
+from visae.sae.variants.relu import Relu
+from visae.sae.variants.topk import TopK
+from visae.sae.variants.variant import Variant, Weights
 from visae.weights import check_names, check_shapes, check_values, read_weights
 
 # What checkpoints of the middle of training have beside them: of SAELens 6, and of 5.

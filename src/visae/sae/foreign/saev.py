@@ -25,11 +25,11 @@ import torch
 from torch import Tensor
 
 from visae.errors import ModelError
-from visae.sae.batchtopk import BatchTopK
 from visae.sae.foreign.given import Given, filled, looks_transposed, row_norms, sae_of
-from visae.sae.relu import Relu
-from visae.sae.topk import TopK
-from visae.sae.variant import Variant, Weights
+from visae.sae.variants.batchtopk import BatchTopK
+from visae.sae.variants.relu import Relu
+from visae.sae.variants.topk import TopK
+from visae.sae.variants.variant import Variant, Weights
 from visae.weights import check_names, check_shapes, check_values
 
 DecoderBias = Literal["subtracted", "not-subtracted"]

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from visae import __version__
 from visae.errors import ModelError
 from visae.files import atomic_path, file_sha256, read_json, write_json
 from visae.notices import Notice, as_plain, log_notices
@@ -20,6 +19,7 @@ from visae.sae.foreign.saelens_reading import read_saelens
 from visae.sae.foreign.saev import DecoderBias, read_saev
 from visae.sae.metrics import Quality, quality
 from visae.sae.published import METRICS, metrics_table, points
+from visae.version import __version__
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,126 @@
+# What each stage makes for the configured studies: the lists that the named targets of the Snakefile ask for.
+
+# --- data, models, activations ---
+DATASETS = expand(INDEX, dataset=used_datasets(SETTINGS))
+MODELS = expand(CARD, model=[model for model in USED_MODELS if model != GIVEN])
+STORES = [
+    STORE.format(dataset=dataset, model=model, layer=layer)
+    for dataset in used_datasets(SETTINGS)
+    for model in USED_MODELS
+    for layer in layers_of(SETTINGS, dataset, model)
+]
+
+# --- sparse autoencoders ---
+SAES = over_studies(f"{SAE}/summary.json") + [
+    path
+    for path in over_studies(f"{SAE}/stability.parquet")
+    if path.split("/")[-2] in SEED_SWEEPS
+]
+
+# --- features ---
+SCORED = [
+    path
+    for path in over_studies(f"{FEATURES}/scores.parquet")
+    if has_masks(path.split("/")[-2])
+]
+KNOWN_CAUSES = [
+    path
+    for path in over_studies(f"{FEATURES}/causes.parquet")
+    if path.split("/")[-2] in SCENES
+]
+SCORED_BY_IMAGE = over_studies(
+    f"{FEATURES}/image_scores.parquet", dataset="classification"
+)
+PROBED = [
+    f"{CONCEPT}/probe.parquet".format(study=name, sae=sae, concept=concept)
+    for name, study in STUDIES.items()
+    for sae in study.saes
+    for concept in study.concepts
+]
+LABELLED = sorted({path.rsplit("/", 1)[0] for path in SCORED + SCORED_BY_IMAGE})
+FEATURE_TABLES = (
+    over_studies(f"{FEATURES}/stats.parquet")
+    + over_studies(f"{FEATURES}/exemplars.parquet")
+    + SCORED
+    + KNOWN_CAUSES
+    + SCORED_BY_IMAGE
+    + PROBED
+    + [f"{folder}/purity.parquet" for folder in LABELLED]
+    + (
+        over_studies(f"{FEATURES}/monosemanticity.parquet")
+        if SETTINGS.features.similarity
+        else []
+    )
+)
+
+# --- heads ---
+TASK_HEADS = over_studies(
+    f"{HEADS}/probe/metrics.json", dataset="classification"
+) + over_studies(f"{HEADS}/segmentation/metrics.json", dataset="segmentation")
+
+# --- interventions ---
+EXPERIMENTS = of_experiments(f"{INTERVENTIONS}/{{task}}/summary.json")
+FAITHFULNESS = sorted(
+    f"{INTERVENTIONS}/faithfulness.json".format(study=name, sae=sae)
+    for name, study in STUDIES.items()
+    for sae in study.saes
+    if study.tasks
+)
+
+# --- figures ---
+SHEETS = [
+    f"{SHEET}.png".format(dataset=dataset, model=model)
+    for dataset in used_datasets(SETTINGS)
+    for model in USED_MODELS
+    if dataset not in GIVEN_SETS and layers_of(SETTINGS, dataset, model)
+]
+PICTURES = (
+    [WHAT_WAS_READ]
+    + SHEETS
+    + over_studies(f"{FIGURES}/training.png")
+    + [
+        path
+        for path in over_studies(f"{MEASURED}/pareto.png")
+        if path.split("/")[-2] in SWEEPS
+    ]
+    + [
+        path
+        for path in over_studies(f"{FIGURES}/{{dataset}}/ground_truth.png")
+        if path.split("/")[-2] in SCENES
+    ]
+    + over_studies(f"{DESCRIBED}/feature_map.png")
+    + [
+        path
+        for figure in ("exemplars", "exemplar_range")
+        for path in over_studies(f"{DESCRIBED}/{figure}.png")
+        if path.split("/")[-2] not in GIVEN_SETS
+    ]
+    + [
+        path
+        for figure in ("class_latents", "score_nulls")
+        for path in over_studies(f"{DESCRIBED}/{figure}.png")
+        if has_masks(path.split("/")[-2])
+    ]
+    + of_experiments(f"{MEASURED}/{{task}}_arms.png")
+    + (
+        of_experiments(f"{MEASURED}/{{task}}_doses.png")
+        if SETTINGS.interventions.doses
+        else []
+    )
+    + over_studies(f"{MEASURED}/segmentation_maps.png", dataset="segmentation")
+    + of_experiments(f"{MEASURED}/{{task}}_probabilities.png", ON_PICTURES)
+    + [
+        path
+        for head, task in TASK_OF_HEAD.items()
+        for path in over_studies(f"{FIGURES}/{head}_confusion.png", dataset=task)
+    ]
+    + over_studies(f"{FIGURES}/probe_calibration.png", dataset="classification")
+    + sorted(
+        f"{MEASURED}/faithfulness.png".format(study=name, sae=sae)
+        for name, study in STUDIES.items()
+        for sae in study.saes
+        if study.tasks
+    )
+    + of_experiments(f"{MEASURED}/{{task}}_strips.png", ("segmentation", *ON_PICTURES))
+)
+REPORT = f"{RESULTS}/report.html"

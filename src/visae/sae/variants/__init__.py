@@ -1,0 +1,1 @@
+"""Variants of sparse autoencoders: what is a code, what a step's loss; all of `Variant`."""

@@ -1,0 +1,17 @@
+"""The variants by their names in the configuration and in config.json."""
+
+from __future__ import annotations
+
+from visae.sae.variants.archetypal import Archetypal
+from visae.sae.variants.baselines import BASELINES
+from visae.sae.variants.batchtopk import BatchTopK
+from visae.sae.variants.gated import Gated
+from visae.sae.variants.jumprelu import JumpRelu
+from visae.sae.variants.matryoshka import Matryoshka
+from visae.sae.variants.relu import Relu
+from visae.sae.variants.topk import TopK
+from visae.sae.variants.variant import Variant
+
+VARIANTS: dict[str, type[Variant]] = {**BASELINES} | {
+    kind.name: kind for kind in (TopK, BatchTopK, Matryoshka, Archetypal, Relu, JumpRelu, Gated)
+}
