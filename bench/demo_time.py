@@ -1,9 +1,9 @@
-"""Time the demo of two checkouts in turns: `python bench/demo_time.py BEFORE AFTER`.
+"""Time the demo of two checkouts in turns: `python -m bench.demo_time BEFORE AFTER`.
 
 Each runs the whole workflow of its own config/config.yaml into an empty folder of its own, with this script's Python,
 so that neither waits for a set-up; the wheels of the embedded networks are fetched once before. Prints wall and
 processor seconds of every run, their medians and the ratio, then compares the tables of the last two runs
-(bench/same_numbers.py). Exits 1 where the ratio of wall times is above `--at-most` or a number differs.
+(bench.same_numbers). Exits 1 where the ratio of wall times is above `--at-most` or a number differs.
 
 Times mean something on a machine that does nothing else: the load before each run is printed too.
 """
@@ -89,7 +89,7 @@ def main() -> None:
             ratios[kind] = ratio_of_medians(before, after)
             print(f"{kind}: median {median(before):.1f} s before, {median(after):.1f} s after: {ratios[kind]:.2f}")
         folders = [str(Path(scratch, name, "results")) for name in checkouts]
-        same = subprocess.run([sys.executable, str(ROOT / "bench/same_numbers.py"), *folders]).returncode == 0
+        same = subprocess.run([sys.executable, "-m", "bench.same_numbers", *folders], cwd=ROOT).returncode == 0
     sys.exit(not (same and ratios["wall"] <= asked.at_most))
 
 

@@ -22,8 +22,8 @@ def checkout(folder: Path, seconds: float, value: float) -> Path:
 
 
 def timed(before: Path, after: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / "bench/demo_time.py", before, after, "--times", "1"]
-    return subprocess.run([*map(str, command)], capture_output=True, text=True)
+    command = [sys.executable, "-m", "bench.demo_time", before, after, "--times", "1"]
+    return subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True)
 
 
 def test_the_ratio_of_two_demos_is_that_of_their_times(tmp_path: Path) -> None:
