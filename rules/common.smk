@@ -34,10 +34,10 @@ from visae.errors import ConfigError, DataError
 from visae.features.concept_files import concept_files
 from visae.launch.where import chosen_cluster
 from visae.provenance import code_fingerprint
-from visae.running import import_from_checkout
+from visae.running import prepare_environment
 
 min_version("9.19")
-import_from_checkout()
+prepare_environment()
 
 try:
     # Snakemake has read it already, but takes the last of two equal keys and 12:00 for 720.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import functools
 import json
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +22,9 @@ from visae.notices import repeat_warnings
 from visae.space import explained_lack
 
 logger = logging.getLogger(__name__)
+
+# Bytes: freed blocks up to the first stay with the process, as long as all that is free is below the second.
+_KEPT = {"mmap_threshold": 1 << 28, "trim_threshold": 1 << 29}
 
 
 @dataclass(frozen=True)
@@ -53,11 +58,17 @@ class Job:
         return self.spec["device"]
 
 
-def import_from_checkout() -> None:
-    """Let jobs import visae from this checkout, in whatever environment they run."""
+def prepare_environment() -> None:
+    """Let jobs import visae from this checkout, in whatever environment they run, and keep the memory they free.
+
+    glibc gives back to the system each block above 32 MB as soon as it is freed, and every batch of a forward pass then
+    has its pages mapped anew: 15 % of a pass's processor time. Other systems do not read the variable; what a user has
+    set in it stays.
+    """
     source = str(Path(__file__).parents[1])
     before = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.environ["PYTHONPATH"] = os.pathsep.join([source, *(path for path in before if path and path != source)])
+    os.environ.setdefault("GLIBC_TUNABLES", ":".join(f"glibc.malloc.{name}={size}" for name, size in _KEPT.items()))
 
 
 @contextmanager
@@ -88,6 +99,18 @@ def running_job(namespace: dict[str, Any]) -> Iterator[Job]:
                 sys.exit(1)
             logger.exception("the job failed")
             raise
+    if namespace.get("__name__") == "__main__":
+        _leave()
+
+
+def _leave() -> None:
+    """End the process of a job that is done: taking apart what torch has loaded costs a third of loading it."""
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        return  # somebody still works; Python waits for them
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor
 
 from visae.activations.store import ActivationStore
@@ -116,6 +115,8 @@ class _Pooled:
     """Sum and extremes over the patches of each picture of the selection split, or of so many of them at random."""
 
     def __init__(self, store: ActivationStore, labels: Mapping[int, int], seed: int) -> None:
+        from scipy.stats import rankdata  # half a second, for this alone
+
         drawn = np.random.default_rng([seed, 4]).permutation(sorted(labels))[:_MOST_IMAGES]
         means, peaks = [], []
         for image_id in sorted(drawn.tolist()):

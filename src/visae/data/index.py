@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import polars
+import pyarrow
 
 from visae.config.settings import (
     AnyDataset,
@@ -33,7 +34,8 @@ from visae.errors import DataError
 from visae.files import atomic_path, file_sha256, read_json, write_json
 from visae.provenance import Provenance
 
-SCHEMA = dict(polars.DataFrame(COLUMNS.empty_table()).schema)
+# Not by polars.DataFrame(COLUMNS.empty_table()), which imports pandas for it.
+SCHEMA = {field.name: polars.Int32() if pyarrow.types.is_int32(field.type) else polars.String() for field in COLUMNS}
 
 
 def build_index(settings: AnyDataset, index_path: str | Path, seed: int = 0) -> None:

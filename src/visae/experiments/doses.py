@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from visae.activations.store import ActivationStore
 from visae.arms.arms import AUTOMATIC, MATCHED, Outcome
@@ -160,6 +159,8 @@ def response(
         same throughout. `half_dose`: where the target change first reaches a half, interpolated, null where it never
         does; `other_change_at_half`: the other change there.
     """
+    from scipy.stats import spearmanr  # half a second, for this alone
+
     steady = bool(np.ptp(target) == 0)
     summary: dict[str, float | None] = {
         "monotonicity": None if steady else float(spearmanr(np.abs(doses), target).statistic),

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.stats import hypergeom
 
 from visae.config.settings import FeatureSettings
 from visae.data.index import read_classes
@@ -162,6 +161,8 @@ def _of_block(
     n_pictures = np.where(label >= 0, shown.sum(axis=1)[label], 0)
     covered = _covered(codes, latents, measured.pictures, shown, label)
     coverage = _share(covered, n_pictures)
+    from scipy.stats import hypergeom  # scipy.stats takes half a second: who only reads tables does not wait for it
+
     # With labels moved at random between pictures, how many the latent meets has a distribution in closed form.
     met = hypergeom(shown.shape[1], n_pictures, active)
     coverage_p = tail_share(met.sf(covered), met.pmf(covered), 1, ties)

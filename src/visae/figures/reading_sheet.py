@@ -123,7 +123,7 @@ def draw_reading_sheet(
         reader, names = Masks(index_path, card, ids), np.array([*ids, 0])
         # The last name stands for UNLABELLED, which is -1.
         assert UNLABELLED == -1
-        masks = {number: names[reader.read(number).numpy()] for number in masked}
+        masks = {number: names[reader.array(number)] for number in masked}
     facts = model_facts(card)
     told = "; ".join(f"{what} {facts[what]}" for what in ("mean of pixels", "deviation of pixels", "weights"))
     above = f"{index_path.parent.name}, as {card_path.parent.name} sees it: {facts['sees']}; {told}"

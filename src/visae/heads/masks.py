@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-import torch
 
 from visae.data.images import fitted_mask
 from visae.data.index import read_index, read_mask_reading
 from visae.errors import DataError
-from visae.vision.model import ModelCard
+from visae.vision.card import ModelCard
+
+if TYPE_CHECKING:
+    import torch
 
 UNLABELLED = -1
 
@@ -36,11 +39,17 @@ class Masks:
         return image_id in self._rows
 
     def read(self, image_id: int) -> torch.Tensor:
+        """Channels int16 (height, width) of a picture, as a tensor."""
+        import torch  # figures read masks too, and do not wait for it
+
+        return torch.from_numpy(self.array(image_id))
+
+    def array(self, image_id: int) -> np.ndarray:
         """Channels int16 (height, width) of a picture."""
         mask_path, width, height, path = self._rows[image_id]
         size, fit, share = self.card.image_size, self.card.fit, self.card.crop_share
         mask = fitted_mask(mask_path, (width, height), size, fit, self.reading, path, share)
-        return torch.from_numpy(channels(mask, self.class_ids))
+        return channels(mask, self.class_ids)
 
 
 def channels(ids: np.ndarray, class_ids: list[int]) -> np.ndarray:
@@ -58,6 +67,8 @@ def patch_channels(patch_labels: str | Path, class_ids: list[int], grid: tuple[i
     DataError
         If the labels are of another grid.
     """
+    import torch
+
     frame = pl.read_parquet(patch_labels).sort("image_id", "token")
     ids = frame["image_id"].to_numpy()
     labels = channels(frame["label"].to_numpy().astype(np.int64), class_ids)

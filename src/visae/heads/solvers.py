@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from visae.config.settings import ProbeSettings
 
@@ -28,6 +26,10 @@ def by_scikit_learn(
     features: np.ndarray, rows: np.ndarray, classes: np.ndarray, c: float, max_iterations: int, device: torch.device
 ) -> Weights:
     """Fit on a copy of the features in float64, on the CPU."""
+    # Here, so that whoever only reads a probe does not wait for it.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     used, known = features[rows].astype(np.float64), classes[rows]
     mean, scale = used.mean(axis=0), _scale(used.std(axis=0))
     regression = LogisticRegression(C=c, max_iter=max_iterations)
