@@ -42,14 +42,17 @@ def differences(before: Path, after: Path) -> Iterator[str]:
 
 
 def _of_tables(name: str, short: str, old: pl.DataFrame, new: pl.DataFrame) -> Iterator[str]:
-    old = old.rename({a: b for a, b in COLUMNS.get(short, {}).items() if a in old.columns})
+    renamed = COLUMNS.get(short, {})
+    # Both may be of today's form.
+    old = old.rename({a: b for a, b in renamed.items() if a in old.columns and b not in old.columns})
     known = ABOUT.get(short, {})
     old = old.with_columns(**{key: pl.lit(value) for key, value in known.items()})
     left_out = NOT_COMPARED.get(short, ())
     values = [
         column
         for column, kind in old.schema.items()
-        if (kind.is_float() or column.startswith("n_")) and column not in ("scale", "dose")
+        if (kind.is_float() or kind == pl.List(pl.Float64) or kind == pl.List(pl.Float32) or column.startswith("n_"))
+        and column not in ("scale", "dose")
     ]
     keys = [column for column in old.columns if column not in values]
     if missing := [column for column in old.columns if column not in new.columns]:

@@ -124,7 +124,7 @@ def spec(settings, *code, **more):
     """
     return json.dumps(
         {
-            "settings": to_plain(settings),
+            "settings": None if settings is None else to_plain(settings),
             "code": [code_fingerprint(module) for module in code],
             "seed": SETTINGS.seed,
             "device": SETTINGS.device,

@@ -29,7 +29,7 @@ rule what_was_read:
         ENVIRONMENT
     params:
         spec=spec(
-            SETTINGS.figures.style(),
+            None,
             "visae.figures.what_was_read",
             datasets=used_datasets(SETTINGS),
             models=[model for model in USED_MODELS if model != GIVEN],

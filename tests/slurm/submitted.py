@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 SLURM = {"memory_gb": 0.5, "cpus": 1, "minutes": 5, "notice": 10, "check_every": 0.5, "gather": 1}
 TOPK = {
     **{"variant": "topk", "k": 4, "auxk": 8, "expansion": 16, "batch_size": 512},
-    **{"steps": 1500, "checkpoint_every": 100, "log_every": 100},
+    **{"steps": 4000, "checkpoint_every": 100, "log_every": 100},
 }
 
 

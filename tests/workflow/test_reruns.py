@@ -80,7 +80,7 @@ def test_swapped_values_are_noticed(workflow: Workflow) -> None:
 def test_a_figures_setting_redraws_figures_and_the_report_alone(workflow: Workflow) -> None:
     workflow.configure(changed(figures={"dpi": 60}))
     figures = {rule: 2 * count for rule, count in PER_SAE.items() if rule.endswith("_figure")}
-    assert workflow.jobs("all") == {**figures, **HEAD_FIGURES, **SHARED_FIGURES}
+    assert workflow.jobs("all") == {**figures, **HEAD_FIGURES, **SHARED_FIGURES, "reading_sheet": 1}
 
 
 def test_a_setting_of_scores_reruns_scores_and_what_reads_them_alone(workflow: Workflow) -> None:
@@ -98,7 +98,8 @@ def test_the_exemplar_sheets_setting_redraws_these_sheets_alone(workflow: Workfl
 def test_a_new_layer_redoes_nothing_that_was_there(workflow: Workflow) -> None:
     study = {**SMALL["studies"]["small"], "layer": 5, "saes": ["topk"]}
     workflow.configure(changed(studies={"early": study}))
-    expected = {"extract": 2, "store": 1, "patch_labels": 1, **PER_SAE, **HEAD_FIGURES, **SHARED_FIGURES}
+    expected = {"extract": 2, "store": 1, "patch_labels": 1, "study": 1}
+    expected |= {**PER_SAE, **HEAD_FIGURES, **SHARED_FIGURES}
     assert workflow.jobs("all") == expected
 
 
@@ -111,14 +112,15 @@ def test_a_new_data_set_redoes_nothing_that_was_there(workflow: Workflow) -> Non
     workflow.configure(values)
     described = {"encode": 1, "statistics": 1, "exemplars": 1, "scores": 1, "causes": 1, "purity": 1, "patch_labels": 1}
     figures = {**FEATURE_FIGURES, **SHARED_FIGURES}
-    assert workflow.jobs("all") == {"index": 1, "extract": 1, "store": 1, **described, **figures}
+    read = {"index": 1, "extract": 1, "store": 1, "study": 1, "what_was_read": 1, "reading_sheet": 1}
+    assert workflow.jobs("all") == {**read, **described, **figures}
 
 
 def test_names_of_latents_redraw_what_shows_them(workflow: Workflow) -> None:
     (workflow.folder / "names.csv").write_text("latent,name\n3,stripes\n")
     workflow.configure(changed(studies={"small": {"names": {"topk": "names.csv"}}}))
     shown = ["feature_map_figure", "exemplar_figure", "exemplar_range_figure", "class_latents_figure"]
-    assert workflow.jobs("all") == {"names": 1, **dict.fromkeys(shown, 1), "strips_figure": 2, "report": 1}
+    assert workflow.jobs("all") == {"names": 1, **dict.fromkeys([*shown, "study", "report"], 1), "strips_figure": 2}
 
 
 def test_a_concept_of_your_own_is_probed_and_nothing_else_runs(workflow: Workflow, tmp_path: Path) -> None:
@@ -133,14 +135,14 @@ def test_a_concept_of_your_own_is_probed_and_nothing_else_runs(workflow: Workflo
         folder.mkdir()
         for number in range(4):
             Image.new("RGB", (40, 30), (brightness, number, 0)).save(folder / f"{number}.png")
-    assert workflow.jobs("all") == {"concept": 2, "report": 1}
+    assert workflow.jobs("all") == {"concept": 2, "study": 1, "report": 1}
     done = workflow.run("results/concepts/small/topk/bright/probe.parquet")
     assert done.returncode == 0, done.stdout + done.stderr
     table = pl.read_parquet(workflow.folder / "results/concepts/small/topk/bright/probe.parquet")
     assert table["dictionary"].to_list() == ["trained", "always-on", "untrained"]
-    assert workflow.jobs("all") == {"concept": 1, "report": 1}
+    assert workflow.jobs("all") == {"concept": 1, "study": 1, "report": 1}
     Image.new("RGB", (40, 30), (0, 0, 90)).save(folders["negatives"] / "more.png")
-    assert workflow.jobs("all") == {"concept": 2, "report": 1}
+    assert workflow.jobs("all") == {"concept": 2, "study": 1, "report": 1}
 
 
 def test_how_a_model_is_fed_reruns_the_report_alone(workflow: Workflow) -> None:

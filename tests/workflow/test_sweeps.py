@@ -83,7 +83,7 @@ def test_a_transcoder_reads_two_layers_and_is_described(done: Workflow) -> None:
     done.configure(swept([2, 4, 6], saes=["sizes", "across"]))
     assert done.jobs("all") == {
         **{"extract": 2, "store": 1, "train_sae": 1, **AFTER},
-        **{"training_figure": 1, "report": 1},
+        **{"training_figure": 1, "study": 1, "report": 1},
     }
     finished = done.run(f"{LAYER}/across/summary.json")
     assert finished.returncode == 0, finished.stdout + finished.stderr
