@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 SLURM = {"memory_gb": 0.5, "cpus": 1, "minutes": 5, "notice": 10, "check_every": 0.5, "gather": 1}
 TOPK = {
     **{"variant": "topk", "k": 4, "auxk": 8, "expansion": 16, "batch_size": 512},
-    **{"steps": 4000, "checkpoint_every": 100, "log_every": 100},
+    **{"steps": 1500, "checkpoint_every": 100, "log_every": 100},
 }
 
 
@@ -39,9 +39,9 @@ SMALL = small_workflow()
 class Submitted:
     """A process that has one SAE trained on Slurm and waits for it."""
 
-    def __init__(self, folder: Path, manifest: Path, **slurm: Any) -> None:
+    def __init__(self, folder: Path, manifest: Path, steps: int = TOPK["steps"], **slurm: Any) -> None:
         self.folder, self.manifest, self.slurm = folder, manifest, {**SLURM, "gather": 0, **slurm}
-        self.start()
+        self.start(steps=steps)
 
     def start(self, **sae: Any) -> None:
         """Start it, or start it again."""
