@@ -24,7 +24,8 @@ COLUMNS = {
 ABOUT = {"segmentation/arms": {"edit": "suppress"}, "segmentation/becomes": {"edit": "suppress"}}
 # In the mean over classes, `n_other` of classification counted pictures once; it now counts them for each class. Times
 # are no results.
-NOT_COMPARED = {"classification/arms": ("n_other",), "topk/metrics": ("tokens_per_second", "data_wait_share")}
+NOT_COMPARED = {"classification/arms": ("n_other",)}
+TIMES = ("tokens_per_second", "data_wait_share")
 
 
 def differences(before: Path, after: Path) -> Iterator[str]:
@@ -47,7 +48,7 @@ def _of_tables(name: str, short: str, old: pl.DataFrame, new: pl.DataFrame) -> I
     old = old.rename({a: b for a, b in renamed.items() if a in old.columns and b not in old.columns})
     known = ABOUT.get(short, {})
     old = old.with_columns(**{key: pl.lit(value) for key, value in known.items()})
-    left_out = NOT_COMPARED.get(short, ())
+    left_out = (*NOT_COMPARED.get(short, ()), *TIMES)
     values = [
         column
         for column, kind in old.schema.items()
