@@ -31,7 +31,7 @@ def cluster_means(points: Tensor, n_clusters: int, generator: torch.Generator) -
     found = points[torch.randperm(len(points), generator=generator)[:n_clusters]].clone()
     for _ in range(_ITERATIONS):
         halves = found.square().sum(1) / 2
-        nearest = torch.cat([linear(part, found, -halves).argmax(1) for part in points.split(_CHUNK)])
+        nearest = torch.cat([(linear(part, found) - halves).argmax(1) for part in points.split(_CHUNK)])
         sums = torch.zeros_like(found).index_add_(0, nearest, points)
         counts = torch.bincount(nearest, minlength=n_clusters).unsqueeze(1)
         # A cluster that has lost all members stays where it is.
