@@ -143,7 +143,7 @@ rule class_latents_figure:
 
 rule score_nulls_figure:
     input:
-        scores=described_table("scores"),
+        table=described_table("scores"),
     output:
         **drawn(
             f"{DESCRIBED}/score_nulls", "score_nulls", "Features", "scores and nulls"
@@ -155,8 +155,10 @@ rule score_nulls_figure:
     conda:
         ENVIRONMENT
     params:
-        spec=spec(SETTINGS.figures.style(), "visae.figures.score_nulls"),
+        spec=spec(
+            SETTINGS.figures.style(), "visae.figures.score_nulls", figure="score_nulls"
+        ),
     message:
         "Drawing scores of {wildcards.sae} on {wildcards.dataset} against their nulls"
     script:
-        "../scripts/figures/score_nulls.py"
+        "../scripts/figures/one_table.py"

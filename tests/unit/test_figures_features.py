@@ -16,6 +16,7 @@ from visae.features.exemplars import find_exemplars
 from visae.features.names import read_names
 from visae.features.statistics import latent_statistics
 from visae.figures import class_latents, exemplars, feature_map, gallery, pictures, score_nulls, training
+from visae.figures.one_table import draw_table
 from visae.files import write_json
 
 SETTINGS = FigureSettings(dpi=60, latents=3, exemplars=2)
@@ -228,7 +229,7 @@ def test_classes_stand_in_order_beside_chance(folder: Path) -> None:
 
 
 def test_scores_are_drawn_against_their_nulls(folder: Path) -> None:
-    score_nulls.draw_score_nulls(folder / "scores.parquet", folder / "nulls", SETTINGS)
+    draw_table("score_nulls", folder / "scores.parquet", folder / "nulls", SETTINGS)
     scores = pl.read_parquet(folder / "scores.parquet")
     table = score_nulls.data(scores)
     check_files(folder / "nulls", table)

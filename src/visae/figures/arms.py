@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from visae.config.settings import FigureSettings
 from visae.config.tasks import TASKS
-from visae.figures.style import PAGE_WIDTH, colours, save_figure, style
+from visae.figures.style import PAGE_WIDTH, colours, style
 
 ARM_LABELS = {
     "none": "No edit",
@@ -152,24 +151,6 @@ def _same_limits(panels: Sequence[Axes]) -> None:
     limits = np.array([axes.get_xlim() for axes in panels])
     for axes in panels:
         axes.set_xlim(limits[:, 0].min(), limits[:, 1].max())
-
-
-def draw_arms(arms: Path, output: Path | Sequence[Path], task: str, *, settings: FigureSettings) -> None:
-    """Write the comparison of arms as PDF, PNG and CSV.
-
-    Parameters
-    ----------
-    arms
-        arms.parquet of the experiment.
-    output
-        As for `save_figure`.
-    task
-        What was measured.
-    settings
-        Section `figures`.
-    """
-    table = data(pl.read_parquet(arms))
-    save_figure(draw(table, settings, task), table, output)
 
 
 def arm_colours(settings: FigureSettings) -> dict[str, str]:
