@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from visae.config.settings import FigureSettings
 from visae.config.tasks import TASKS
-from visae.figures.style import PAGE_WIDTH, colours, style
+from visae.figures.style import PAGE_WIDTH, colours, plain, style
 
 ARM_LABELS = {
     "none": "No edit",
@@ -222,7 +222,7 @@ def _draw_classes(axes: Axes, rows: pl.DataFrame, classes: pl.DataFrame, palette
     for place, (class_id, name, n_target, n_images) in enumerate(classes.iter_rows()):
         for arm, shift in zip(arms, np.linspace(0.32, -0.32, len(arms)), strict=True):
             _point(axes, rows.filter(class_id=class_id, arm=arm), place + shift, palette[arm], "selectivity")
-        labels.append(f"{name} ({n_target:,}; {n_images})".replace("$", r"\$"))
+        labels.append(plain(f"{name} ({n_target:,}; {n_images})"))
     _lines(axes, labels)
     axes.axvline(0, linewidth=0.5, color="#BBBBBB")
 

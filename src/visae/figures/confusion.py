@@ -7,7 +7,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from visae.config.settings import FigureSettings
-from visae.figures.style import PAGE_WIDTH, style
+from visae.figures.style import PAGE_WIDTH, plain, style
 
 MOST_CLASSES = 30
 """Classes that are drawn: of more, those that are mistaken most often."""
@@ -71,7 +71,7 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
                         size = settings.font_size * 0.75
                         axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, size=size)
             size = min(settings.font_size * 0.9, 72 * side / n * 0.6)
-            labels = [name.replace("$", r"\$") for name in names]
+            labels = [plain(name) for name in names]
             axes.set_xticks(range(n), labels, rotation=90, size=size)
             axes.set_yticks(range(n), labels, size=size)
             axes.tick_params(length=0)

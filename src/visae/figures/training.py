@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from visae.config.settings import FigureSettings
-from visae.figures.style import PAGE_WIDTH, colours, save_figure, style
+from visae.figures.style import PAGE_WIDTH, colours, plain, save_figure, style
 
 _PANELS = {
     "normalized_mse": "Normalized MSE",
@@ -64,7 +64,7 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
             axes.set_ylim(bottom=0)
             if metric == "dead_share":
                 axes.set_ylim(top=max(_LEAST_DEAD_SHARE_SHOWN, axes.get_ylim()[1]))
-        handles = [Line2D([], [], color=palette[sae], label=sae.replace("$", r"\$")) for sae in saes]
+        handles = [Line2D([], [], color=palette[sae], label=plain(sae)) for sae in saes]
         handles += [
             Line2D([], [], color="#606060", linestyle=_SPLIT_LINES[split], label=split)
             for split in _SPLIT_LINES
