@@ -22,7 +22,7 @@ from visae.experiments.files import ExperimentFiles
 from visae.experiments.runner import Runner
 from visae.experiments.tables import arms_table, becomes_table, over_classes, significance, untrained_table
 from visae.experiments.untrained import against_untrained, rank_tests
-from visae.files import atomic_path, write_json
+from visae.files import write_json, write_table
 from visae.progress import progress_bar
 from visae.provenance import Provenance
 from visae.tasks.counts import INSERT, SUPPRESS, ClassCounts, Target
@@ -116,8 +116,7 @@ def run_experiment(
         "untrained": untrained_table(ranked, opened.names),
     }
     for name, table in tables.items():
-        with atomic_path(output / f"{name}.parquet") as temporary:
-            table.write_parquet(temporary)
+        write_table(output / f"{name}.parquet", table)
     pictures = {counts.target.class_id: int((counts.n_target > 0).sum()) for counts in measured}
     by_class = {target.class_id: target for target in targets}
     summary = {

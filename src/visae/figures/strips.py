@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from visae.config.settings import FigureSettings
 from visae.figures.arms import arm_colours
 from visae.figures.gallery import GalleryFigure
-from visae.figures.page import Page
+from visae.figures.inches import Page
 from visae.figures.pictures import Shown, draw_lit, draw_plain, draw_region
 from visae.figures.segmentation_maps import class_colours, coloured
 from visae.figures.style import PAGE_WIDTH, plain, style
