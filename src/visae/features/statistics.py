@@ -13,7 +13,7 @@ from visae.errors import StoreError
 from visae.features.blocks import codes_by_latents, read_matching_manifest
 from visae.features.codes import scan_codes
 from visae.features.neighbours import bias_alignment, nearest_by_coactivation, nearest_by_decoder
-from visae.files import write_table
+from visae.files import atomic_path
 from visae.sae.autoencoder import load_sae
 
 DENSE_FREQUENCY = 0.1
@@ -217,7 +217,8 @@ def write_statistics(
         .join(nearest_by_coactivation(codes_manifest), on="latent")
         .sort("latent")
     )
-    write_table(output, table)
+    with atomic_path(output) as temporary:
+        table.write_parquet(temporary)
 
 
 def _labels(index_path: Path, patch_labels: Path | None, min_purity: float) -> pl.DataFrame:

@@ -20,7 +20,7 @@ from visae.config.settings import ProbeSettings
 from visae.data.index import read_classes, read_index
 from visae.device import chosen_device, described
 from visae.errors import DataError, ModelError
-from visae.files import atomic_path, read_json, write_json, write_table
+from visae.files import atomic_path, read_json, write_json
 from visae.heads.bootstrap import COVERAGE, RESAMPLES, estimates
 from visae.heads.calibration import BINS, Judged, Verdicts, verdicts
 from visae.heads.files import HeadFiles
@@ -282,4 +282,5 @@ def _write_tables(judged: Judged, classes: list[dict[str, Any]], n_fit: np.ndarr
         "reliability": judged.reliability(seed),
     }
     for name, table in tables.items():
-        write_table(output / f"{name}.parquet", table)
+        with atomic_path(output / f"{name}.parquet") as temporary:
+            table.write_parquet(temporary)

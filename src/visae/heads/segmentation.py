@@ -16,7 +16,7 @@ from visae.config.settings import SegmentationHeadSettings
 from visae.data.index import read_classes
 from visae.device import chosen_device, described
 from visae.errors import DataError
-from visae.files import atomic_path, write_json, write_table
+from visae.files import atomic_path, write_json
 from visae.heads.bootstrap import COVERAGE, RESAMPLES
 from visae.heads.files import SegmentationFiles
 from visae.heads.masks import UNLABELLED, Masks, patch_channels
@@ -86,7 +86,8 @@ def train_segmentation_head(
         head, store, model, masks=masks, patch_labels=files.patch_labels, split=measure_split, device=chosen
     )
     for name, table in tally.tables(seed).items():
-        write_table(output / f"{name}.parquet", table)
+        with atomic_path(output / f"{name}.parquet") as temporary:
+            table.write_parquet(temporary)
     measured = tally.metrics(seed)
     metrics = {
         **measured,
