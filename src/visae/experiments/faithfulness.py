@@ -16,7 +16,7 @@ from visae.config.settings import FaithfulnessSettings
 from visae.device import chosen_device, described
 from visae.edits.opened import open_edited
 from visae.errors import DataError
-from visae.files import write_json, write_table
+from visae.files import atomic_path, write_json
 from visae.heads.bootstrap import COVERAGE, estimates
 from visae.progress import progress_bar
 from visae.provenance import Provenance
@@ -93,7 +93,8 @@ def measure_faithfulness(
             for row in _rows(judge.measures(), judge.n_images, settings.bootstrap, seed)
         ]
     table = pl.DataFrame(rows, infer_schema_length=None)
-    write_table(output / "faithfulness.parquet", table)
+    with atomic_path(output / "faithfulness.parquet") as temporary:
+        table.write_parquet(temporary)
     summary = {
         "measures": {
             name: {row["quantity"]: {k: row[k] for k in ("value", "low", "high")} for row in part.to_dicts()}

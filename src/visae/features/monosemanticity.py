@@ -25,7 +25,7 @@ from visae.features.blocks import codes_by_latents, read_matching_manifest
 from visae.features.concepts import BLOCK_CODES
 from visae.features.image_scores import pooled
 from visae.features.resampling import benjamini_hochberg, p_value, permutations
-from visae.files import write_table, read_json
+from visae.files import read_json, write_table
 from visae.progress import progress_bar
 from visae.vision.model import VisionModel, load_model
 

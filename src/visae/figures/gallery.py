@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from visae.config.settings import FigureSettings
 from visae.figures.pictures import Shown, draw_crop, draw_lit, draw_plain, draw_region
-from visae.figures.style import PAGE_WIDTH, plain, style
+from visae.figures.style import PAGE_WIDTH, style
 
 View = Literal["picture", "overlay", "crop"]
 
@@ -237,4 +237,4 @@ def _title(row: pl.DataFrame) -> str:
         parts.append(f"{class_name}, held-out F1 {f1:.2f}")
     parts.append(f"active on {100 * frequency:.2g} % of patches")
     # Names are given by people: a dollar sign in one is not a formula.
-    return plain("   ".join(parts))
+    return "   ".join(parts).replace("$", r"\$")
