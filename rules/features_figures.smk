@@ -32,12 +32,13 @@ rule ground_truth_figure:
         spec=lambda wildcards: spec(
             SETTINGS.figures.style(),
             "visae.figures.ground_truth",
+            figure="ground_truth",
             saes=STUDIES[wildcards.study].saes,
         ),
     message:
         "Drawing how well study {wildcards.study} tells the known causes of {wildcards.dataset}"
     script:
-        "../scripts/figures/ground_truth.py"
+        "../scripts/figures/of_tables.py"
 
 
 rule feature_map_figure:
@@ -161,4 +162,4 @@ rule score_nulls_figure:
     message:
         "Drawing scores of {wildcards.sae} on {wildcards.dataset} against their nulls"
     script:
-        "../scripts/figures/one_table.py"
+        "../scripts/figures/of_tables.py"

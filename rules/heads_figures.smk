@@ -29,7 +29,7 @@ rule confusion_figure:
     message:
         "Drawing what the {wildcards.head} head of study {wildcards.study} takes each class for"
     script:
-        "../scripts/figures/one_table.py"
+        "../scripts/figures/of_tables.py"
 
 
 rule calibration_figure:
@@ -76,4 +76,4 @@ rule faithfulness_figure:
     message:
         "Drawing what the reconstruction of {wildcards.sae} keeps"
     script:
-        "../scripts/figures/one_table.py"
+        "../scripts/figures/of_tables.py"

@@ -32,7 +32,7 @@ rule arms_figure:
     message:
         "Drawing what edits of {wildcards.sae} do to {wildcards.task}"
     script:
-        "../scripts/figures/one_table.py"
+        "../scripts/figures/of_tables.py"
 
 
 rule doses_figure:
@@ -60,7 +60,7 @@ rule doses_figure:
     message:
         "Drawing dose and response of edits of {wildcards.sae}, {wildcards.task}"
     script:
-        "../scripts/figures/one_table.py"
+        "../scripts/figures/of_tables.py"
 
 
 rule segmentation_maps_figure:
@@ -115,7 +115,7 @@ rule probabilities_figure:
     message:
         "Drawing probabilities before and after edits of {wildcards.sae}, {wildcards.task}"
     script:
-        "../scripts/figures/one_table.py"
+        "../scripts/figures/of_tables.py"
 
 
 rule strips_figure:

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from visae.figures.one_table import OfOneTable
+from visae.figures.of_tables import OfTables
 from visae.running import prepare_environment
 
 ROOT = Path(__file__).parents[2]
@@ -49,8 +49,8 @@ def script(folder: Path, *body: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("path", sorted((ROOT / "scripts/figures").glob("*.py")), ids=lambda path: path.stem)
 def test_figures_import_nothing_that_only_computing_needs(path: Path) -> None:
     imports = [line for line in path.read_text().splitlines() if line.startswith("from visae")]
-    if path.stem == "one_table":
-        imports += [f"import visae.figures.{figure}" for figure in get_args(OfOneTable)]
+    if path.stem == "of_tables":
+        imports += [f"import visae.figures.{figure}" for figure in get_args(OfTables)]
     heavy = ["torch", "timm", "pandas", "sklearn", "scipy.stats"]
     done = run("\n".join([*imports, "import sys", f"print([name for name in {heavy} if name in sys.modules])"]))
     assert done.stdout == "[]\n", done.stdout + done.stderr

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Literal
 
 import polars as pl
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from visae.config.settings import FigureSettings
-from visae.figures.style import PAGE_WIDTH, colours, plain, save_figure, style
+from visae.figures.style import PAGE_WIDTH, colours, plain, style
 
 _PANELS = {
     "normalized_mse": "Normalized MSE",
@@ -72,19 +71,3 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
         ]
         figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 6))
     return figure
-
-
-def draw_training(runs: Mapping[str, Path], output: Path | Sequence[Path], settings: FigureSettings) -> None:
-    """Write the curves as PDF, PNG and CSV.
-
-    Parameters
-    ----------
-    runs
-        Path of metrics.parquet by the name of the SAE.
-    output
-        As for `save_figure`.
-    settings
-        Section `figures`.
-    """
-    table = data({name: pl.read_parquet(path) for name, path in runs.items()})
-    save_figure(draw(table, settings), table, output)

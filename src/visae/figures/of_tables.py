@@ -1,8 +1,8 @@
-"""Figures of one table each: from its file to PDF, PNG and CSV."""
+"""Figures of one table each, or of one a dictionary: from files to PDF, PNG and CSV."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Literal
@@ -12,12 +12,14 @@ import polars as pl
 from visae.config.settings import FigureSettings
 from visae.figures.style import save_figure
 
-OfOneTable = Literal["arms", "confusion", "doses", "faithfulness", "probabilities", "score_nulls"]
+OfTables = Literal[
+    "arms", "confusion", "doses", "faithfulness", "ground_truth", "probabilities", "score_nulls", "training"
+]
 
 
-def draw_table(
-    figure: OfOneTable,
-    source: Path,
+def draw_tables(
+    figure: OfTables,
+    source: Path | Mapping[str, Path],
     output: Path | Sequence[Path],
     settings: FigureSettings,
     *,
@@ -30,7 +32,7 @@ def draw_table(
     figure
         Its module in `visae.figures`.
     source
-        The Parquet file of which the module's `data` says what it is.
+        The Parquet file of which the module's `data` says what it is, or such a file by the name of each dictionary.
     output
         As for `save_figure`.
     settings
@@ -39,5 +41,8 @@ def draw_table(
         What was measured, for `arms` and `doses`.
     """
     module = import_module(f"visae.figures.{figure}")
-    table = module.data(pl.read_parquet(source))
+    if isinstance(source, Path):
+        table = module.data(pl.read_parquet(source))
+    else:
+        table = module.data({name: pl.read_parquet(path) for name, path in source.items()})
     save_figure(module.draw(table, settings, **({} if task is None else {"task": task})), table, output)
