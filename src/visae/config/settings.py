@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
-# Data sets, models, heads, interventions, SAEs and sweeps have modules of their own, whose sections are imported from
-# here like all others.
+# Data sets, heads, interventions, SAEs and sweeps have modules of their own, whose sections are imported from here
+# like all others.
 from visae.config.concepts import ConceptSettings
 from visae.config.datasets import (  # noqa: F401
     ActivationsSettings,

@@ -21,8 +21,8 @@ from visae.data.locators import content_sha256, file_identity
 from visae.data.mask_files import MaskReading, stored_mask
 from visae.data.pictures import Listing, Picture
 from visae.errors import DataError
+from visae.notices import first_of
 from visae.progress import progress_bar
-from visae.words import first_of
 
 _CHUNK = 64  # pictures handed to a thread at once
 _NAMED_IDS = 5

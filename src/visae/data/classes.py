@@ -9,7 +9,7 @@ from pathlib import Path
 from visae.data.noticed import Noticed
 from visae.data.pictures import existing
 from visae.errors import DataError
-from visae.words import first_of
+from visae.notices import first_of
 
 _LARGEST_CLASS_ID = 32_767  # labels are kept as int16
 _NAMED = 5  # in errors

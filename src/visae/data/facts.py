@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from visae.words import first_of
+from visae.notices import first_of
 
 _NAMED = 8
 

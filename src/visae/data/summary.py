@@ -18,8 +18,7 @@ from visae.data.noticed import Level
 from visae.data.pictures import Listing
 from visae.data.split_names import missing_splits
 from visae.data.tally import Tally
-from visae.notices import Notice, as_plain, from_plain, log_notices
-from visae.words import first_of
+from visae.notices import Notice, as_plain, first_of, from_plain, log_notices
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from visae.data.tar_findings import LABELS, PERHAPS, RULE, Findings
 from visae.data.tar_members import content, key_and_kind, members
 from visae.data.walks import may_be_missed
 from visae.errors import DataError
-from visae.words import first_of
+from visae.notices import first_of
 
 _MASKS = ("mask", "seg")
 _ELSEWHERE = (

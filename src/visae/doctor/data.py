@@ -21,8 +21,7 @@ from visae.doctor.report import Section
 from visae.doctor.shared import Places
 from visae.errors import DataError
 from visae.files import read_json
-from visae.notices import from_plain
-from visae.words import first_of
+from visae.notices import first_of, from_plain
 
 _FIRST = 4  # of each split, looked at in any case
 _NAMED = 5

@@ -2,7 +2,7 @@
 
 import pytest
 
-from visae.words import first_of
+from visae.notices import first_of
 
 
 @pytest.mark.parametrize(
