@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import polars as pl
@@ -14,7 +12,7 @@ from matplotlib.lines import Line2D
 from visae.config.settings import FigureSettings
 from visae.config.tasks import TASKS
 from visae.figures.arms import ARM_LABELS, arm_colours, long
-from visae.figures.style import PAGE_WIDTH, save_figure, style
+from visae.figures.style import PAGE_WIDTH, plain, style
 
 MOST_CLASSES = 9
 """Classes that get a panel of their own: those with the most edited units."""
@@ -65,7 +63,7 @@ def draw(table: pl.DataFrame, settings: FigureSettings, task: str) -> Figure:
             axes.set_ylim(-0.03, 1.03)
         for axes, (class_id, name, n_target, n_images) in zip(panels.flat[_PANELS:], classes.iter_rows(), strict=False):
             _curves(axes, single.filter(class_id=class_id), arms, palette, tuple(_MEASURES))
-            axes.set_title(f"{name} ({n_target:,}; {n_images})".replace("$", r"\$"), loc="left")
+            axes.set_title(plain(f"{name} ({n_target:,}; {n_images})"), loc="left")
             axes.set_ylim(-0.03, 1.03)
         for axes in panels[1:, 0]:
             axes.set_ylabel("Answers changed")
@@ -77,24 +75,6 @@ def draw(table: pl.DataFrame, settings: FigureSettings, task: str) -> Figure:
         ]
         figure.legend(handles=handles, loc="outside upper left", ncols=3)
     return figure
-
-
-def draw_doses(doses: Path, output: Path | Sequence[Path], task: str, *, settings: FigureSettings) -> None:
-    """Write the curves as PDF, PNG and CSV.
-
-    Parameters
-    ----------
-    doses
-        doses.parquet of the experiment.
-    output
-        As for `save_figure`.
-    task
-        What was measured.
-    settings
-        Section `figures`.
-    """
-    table = data(pl.read_parquet(doses))
-    save_figure(draw(table, settings, task), table, output)
 
 
 def _curves(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
 from visae.config.settings import FigureSettings
-from visae.figures.style import PAGE_WIDTH, colours, save_figure, style
+from visae.figures.style import PAGE_WIDTH, colours, style
 
 REPLACEMENT_LABELS = {
     "as_is": "As they are",
@@ -69,22 +66,6 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
         for axes in panels[1:]:
             axes.tick_params(left=False)
     return figure
-
-
-def draw_faithfulness(faithfulness: Path, output: Path | Sequence[Path], settings: FigureSettings) -> None:
-    """Write the figure as PDF, PNG and CSV.
-
-    Parameters
-    ----------
-    faithfulness
-        faithfulness.parquet of the experiment.
-    output
-        As for `save_figure`.
-    settings
-        Section `figures`.
-    """
-    table = data(pl.read_parquet(faithfulness))
-    save_figure(draw(table, settings), table, output)
 
 
 def _share(row: dict[str, float | None]) -> str:

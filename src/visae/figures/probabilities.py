@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 from matplotlib.artist import Artist
@@ -15,7 +12,7 @@ from matplotlib.patches import Patch
 
 from visae.config.settings import FigureSettings
 from visae.figures.arms import ARM_LABELS, arm_colours, edit_in_words, errors
-from visae.figures.style import PAGE_WIDTH, save_figure, style
+from visae.figures.style import PAGE_WIDTH, style
 
 _BEFORE = "#D0D0D0"
 _SIZES = ("natural", "matched")
@@ -72,22 +69,6 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
             row[0].set_ylim(len(of_edit) - 0.5, -0.5)
         figure.legend(handles=_legend(palette), loc="outside upper left", ncols=2)
     return figure
-
-
-def draw_probabilities(arms: Path, output: Path | Sequence[Path], *, settings: FigureSettings) -> None:
-    """Write the comparison as PDF, PNG and CSV.
-
-    Parameters
-    ----------
-    arms
-        arms.parquet of a task on pictures.
-    output
-        As for `save_figure`.
-    settings
-        Section `figures`.
-    """
-    table = data(pl.read_parquet(arms))
-    save_figure(draw(table, settings), table, output)
 
 
 def _legend(palette: dict[str, str]) -> list[Artist]:
