@@ -87,7 +87,7 @@ class ActivationStore:
         """Positions of a kind of token within a picture's rows."""
         if kinds == "class":
             if self.choice.tokens[0] != -1:
-                raise StoreError(f"{self.folder}: the model has no [CLS] token")
+                raise StoreError(f"{self.folder}: no [CLS] token: the model has none; choose tokens: patches")
             return slice(0, 1)
         return slice(self.choice.n_prefix, None) if kinds == "patches" else slice(None)
 
