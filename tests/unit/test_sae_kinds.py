@@ -15,6 +15,7 @@ from visae.sae import Place, load_sae
 from visae.sae.data import TrainingData
 from visae.sae.initial import initial_sae
 from visae.sae.metrics import quality
+from visae.sae.trainee import Trainee
 from visae.sae.trainer import train, train_together
 from visae.work import Member
 
@@ -146,8 +147,6 @@ def test_a_training_on_class_tokens_that_was_killed_ends_as_one_that_was_not(man
     class Killed(Exception):
         pass
 
-    from visae.sae.trainee import Trainee
-
     learn, count = Trainee.learn, iter(range(100))
 
     def killed(self, *rest):
@@ -155,9 +154,10 @@ def test_a_training_on_class_tokens_that_was_killed_ends_as_one_that_was_not(man
             raise Killed
         return learn(self, *rest)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainee, "learn", killed)
-        train(settings, [manifest], tmp_path / "cut", tmp_path / "work2", "cpu")
+        with pytest.raises(Killed):
+            train(settings, [manifest], tmp_path / "cut", tmp_path / "work2", "cpu")
     train(settings, [manifest], tmp_path / "cut", tmp_path / "work2", "cpu")
     whole, cut = ((tmp_path / name / "sae.safetensors").read_bytes() for name in ("whole", "cut"))
     assert whole == cut

@@ -321,6 +321,16 @@ def point_text(layer: int, hook: str) -> str:
     return str(layer) if hook == "residual" else f"{layer}-{hook}"
 
 
+def token_slice(kinds: TokenKinds, n_prefix: int) -> slice:
+    """Positions of a kind of tokens in a picture's, of which the class token is the first, and patches the last.
+
+    `n_prefix` are those before the patches.
+    """
+    if kinds == "class":
+        return slice(0, 1)
+    return slice(n_prefix, None) if kinds == "patches" else slice(None)
+
+
 def growing(prefixes: list[int]) -> bool:
     """Whether numbers of latents are positive and each larger than the one before."""
     return all(before < after for before, after in pairwise([0, *prefixes]))
