@@ -274,3 +274,24 @@ def test_faithfulness_replaces_class_tokens_alone(planted, tmp_path):
     # The readout reads class tokens: replacing patches would have changed nothing in the last block.
     store = ActivationStore.open(planted.manifest)
     assert store.n_tokens("class") == 1
+
+
+@pytest.mark.parametrize(("layer", "finds_some"), [(MIDDLE, True), (LAST, False)])
+def test_on_classes_of_patches_class_tokens_are_chosen_by_what_they_do(planted, layer, finds_some, tmp_path):
+    """After the last block no patch hears of the class token, so no latent of it is found for any class."""
+    folder = Path(planted.index).parent
+    names = {"scores": "", "readout": str(folder / "head/metrics.json"), "labels": str(folder / "patch_labels.parquet")}
+    rows = ActivationStore.open(planted.manifest).read(range(N_FIT + N_MEASURE), "all")
+    patches = ActivationStore.open(folder / f"store{layer}/manifest.json").read(range(N_FIT + N_MEASURE), "all")
+    both = torch.cat([rows[:, :1], patches[:, 1:]], 1).numpy()
+    tokens = [-1, *range(PATCHES)]
+    manifest = write_store(tmp_path / "store", both, tokens, {"train": N_FIT, "val": N_MEASURE}, layer=layer)
+    files = replace(planted, manifest=str(manifest), **names)
+    summary = run_experiment("segmentation", files, SETTINGS, layer, tmp_path, device="cpu")
+    assert bool(summary["classes"]) == finds_some
+    assert {entry["chosen_by"] for entry in summary["classes"]} <= {"gradient"}
+    table, examples = (pl.read_parquet(tmp_path / f"{name}.parquet") for name in ("arms", "examples"))
+    assert bool(table.height) == finds_some
+    assert set(examples["edited"].explode().drop_nulls()) <= {-1}
+    if finds_some:
+        assert (table.filter(arm="none")["target_change"] == 0).all()
