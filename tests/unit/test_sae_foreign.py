@@ -1,14 +1,13 @@
 """SAEs in other projects' files: what they compute there, they compute here."""
 
 import json
-import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import polars as pl
 import pytest
 import torch
+from peers_for_tests import run_peer
 from sae_variants import CASES, D_MODEL, planted, trained
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
@@ -24,8 +23,6 @@ from visae.sae.foreign.saev import read_saev
 from visae.sae.foreign.transfer import import_sae
 from visae.sae.trainer import train
 
-PEERS = Path.home() / ".cache/visae/test-peers"
-REQUIREMENTS = {"torch": "2.13.0", "sae-lens": "6.54.12"}
 SCRIPT = Path(__file__).with_name("saelens_for_tests.py")
 # By which the script scales activations where training would.
 FACTOR = 0.2
@@ -48,22 +45,6 @@ def relative_error(found, expected):
     return float((found - expected).norm() / expected.norm())
 
 
-@pytest.fixture(scope="session")
-def saelens():
-    """Python of an environment with sae-lens, made once and kept."""
-    python = PEERS / "saelens/bin/python"
-    versions = (
-        f"import importlib.metadata as m; assert {REQUIREMENTS} == {{n: m.version(n) for n in {[*REQUIREMENTS]}}}"
-    )
-    # A CPU build adds a local version (+cpu) that PyPI's does not have.
-    versions = versions.replace("m.version(n)", "m.version(n).split('+')[0]")
-    if not python.exists() or subprocess.run([python, "-c", versions]).returncode:
-        venv.create(PEERS / "saelens", with_pip=True, clear=True)
-        pins = [f"{name}=={version}" for name, version in REQUIREMENTS.items()]
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *pins], check=True)
-    return python
-
-
 @pytest.fixture(scope="module")
 def data():
     return planted(4000, seed=1, scale=3.0, shift=5.0)
@@ -78,13 +59,13 @@ def exported(data):
 
 
 @pytest.fixture(scope="module")
-def compared(saelens, exported, data, tmp_path_factory):
+def compared(exported, data, tmp_path_factory):
     """Folder in which SAELens has computed what it makes of our SAEs and of its own."""
     root = tmp_path_factory.mktemp("saelens")
     for name, sae in exported.items():
         write_saelens(sae, root / "exported" / name)
     save_file({"inputs": data[:500].contiguous()}, root / "inputs.safetensors")
-    subprocess.run([saelens, SCRIPT, root, str(FACTOR)], check=True)
+    run_peer("saelens", SCRIPT, root, FACTOR)
     return root
 
 
