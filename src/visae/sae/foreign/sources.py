@@ -90,7 +90,7 @@ def _meant(text: str) -> str:
     page = re.fullmatch(
         r"(?:https?:/{1,2}(?:www\.)?(?:huggingface\.co|hf\.co)/|hf:/{0,2})([^/@]+/[^/@]+)"
         r"(?:@([^/]+))?(?:/(?:tree|blob|resolve)/([^/]+))?(?:/(.*?))?/?",
-        text.split("?")[0].split("#")[0],
+        text.split("?", maxsplit=1)[0].split("#", maxsplit=1)[0],
     )
     if page:
         repository, tag, revision, inside = page.groups()
@@ -175,4 +175,6 @@ def _beside(weights: str, files: Iterable[str]) -> list[str]:
 def _check(path: Path, sha256: str | None, text: str) -> None:
     """Compare weights with what the hub says of them."""
     if sha256 is not None and file_sha256(path) != sha256:
-        raise ModelError(f"{text}: {path}: not what the hub has (sha256 {sha256}); delete this file, and fetch it again")
+        raise ModelError(
+            f"{text}: {path}: not what the hub has (sha256 {sha256}); delete this file, and fetch it again"
+        )

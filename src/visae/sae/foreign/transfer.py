@@ -17,6 +17,7 @@ from visae.sae.data import TrainingData
 from visae.sae.foreign.saelens import write_saelens
 from visae.sae.foreign.saelens_reading import read_saelens
 from visae.sae.foreign.saev import DecoderBias, read_saev
+from visae.sae.foreign.sources import local_source
 from visae.sae.metrics import Quality, quality
 from visae.sae.published import METRICS, metrics_table, points
 from visae.version import __version__
@@ -24,11 +25,12 @@ from visae.version import __version__
 
 @dataclass(frozen=True)
 class Source:
-    """Where an SAE was taken from, and by which version."""
+    """Where an SAE was taken from: file or name on the hub and its commit there, bytes, and by which version."""
 
     path: str
     sha256: str
     visae: str
+    revision: str | None = None
 
 
 def import_sae(
@@ -47,7 +49,8 @@ def import_sae(
     Parameters
     ----------
     source
-        Folder with cfg.json and sae_weights.safetensors, or the checkpoint.
+        Folder with cfg.json and sae_weights.safetensors, or the checkpoint; or either on the Hugging Face hub,
+        hub:owner/name[/subfolder or file][@revision], of which only weights and configuration are fetched.
     output
         Folder of the results.
     normalization
@@ -67,6 +70,8 @@ def import_sae(
     ModelError
         If the files are not what they should be, hold what cannot be kept, or belong to other activations.
     """
+    found_at = local_source(source)
+    source = found_at.path
     if source.is_dir() and decoder_bias is not None:
         raise ModelError(f"{source}: decoder_bias is for files of saev; this is a folder, as SAELens writes")
     is_normalized = normalization is not None
@@ -76,9 +81,10 @@ def import_sae(
         sae.mean.copy_(mean)
         sae.scale.fill_(scale)
     weights = source / "sae_weights.safetensors" if source.is_dir() else source
-    made_from = Source(str(source), file_sha256(weights), __version__)
+    made_from = Source(found_at.name, file_sha256(weights), __version__, found_at.revision)
+    notices = [*found_at.notices, *notices]
     if manifests is None:
-        log_notices(str(source), notices)
+        log_notices(found_at.name, notices)
         save_sae(sae, output, imported=asdict(made_from), notices=as_plain(notices))
         return
     provenance = Provenance(made_from, manifests, seed, "cpu")
@@ -90,7 +96,7 @@ def import_sae(
         )
     found = quality(sae, *data.held_out)
     notices = [*notices, *_worse_than_the_mean(found)]
-    log_notices(str(source), notices)
+    log_notices(found_at.name, notices)
     save_sae(sae, output, imported=asdict(made_from), notices=as_plain(notices), **points(data))
     _write_measured(sae, found, notices, data, output, provenance)
 
