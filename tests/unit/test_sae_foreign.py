@@ -110,7 +110,7 @@ def test_export_and_import_give_the_same_function_of_raw_activations(case, expor
     assert relative_error(back.encode(data), sae.encode(data).detach()) < 1e-5
     assert relative_error(back(data), sae(data).detach()) < 1e-5
     imported = json.loads((tmp_path / "back/config.json").read_text())["imported"]
-    assert imported["path"] == str(tmp_path / "theirs/sae_weights.safetensors")
+    assert imported["path"] == str(tmp_path / "theirs")
     assert imported["format"] == "saelens"
 
 

@@ -14,6 +14,7 @@ from visae.sae.data import TrainingData
 from visae.sae.foreign.completing import completed
 from visae.sae.foreign.registry import read_foreign
 from visae.sae.foreign.saelens import write_saelens
+from visae.sae.foreign.sources import local_source
 from visae.sae.foreign.unsaid import Unsaid
 from visae.sae.metrics import Quality, quality
 from visae.sae.published import METRICS, metrics_table, points
@@ -22,12 +23,13 @@ from visae.version import __version__
 
 @dataclass(frozen=True)
 class Source:
-    """Where an SAE was taken from, and by which version."""
+    """Where an SAE was taken from: file or name on the hub and its commit there, bytes, and by which version."""
 
     path: str
     format: str
     sha256: str
     visae: str
+    revision: str | None = None
 
 
 def import_sae(
@@ -46,7 +48,8 @@ def import_sae(
     Parameters
     ----------
     source
-        File of an SAE, or folder that has one.
+        File of an SAE, or folder that has one; or either on the Hugging Face hub,
+        hub:owner/name[/subfolder or file][@revision], of which only weights and configuration are fetched.
     output
         Folder of the results.
     unsaid
@@ -62,13 +65,14 @@ def import_sae(
         If the files are not what they should be, hold what cannot be kept, or belong to other activations.
     """
     unsaid = unsaid or Unsaid()
-    given, name, path = read_foreign(Path(source), unsaid)
+    found_at = local_source(source)
+    given, name, path = read_foreign(found_at.path, unsaid)
     data = None if manifests is None else _data(given.sae, manifests, seed, path)
     sae, notices, _ = completed(given, unsaid, data)
-    made_from = Source(str(path), name, file_sha256(path), __version__)
+    made_from = Source(found_at.name, name, file_sha256(path), __version__, found_at.revision)
     found = None if data is None else quality(sae, *data.held_out)
-    notices = [*notices, *([] if found is None else _worse_than_the_mean(found))]
-    log_notices(str(path), notices)
+    notices = [*found_at.notices, *notices, *([] if found is None else _worse_than_the_mean(found))]
+    log_notices(found_at.name, notices)
     more = {} if data is None else points(data)
     save_sae(sae, output, imported=asdict(made_from), notices=as_plain(notices), **more)
     if data is not None and found is not None:
