@@ -45,7 +45,8 @@ def _member(source: Path, member: str) -> Path:
     """Path of a run or of a relative path."""
     runs = {str(entry.get("run_id")): entry["path"] for entry in _manifest(source)}
     path = source / runs.get(member, member)
-    if not path.resolve().is_relative_to(source.resolve()) or not path.exists():
+    # By its parts alone: files of the hub's cache are links to where it keeps them.
+    if ".." in Path(member).parts or not path.is_relative_to(source) or not path.exists():
         names = ", ".join([*runs, *_names(source, _weights_below(source))][:_NAMED])
         raise ModelError(f"{source}: --member {member}: not there; allowed: {names or 'none: it has no SAEs'}")
     return path
@@ -142,8 +143,9 @@ def _listed(contents: Contents) -> Contents:
     ModelError
         If the file is another than the one that it lists.
     """
-    for folder in contents.path.resolve().parents[:_ABOVE]:
-        name, manifest = contents.path.resolve().relative_to(folder).as_posix(), folder / MANIFEST
+    path = contents.path.absolute()
+    for folder in path.parents[:_ABOVE]:
+        name, manifest = path.relative_to(folder).as_posix(), folder / MANIFEST
         # One that does not name the file may be of anything.
         if not manifest.is_file() or name not in manifest.read_text(encoding="utf-8", errors="replace"):
             continue

@@ -58,6 +58,10 @@ def read(contents: Contents, unsaid: Unsaid) -> Given:
         If it is damaged, has an encoder that is more than one product, or does not say what nobody has said.
     """
     of = "SAE of overcomplete"
+    if not recognizes(contents):
+        raise ModelError(
+            f"{contents.path}: {_PLAIN[0]!r}, or else {', '.join(map(repr, _ARCHETYPAL))}, is missing for {of}"
+        )
     if deep := sorted(name for name in contents.tensors if name.startswith(_OTHERS)):
         raise ModelError(
             f"{contents.path}: {deep[0]}: an encoder of several layers, which no code rule here has; only SAEs whose "
@@ -65,9 +69,8 @@ def read(contents: Contents, unsaid: Unsaid) -> Given:
         )
     tied = {name for name in contents.tensors if name.startswith(_TIED)}
     contents = replace(contents, tensors={name: contents.tensors[name] for name in contents.tensors.keys() - tied})
-    tensors = checked(
-        contents, _shapes(contents), optional=(*_ENCODERS, *_BIASES, *_OWN, "dictionary.multiplier"), of=of
-    )
+    optional = {*_ENCODERS, *_BIASES, *_OWN, "dictionary.multiplier"} - _required(contents, is_tied=bool(tied))
+    tensors = checked(contents, _shapes(contents), optional, of=of)
     notices: list[Notice] = []
     decoder = _dictionary(contents, tensors, unsaid, notices)
     width, d_model = decoder.shape
@@ -79,6 +82,14 @@ def read(contents: Contents, unsaid: Unsaid) -> Given:
     has_encoder = bool(tied) or encoder is not decoder
     rule, lost = _rule(contents, tensors, unsaid, has_encoder)
     return Given(sae_of(rule, parts.weights), notices, lost)
+
+
+def _required(contents: Contents, is_tied: bool) -> set[str]:
+    """Tensors of an encoder that others of it must have beside them; a pursuit has no encoder."""
+    linear = {_ENCODERS[0], _BIASES[0]}
+    if linear & contents.tensors.keys():
+        return linear
+    return {_ENCODERS[1]} if not is_tied and contents.tensors.keys() & {_BIASES[1], *_OWN} else set()
 
 
 def _shapes(contents: Contents) -> dict[str, tuple[int, ...]]:
@@ -152,14 +163,15 @@ def _rule(contents: Contents, tensors: dict[str, Tensor], unsaid: Unsaid, has_en
     own = [name for name in _OWN if name in tensors]
     if not own and code in _PURSUITS and not has_encoder:
         return _PURSUITS[code](checked_k(contents, unsaid.k, width)), Lost()
-    if not own and code == "topk":
+    if has_encoder and not own and code == "topk":
         return topk(contents, unsaid.k, width), Lost()
-    if not own and code == "batchtopk":
+    if has_encoder and not own and code == "batchtopk":
         return lost_threshold(contents, unsaid, None)
-    if not own and code == "relu":
+    if has_encoder and not own and code == "relu":
         return Relu(), Lost()
-    rules = "relu, topk (with --k) or batchtopk (with --threshold, or --k and --manifests)"
-    allowed = rules if has_encoder else f"matching-pursuit or orthogonal-matching-pursuit (with --k), or, tied, {rules}"
+    allowed = "relu, topk (with --k) or batchtopk (with --threshold, or --k and --manifests)"
+    if not has_encoder:
+        allowed = "matching-pursuit or orthogonal-matching-pursuit (with --k)"
     if own:
         allowed = "jumprelu" if own[0] == "thresholds" else "quantized, quantized-hard"
     raise contents.wrong("code", code, f"--code {allowed}; the state dicts of these classes have the same tensors")
