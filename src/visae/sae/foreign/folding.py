@@ -101,5 +101,5 @@ def refuse_beyond(sae: SparseAutoencoder, project: str, *, per_token: bool = Fal
         )
     if sae.is_transcoder and not transcoders:
         raise ModelError(
-            f"d_target: {sae.d_target}: {project} has no transcoders; export as hub, or a relu or jumprelu one as saelens"
+            f"d_target: {sae.d_target}: {project} has no transcoders; export as hub, or relu and jumprelu as saelens"
         )

@@ -57,7 +57,7 @@ def write_saelens(sae: SparseAutoencoder, folder: Path) -> Path:
     if sae.is_transcoder:
         if architecture not in _TRANSCODERS:
             raise ModelError(
-                f"variant {sae.variant.name}: SAELens has no transcoders with it; allowed: relu, jumprelu; export as hub"
+                f"variant {sae.variant.name}: SAELens has transcoders of relu and jumprelu alone; export as hub"
             )
         architecture, options = _TRANSCODERS[architecture], {"d_out": sae.d_target}
     with atomic_path(folder / WEIGHTS) as temporary:

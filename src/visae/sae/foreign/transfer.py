@@ -1,4 +1,4 @@
-"""Taking in SAEs from other projects, and giving ours away."""
+"""Taking in SAEs from other projects."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from visae.errors import ModelError
 from visae.files import atomic_path, file_sha256, read_json, write_json
 from visae.notices import Notice, as_plain, log_notices
 from visae.provenance import Provenance
-from visae.sae.autoencoder import SparseAutoencoder, load_sae, save_sae
+from visae.sae.autoencoder import SparseAutoencoder, save_sae
 from visae.sae.data import TrainingData
-from visae.sae.foreign.saelens import write_saelens
 from visae.sae.foreign.saelens_reading import read_saelens
 from visae.sae.foreign.saev import DecoderBias, read_saev
-from visae.sae.foreign.sources import local_source
 from visae.sae.metrics import Quality, quality
 from visae.sae.published import METRICS, metrics_table, points
+from visae.sae.sources import local_source
 from visae.version import __version__
 
 
@@ -151,21 +150,3 @@ def _normalization(path: Path, d_model: int) -> tuple[Tensor, float]:
     if unknown or mean.shape != (d_model,) or not scale > 0 or not is_finite:
         raise ModelError(f"{path}: allowed: `mean`, {d_model} numbers, and `scale`, above 0")
     return mean, scale
-
-
-def export_sae(config: Path, output: Path) -> None:
-    """Write an SAE as SAELens reads it: a folder with cfg.json and sae_weights.safetensors.
-
-    Parameters
-    ----------
-    config
-        The SAE's config.json; sae.safetensors lies beside it.
-    output
-        Folder of the results, for `SAE.load_from_disk`.
-
-    Raises
-    ------
-    ModelError
-        If SAELens has no architecture for what the SAE does.
-    """
-    write_saelens(load_sae(config), output)
