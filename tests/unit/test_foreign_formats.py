@@ -38,7 +38,7 @@ def test_each_format_is_among_those_written_here(tmp_path):
     for number, (name, written) in enumerate(WRITTEN.items()):
         assert read_foreign(written.write(tmp_path / str(number)), written.unsaid).format in name
     found = {read_foreign(w.write(tmp_path / f"again{n}"), w.unsaid).format for n, w in enumerate(WRITTEN.values())}
-    assert found == set(READERS)
+    assert found == set(READERS) - {"visae"}
 
 
 @ALL

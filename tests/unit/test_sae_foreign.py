@@ -119,7 +119,7 @@ def test_what_saelens_cannot_hold_is_refused_by_its_key(data, tmp_path):
     with pytest.raises(ModelError, match="clamp: 3: SAELens has no clamping"):
         write_saelens(trained(clamped, 1, data).sae, tmp_path / "clamped")
     topk = TopKSettings(variant="topk", k=3, **SHARED)
-    with pytest.raises(ModelError, match="variant topk: SAELens has no transcoders with it; allowed: relu, jumprelu"):
+    with pytest.raises(ModelError, match="variant topk: SAELens has transcoders of relu and jumprelu alone"):
         write_saelens(trained(topk, 1, data, data[:, :5]).sae, tmp_path / "transcoder")
     assert not any(tmp_path.iterdir())
 

@@ -19,7 +19,7 @@ from visae.files import file_sha256
 from visae.sae import load_sae
 from visae.sae.autoencoder import SparseAutoencoder
 from visae.sae.foreign.saelens import write_saelens
-from visae.sae.foreign.sources import local_source
+from visae.sae.sources import local_source
 from visae.sae.variants.topk import TopK
 
 D_MODEL, WIDTH = 8, 24

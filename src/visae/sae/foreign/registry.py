@@ -10,6 +10,7 @@ from visae.errors import ModelError
 from visae.sae.foreign import (
     dictionary_learning,
     overcomplete,
+    own,
     patchsae,
     prisma,
     saelens_reading,
@@ -51,6 +52,7 @@ def _never(contents: Contents) -> bool:
 
 # In this order: of several that would read a file the first one does.
 READERS: dict[str, Reader] = {
+    "visae": Reader(own.recognizes, own.read, ()),
     "saev": Reader(saev.recognizes, saev.read, saev.ASKS),
     "overcomplete": Reader(overcomplete.recognizes, overcomplete.read, overcomplete.ASKS),
     "sparsify": Reader(sparsify.recognizes, sparsify.read, sparsify.ASKS),

@@ -1,4 +1,4 @@
-"""Taking in SAEs from other projects, and giving ours away."""
+"""Taking in SAEs from other projects."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from visae.errors import ModelError
 from visae.files import atomic_path, file_sha256, write_json
 from visae.notices import Notice, as_plain, log_notices
 from visae.provenance import Provenance
-from visae.sae.autoencoder import SparseAutoencoder, load_sae, save_sae
+from visae.sae.autoencoder import SparseAutoencoder, save_sae
 from visae.sae.data import TrainingData
 from visae.sae.foreign.completing import completed
 from visae.sae.foreign.registry import read_foreign
-from visae.sae.foreign.saelens import write_saelens
-from visae.sae.foreign.sources import local_source
 from visae.sae.foreign.unsaid import Unsaid
 from visae.sae.metrics import Quality, quality
 from visae.sae.published import METRICS, metrics_table, points
+from visae.sae.sources import local_source
 from visae.version import __version__
 
 
@@ -85,7 +84,7 @@ def _data(sae: SparseAutoencoder, manifests: list[Path], seed: int, path: Path) 
         raise ModelError(
             f"{path}: a transcoder, whose error is that of another layer's activations; leave --manifests out"
         )
-    data = TrainingData(manifests, [], batch_size=1, seed=seed)
+    data = TrainingData(manifests, [], batch_size=1, seed=seed, kinds=sae.place.tokens)
     if data.d_model != sae.d_model:
         raise ModelError(
             f"{manifests[0]}: has activations of {data.d_model} numbers, and {path} is for {sae.d_model}; give the "
@@ -130,21 +129,3 @@ def _write_measured(
         "provenance": provenance.record(),
     }
     write_json(output / "summary.json", summary)
-
-
-def export_sae(config: Path, output: Path) -> None:
-    """Write an SAE as SAELens reads it: a folder with cfg.json and sae_weights.safetensors.
-
-    Parameters
-    ----------
-    config
-        The SAE's config.json; sae.safetensors lies beside it.
-    output
-        Folder of the results, for `SAE.load_from_disk`.
-
-    Raises
-    ------
-    ModelError
-        If SAELens has no architecture for what the SAE does.
-    """
-    write_saelens(load_sae(config), output)

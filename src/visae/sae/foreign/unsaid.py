@@ -20,6 +20,7 @@ CodeRule = Literal[
     "orthogonal-matching-pursuit",
 ]
 Format = Literal[
+    "visae",
     "saev",
     "saelens",
     "sparsify",

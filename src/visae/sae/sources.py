@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from visae.errors import ModelError
 from visae.files import file_sha256
 from visae.notices import Notice
-from visae.sae.foreign.hub import HubName, fetched, listed
+from visae.sae.hub import HubName, fetched, listed
 
 _FORM = "hub:owner/name[/subfolder][@revision]"
 # Files that hold an SAE's weights under the names that projects give them, those without a pickle first.
