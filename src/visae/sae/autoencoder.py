@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -168,38 +168,6 @@ class SparseAutoencoder(Normalizing):
         chosen = values[:, which]
         return chosen if leading is None else chosen.view(*leading, len(latents))
 
-    def directions(self) -> Tensor:
-        """Change of the raw output per unit of each code, (width, d_target).
-
-        Raises
-        ------
-        ModelError
-            Under `per_token`, where each token has a change of its own: see `change`.
-        """
-        if self.needs_like:
-            raise ModelError("normalization: per_token: a code moves each token by its own deviation; use change()")
-        return self.decoder_weight.detach() * self.output_scale_of(None)
-
-    def raw_rows(self) -> Tensor:
-        """Decoder rows (width, d_target) as they lie in raw space, each up to a factor; for angles between them."""
-        return self.directions() if self.normalization == "per_dimension" else self.decoder_weight.detach()
-
-    def change(self, codes: Tensor, latents: Sequence[int] | Tensor, like: Tensor) -> Tensor:
-        """Change of the raw output (…, d_target) of tokens `like` (…, d_model) when codes change by (…, m).
-
-        It is what `decode` gives of the changed codes less what it gives of the others, for the same `like`: the
-        change of the codes times their decoder rows, times `scale` or, under `per_token`, the token's own deviation.
-
-        Parameters
-        ----------
-        latents
-            The m latents whose codes change.
-        """
-        chosen = torch.as_tensor(latents, dtype=torch.int64, device=self.decoder_bias.device)
-        if self.needs_like:
-            return (codes @ self.decoder_weight.detach()[chosen]) * self.output_scale_of(like)
-        return codes @ self.directions()[chosen]
-
     def _rows(self, activations: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
         """Activations as (n, d_model), and their leading dimensions where those are not one."""
         if not activations.ndim or activations.shape[-1] != self.d_model:
@@ -263,10 +231,9 @@ def load_sae(config_path: str | Path, device: str | torch.device = "cpu") -> Spa
     if config_path.is_dir():
         config_path = config_path / "config.json"
     weights = config_path.with_name("sae.safetensors")
-    for path in (config_path, weights):
-        if not path.is_file():
-            raise ModelError(f"{path}: no such file; train the SAE with: snakemake {config_path}")
     config = _config(config_path)
+    if not weights.is_file():
+        raise ModelError(f"{weights}: no such file; train the SAE with: snakemake {config_path}")
     if file_sha256(weights) != config["weights_sha256"]:
         raise ModelError(f"{weights}: not the weights that {config_path.name} was written with; train the SAE again")
     try:
@@ -286,6 +253,15 @@ def load_sae(config_path: str | Path, device: str | torch.device = "cpu") -> Spa
     return sae.eval().requires_grad_(False).to(device)
 
 
+def load_place(config_path: str | Path) -> Place:
+    """Where the SAE of a config.json belongs, without its weights; ModelError as of `load_sae`."""
+    config = _config(Path(config_path))
+    try:
+        return _place(config)
+    except ModelError as error:
+        raise ModelError(f"{config_path}: {error}") from error
+
+
 def _place(config: Mapping[str, Any]) -> Place:
     """Where an SAE belongs; files of before there were places say layer and hook at most, and mean patches."""
     if "place" in config:
@@ -295,6 +271,8 @@ def _place(config: Mapping[str, Any]) -> Place:
 
 def _config(path: Path) -> dict[str, Any]:
     """Entries of a config.json that this version can keep what it says of."""
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; train the SAE with: snakemake {path}")
     try:
         config = dict(read_json(path))
     except (ValueError, TypeError) as error:
