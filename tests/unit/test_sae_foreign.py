@@ -42,7 +42,7 @@ MADE = [
 
 
 MADE_BY_TRAINING = ["standard", "gated", "jumprelu", "topk", "batchtopk", "matryoshka"]
-ACROSS = ["transcoder", "jumprelu_transcoder"]
+ACROSS = ["transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder"]
 
 
 def read_saelens(folder):
