@@ -486,6 +486,39 @@ def test_a_normalization_of_each_token_is_said_by_hand(tmp_path):
         import_sae(folder, tmp_path / "ours", Unsaid(normalization=Path("data")))
 
 
+@pytest.mark.parametrize("name", ["saev-5", "dictionary_learning-matryoshka", "sae-for-vlm"])
+def test_a_threshold_that_is_missing_is_named_and_learned_again_where_there_is_data(name, tmp_path):
+    written = WRITTEN[name]
+    key = "activation.threshold" if name == "saev-5" else "threshold"
+    folder = written.write(tmp_path / "theirs", {n: t for n, t in written.make().items() if n != key})
+    with pytest.raises(
+        ModelError, match=r"threshold: it has been lost .* 4 codes .*--manifests of a store, or .*--thres"
+    ):
+        import_sae(folder, tmp_path / "ours", written.unsaid)
+    assert not (tmp_path / "ours").exists()
+    import_sae(folder, tmp_path / "said", replace(written.unsaid, threshold=0.9))
+    full = read_foreign(written.write(tmp_path / "full", written.make() | {key: torch.tensor(0.9)}), written.unsaid)
+    assert torch.equal(load_sae(tmp_path / "said/config.json").encode(inputs()), full.given.sae.encode(inputs()))
+    _, manifest = store(tmp_path, shift=0.0)
+    import_sae(folder, tmp_path / "ours", replace(written.unsaid, tokens="patches"), [manifest])
+    sae = load_sae(tmp_path / "ours/config.json")
+    assert sae.variant.name == full.given.sae.variant.name
+    assert json.loads((tmp_path / "ours/summary.json").read_text())["l0"] == pytest.approx(4, abs=0.7)
+
+
+def test_settings_of_visaebench_beside_a_state_dict_of_overcomplete_are_taken(tmp_path):
+    written, x = WRITTEN["overcomplete-topk"], inputs()
+    tensors = written.make()
+    folder = written.write(tmp_path / "theirs", tensors)
+    pre = (x @ tensors["encoder.final_block.0.weight"].T + tensors["encoder.final_block.0.bias"]).relu()
+    for said, codes in [
+        ({"activation": "batchtopk", "k": 4, "threshold": 0.9}, pre * (pre >= 0.9)),
+        ({"sae_type": "TopK", "k": 4}, written.codes(tensors, x)),
+    ]:
+        (folder / "config.json").write_text(json.dumps(said))
+        assert same(read_foreign(folder).given.sae.encode(x), codes)
+
+
 def test_thresholds_that_visaebench_would_take_for_granted_are_asked_for(tmp_path):
     written = WRITTEN["visaebench"]
     said = written.said(D_MODEL, WIDTH)

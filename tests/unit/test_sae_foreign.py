@@ -303,7 +303,6 @@ def test_what_a_file_of_saev_does_not_tell_is_asked_for(tmp_path):
     ("header", "threshold", "message"),
     [
         (first_schema("BatchTopK", top_k=3), None, "code rule 'BatchTopK' in schema 1; allowed: Relu, TopK"),
-        (schema(4, "BatchTopK", top_k=3), None, "BatchTopK of schema 2 or with activation.threshold"),
         ({"schema": 6, "cfg": {}}, None, r"schema: 6; allowed: none \(saev 0\.1\.0\), 1 to 5"),
         (schema(4, "AbsBatchTopK", top_k=3), None, "code rule 'AbsBatchTopK' in schema 4; allowed: Relu, TopK"),
         (schema(5, "TopK"), None, "not a checkpoint of saev: KeyError: 'top_k'"),

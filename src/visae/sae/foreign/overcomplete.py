@@ -24,7 +24,7 @@ from visae.notices import Notice
 from visae.sae.foreign.contents import Contents
 from visae.sae.foreign.given import Given, Lost, Parts, checked, oriented, sae_of
 from visae.sae.foreign.rules import checked_k, jumprelu, lost_threshold, topk
-from visae.sae.foreign.unsaid import Rows, Unsaid
+from visae.sae.foreign.unsaid import CodeRule, Rows, Unsaid
 from visae.sae.variants.pursuit import MatchingPursuit, OrthogonalMatchingPursuit
 from visae.sae.variants.quantized import Quantized
 from visae.sae.variants.relu import Relu
@@ -41,6 +41,7 @@ _OWN = ("thresholds", "Q")
 _PURSUITS = {"matching-pursuit": MatchingPursuit, "orthogonal-matching-pursuit": OrthogonalMatchingPursuit}
 # How far rows may be from the norm that the last step before saving took them off.
 _NEAR, _NOTHING = 0.05, 1e-8
+_NAMED_BY = ("activation", "sae_type", "architecture")
 ASKS = ("code", "k", "threshold", "rows", "delta")
 
 
@@ -154,7 +155,8 @@ def _normalized(contents: Contents, rows: Tensor, kind: Rows | None) -> Tensor:
 
 def _rule(contents: Contents, tensors: dict[str, Tensor], unsaid: Unsaid, has_encoder: bool) -> tuple[Variant, Lost]:
     """Code rule, told by the tensors where only one class has them."""
-    code = unsaid.code
+    code = unsaid.code or _said_code(contents)
+    unsaid = replace(unsaid, k=unsaid.k or contents.said.get("k"), threshold=_said_threshold(contents, unsaid))
     if "thresholds" in tensors and code in (None, "jumprelu"):
         return jumprelu(tensors["thresholds"].exp()), Lost()
     if "Q" in tensors and code in (None, "quantized", "quantized-hard"):
@@ -175,3 +177,20 @@ def _rule(contents: Contents, tensors: dict[str, Tensor], unsaid: Unsaid, has_en
     if own:
         allowed = "jumprelu" if own[0] == "thresholds" else "quantized, quantized-hard"
     raise contents.wrong("code", code, f"--code {allowed}; the state dicts of these classes have the same tensors")
+
+
+def _said_code(contents: Contents) -> CodeRule | None:
+    """Rule by visaebench's keys, with which it opens such files; None where there are none."""
+    named = str(next((contents.said[key] for key in _NAMED_BY if key in contents.said), "")).lower()
+    rules: tuple[CodeRule, ...] = ("topk", "batchtopk", "jumprelu")
+    return next((rule for rule in rules if rule == named), None)
+
+
+def _said_threshold(contents: Contents, unsaid: Unsaid) -> float | None:
+    """Threshold that was said by hand, or that stands beside the file."""
+    said = contents.said.get("threshold")
+    if unsaid.threshold is not None or said is None:
+        return unsaid.threshold
+    if isinstance(said, bool) or not isinstance(said, int | float):
+        raise contents.wrong("threshold", said, "a number")
+    return float(said)
