@@ -353,6 +353,19 @@ def test_what_is_of_no_format_is_named_with_its_tensors(tmp_path):
         read_foreign(tmp_path / "empty")
 
 
+def test_a_safetensors_file_whose_length_begins_like_a_pickle_is_one(tmp_path):
+    written = WRITTEN["patchsae"]
+    tensors = {name: tensor.contiguous() for name, tensor in written.make().items()}
+    path = tmp_path / "weights"
+    for n in range(0, 256, 4):
+        save_file(tensors, path, metadata={"note": "x" * n})
+        if path.read_bytes()[:1] == b"\x80":
+            break
+    assert path.read_bytes()[:1] == b"\x80"
+    (tmp_path / "config.json").write_text(json.dumps(written.said(D_MODEL, WIDTH)))
+    assert same(read_foreign(tmp_path).given.sae.encode(inputs()), written.codes(tensors, inputs()))
+
+
 def test_a_wrapped_module_is_read_as_what_it_wraps(tmp_path):
     written = WRITTEN["dictionary_learning-topk"]
     tensors = written.make()
