@@ -34,11 +34,14 @@ def read_arguments(program: str, function: Callable, command_line: list[str]) ->
         What to call the function with, and what was written for each option.
     """
     text = inspect.getdoc(function) or ""
-    parser = argparse.ArgumentParser(prog=program, description=text.split("\n\n")[0])
+    first = _first(function)
+    names = " ".join(option.removeprefix("--").upper() for option in first)
+    hint = f"The first arguments may come without their names, in this order: {names}" if first else None
+    parser = argparse.ArgumentParser(prog=program, description=text.split("\n\n")[0], epilog=hint)
     hints = _hints(function)
     for options in (function, *(kind for key, kind in hints.items() if _is_group(key, kind))):
         _add_options(parser, options)
-    written = vars(parser.parse_args(command_line))
+    written = vars(parser.parse_args(_with_names(command_line, first)))
     values = {}
     for parameter, kind in hints.items():
         if _is_group(parameter, kind):
@@ -46,6 +49,27 @@ def read_arguments(program: str, function: Callable, command_line: list[str]) ->
         else:
             values[parameter] = _settings_of(kind, written[parameter]) if _is_section(kind) else written[parameter]
     return values, written
+
+
+def _first(function: Callable) -> list[str]:
+    """Options of the parameters that are required and one word each: they may come first, without their names."""
+    parameters = inspect.signature(function).parameters
+    kinds = {key: kind for key, kind in _hints(function).items() if kind in (Path, str, int, float)}
+    return [_option(key) for key in kinds if parameters[key].default is inspect.Parameter.empty]
+
+
+def _with_names(command_line: list[str], options: list[str]) -> list[str]:
+    """Put options before the arguments that come first and have none."""
+    named, rest = [], list(command_line)
+    for option in options:
+        if not rest or rest[0].startswith("-"):
+            break
+        named += [option, rest.pop(0)]
+    return [*named, *rest]
+
+
+def _option(parameter: str) -> str:
+    return f"--{parameter.strip('_').replace('_', '-')}"
 
 
 def _hints(function: Callable) -> dict[str, Any]:
@@ -88,7 +112,7 @@ def _add_options(parser: argparse.ArgumentParser, function: Callable) -> None:
             options["choices"] = get_args(kind)
         else:
             options["type"] = kind
-        parser.add_argument(f"--{key.strip('_').replace('_', '-')}", dest=key, **options)
+        parser.add_argument(_option(key), dest=key, **options)
 
 
 def _is_group(parameter: str, kind: Any) -> bool:
