@@ -1,27 +1,30 @@
-"""One battery over all kinds of data sets: the same pictures, however they are kept, give the same index and pixels.
-
-A new kind joins by one entry in `KINDS`.
-"""
+"""One battery over all kinds of data sets: the same pictures, however they are kept, give the same index and pixels."""
 
 import io
 import json
-import tarfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+import dataset_kinds_for_tests
 import numpy as np
 import polars
 import pytest
+from dataset_kinds_for_tests import (
+    CLASSES,
+    Card,
+    Kind,
+    Sample,
+    as_png,
+    every_kind,
+    every_kind_with_masks,
+    in_listed_folder,
+    samples,
+    written,
+)
+from indexed_for_tests import summary
 from PIL import Image
 
 from visae.config.settings import (
     DatasetSettings,
-    ImageFolderSettings,
-    ListedFolderSettings,
-    SegmentationFolderSettings,
-    TableSettings,
-    WebDatasetSettings,
 )
 from visae.data.images import fitted_mask, pixels
 from visae.data.index import SCHEMA, build_index, read_classes, read_index, read_mask_reading
@@ -29,190 +32,6 @@ from visae.data.patch_labels import patch_labels, write_patch_labels
 from visae.errors import DataError
 from visae.files import file_sha256
 from visae.heads.masks import Masks
-
-CLASSES = {2: "sky", 5: "tree"}
-
-
-class Card:
-    image_size = (28, 28)
-    fit = "crop"
-    crop_share = 1.0
-    interpolation = "bicubic"
-
-
-@dataclass
-class Sample:
-    split: str
-    key: str
-    label: str
-    picture: np.ndarray
-    mask: np.ndarray
-    ending: bytes = b""
-
-    def png(self) -> bytes:
-        return as_png(self.picture) + self.ending
-
-    def mask_png(self) -> bytes:
-        return as_png(self.mask)
-
-
-def as_png(values: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(values).save(buffer, "png")
-    return buffer.getvalue()
-
-
-def samples() -> list[Sample]:
-    """Twelve pictures of several sizes, in the order that every kind has to give them."""
-    generator = np.random.default_rng(0)
-    found = []
-    for number in range(12):
-        split, label = ("train", "val")[number // 8], ("sky", "tree")[number // 4 % 2]
-        height, width = ((30, 44), (40, 28), (28, 28))[number % 3]
-        picture = generator.integers(0, 255, (height, width, 3), dtype=np.uint8)
-        stripes = np.repeat(generator.choice([0, 2, 5], 5), 8)[:height]
-        mask = np.repeat(stripes[:, None], width, axis=1).astype(np.uint8)
-        found.append(Sample(split, f"{number:04d}", label, picture, mask))
-    return found
-
-
-def written(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
-
-
-def in_class_folders(root: Path, content: list[Sample], **options) -> DatasetSettings:
-    for sample in content:
-        written(root / sample.split / sample.label / f"{sample.key}.png", sample.png())
-    splits = {split: split for split in {sample.split for sample in content}}
-    return ImageFolderSettings(kind="image_folder", root=str(root), splits=splits, **options)
-
-
-def in_segmentation_folder(root: Path, content: list[Sample], **options) -> DatasetSettings:
-    for sample in content:
-        written(root / "images" / sample.split / f"{sample.key}.png", sample.png())
-        written(root / "annotations" / sample.split / f"{sample.key}.png", sample.mask_png())
-    class_list(root / "classes.txt")
-    return SegmentationFolderSettings(kind="segmentation_folder", root=str(root), **options)
-
-
-def in_listed_folder(root: Path, content: list[Sample], **options) -> DatasetSettings:
-    """As CUB-200-2011 is unpacked; its lists are in no order of splits."""
-    names = {name: number for number, name in CLASSES.items()}
-    by_key = dict(enumerate(content, start=1))
-    order = sorted(by_key, key=lambda number: (by_key[number].split != "val", number))
-    lists: dict[str, dict] = {
-        "images.txt": {number: f"{by_key[number].label}/{by_key[number].key}.png" for number in order},
-        "image_class_labels.txt": {number: names[sample.label] for number, sample in by_key.items()},
-        "train_test_split.txt": {number: int(sample.split == "train") for number, sample in by_key.items()},
-        "classes.txt": CLASSES,
-    }
-    for number, path in lists["images.txt"].items():
-        written(root / "images" / path, by_key[number].png())
-    for name, lines in lists.items():
-        (root / name).write_text("".join(f"{key} {value}\n" for key, value in lines.items()))
-    return ListedFolderSettings(kind="listed_folder", root=str(root), **options)
-
-
-def class_list(path: Path) -> str:
-    path.write_text("".join(f"{number}\t{name}\n" for number, name in CLASSES.items()))
-    return str(path)
-
-
-def table_of(root: Path, content: list[Sample]) -> polars.DataFrame:
-    for sample in content:
-        written(root / "pictures, all" / f"{sample.key}.png", sample.png())
-        written(root / "masks" / f"{sample.key}.png", sample.mask_png())
-    return polars.DataFrame(
-        {
-            "mask": [str(root / "masks" / f"{sample.key}.png") for sample in content],  # absolute
-            "path": [f"pictures, all/{sample.key}.png" for sample in content],
-            "split": [sample.split for sample in content],
-            "label": [sample.label for sample in content],
-        }
-    )
-
-
-def in_csv(root: Path, content: list[Sample], **options) -> DatasetSettings:
-    table_of(root, content).write_csv(root / "all.csv")
-    return TableSettings(kind="table", file=str(root / "all.csv"), classes=class_list(root / "c.txt"), **options)
-
-
-def in_parquet(root: Path, content: list[Sample], **options) -> DatasetSettings:
-    (root / "tables").mkdir(parents=True)
-    file = root / "tables" / "all.parquet"
-    table_of(root, content).with_columns(polars.col("label").cast(polars.Categorical)).write_parquet(file)
-    return TableSettings(kind="table", file=str(file), root=str(root), classes=class_list(root / "c.txt"), **options)
-
-
-def in_tars(root: Path, content: list[Sample], **options) -> DatasetSettings:
-    root.mkdir(parents=True)
-    for start in range(0, len(content), 4):
-        with tarfile.open(root / f"{content[start].split}-{start:04d}.tar", "w") as tar:
-            for sample in content[start : start + 4]:
-                add_member(tar, f"./{sample.key}.png", sample.png())
-                add_member(tar, f"./{sample.key}.cls", sample.label.encode() + b"\n")
-                add_member(tar, f"./{sample.key}.seg.png", sample.mask_png())
-    return WebDatasetSettings(
-        kind="webdataset",
-        root=str(root),
-        splits={"train": "train-*.tar", "val": "val-{0008..0008}.tar"},
-        classes=class_list(root / "c.txt"),
-        **options,
-    )
-
-
-def in_tars_with_json(root: Path, content: list[Sample], **options) -> DatasetSettings:
-    """Integer labels with names, and no masks."""
-    root.mkdir(parents=True)
-    numbers = {name: number for number, name in CLASSES.items()}
-    for split in ("train", "val"):
-        with tarfile.open(root / f"{split}.tar", "w", format=tarfile.PAX_FORMAT) as tar:
-            for sample in content:
-                if sample.split == split:
-                    said = {"label": numbers[sample.label], "label_name": sample.label, "other": [1]}
-                    add_member(tar, f"{'long/' * 40}{sample.key}.json", json.dumps(said).encode())
-                    add_member(tar, f"{'long/' * 40}{sample.key}.png", sample.png())
-    splits = {split: f"{split}.tar" for split in ("train", "val")}
-    return WebDatasetSettings(kind="webdataset", root=str(root), splits=splits, **options)
-
-
-def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    tar.addfile(member, io.BytesIO(content))
-
-
-@dataclass(frozen=True)
-class Kind:
-    write: Callable[..., DatasetSettings]
-    labels: bool
-    masks: bool
-
-
-KINDS = {
-    "image_folder": Kind(in_class_folders, labels=True, masks=False),
-    "segmentation_folder": Kind(in_segmentation_folder, labels=False, masks=True),
-    "listed_folder": Kind(in_listed_folder, labels=True, masks=False),
-    "table, CSV": Kind(in_csv, labels=True, masks=True),
-    "table, Parquet": Kind(in_parquet, labels=True, masks=True),
-    "webdataset": Kind(in_tars, labels=True, masks=True),
-    "webdataset, JSON": Kind(in_tars_with_json, labels=True, masks=False),
-}
-every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
-every_kind_with_masks = pytest.mark.parametrize(
-    "kind", [kind for kind in KINDS.values() if kind.masks], ids=[name for name, kind in KINDS.items() if kind.masks]
-)
-
-
-@pytest.fixture
-def index_path(tmp_path: Path) -> Path:
-    return tmp_path / "results" / "same" / "index.parquet"
-
-
-def summary(index_path: Path) -> dict:
-    return json.loads(index_path.with_name("summary.json").read_text())
 
 
 @every_kind
@@ -298,7 +117,9 @@ def test_masks_and_classes_numbered_from_0(tmp_path, monkeypatch, kind):
         same.mask = np.select([same.mask == 2, same.mask == 5], [1, 4], 0).astype(np.uint8)
 
     def write(root: Path, content: list[Sample], **options) -> DatasetSettings:
-        monkeypatch.setitem(globals(), "CLASSES", {0: "sky", 3: "tree"} if options else {1: "sky", 4: "tree"})
+        monkeypatch.setattr(
+            dataset_kinds_for_tests, "CLASSES", {0: "sky", 3: "tree"} if options else {1: "sky", 4: "tree"}
+        )
         return kind.write(root, content, **options)
 
     options = {"zero_based": True, "ignore_ids": [255]}

@@ -17,6 +17,7 @@ from visae.arms.dictionaries import mean_input, neurons, targets_by_gradient, un
 from visae.config.settings import FaithfulnessSettings, FigureSettings, ModelSettings
 from visae.config.tasks import TASKS, TaskKind
 from visae.edits.edit import ActiveValues, Edit, PredictedAs, Site, edited, patch_rows
+from visae.edits.opened import open_edited
 from visae.errors import DataError, ModelError
 from visae.experiments.experiment import run_experiment
 from visae.experiments.faithfulness import measure_faithfulness
@@ -30,7 +31,7 @@ from visae.sae import Place, SparseAutoencoder, load_sae, save_sae
 from visae.sae.place import among_last
 from visae.sae.variants.relu import Relu
 from visae.tasks.pictures import PictureTask
-from visae.vision.model import load_model, prepare_model
+from visae.vision.model import ModelCard, load_model, prepare_model
 
 D, WIDTH, PREFIX, N_PATCHES = 12, 40, 2, 9
 KINDS = ("none", "scale", "per_dimension", "per_token")
@@ -171,9 +172,12 @@ def test_dictionaries_without_training_are_centred_as_the_data_are(kind, tokens)
 def test_a_model_without_a_class_token_takes_no_sae_of_class_tokens(tmp_path):
     settings = ModelSettings(architecture="test_resnet", weights="random", image_size=64)
     prepare_model(settings, tmp_path / "weights.safetensors", tmp_path / "model.json")
-    model = load_model(tmp_path / "model.json", torch.device("cpu"))
+    card = ModelCard.read(tmp_path / "model.json")
+    sae = SparseAutoencoder(card.layers[0].d_model, 4, Relu())
+    sae.place = Place(tokens="class")
+    config = save_sae(sae, tmp_path / "sae")
     with pytest.raises(ModelError, match=r"tokens: class: test_resnet\S* has no \[CLS\] token"):
-        model.card.token_slice("class")
+        open_edited(tmp_path / "model.json", config, 0, torch.device("cpu"))
 
 
 class ByClassToken(PictureTask):

@@ -14,7 +14,7 @@ from visae.vision.model import VisionModel, load_model
 def open_edited(
     card: str | Path | None, sae: str | Path, layer: int, device: torch.device
 ) -> tuple[VisionModel | None, SparseAutoencoder]:
-    """Load a model and an SAE, and raise ModelError where the latents or the layer cannot be edited.
+    """Load a model and an SAE, and raise ModelError where its latents or the layer cannot be edited.
 
     Parameters
     ----------
@@ -30,5 +30,6 @@ def open_edited(
     model, dictionary = load_model(card, device) if card else None, load_sae(sae, device)
     refuse_transcoder(dictionary, sae)
     if model is not None:
+        model.card.token_slice(dictionary.place.tokens)
         model.card.check_editable(layer)
     return model, dictionary
