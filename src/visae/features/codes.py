@@ -61,7 +61,7 @@ def scan_codes(manifest_path: str | Path, kinds: TokenKinds | None = None) -> pl
     if kinds == "patches" and tokens_of(record) == "class":
         raise StoreError(
             f"{manifest_path}: codes of class tokens, which say nothing of patches; for what is asked of patches, "
-            "train an SAE with tokens: patches or tokens: all"
+            "take an SAE with tokens: patches or tokens: all (a study whose section says tokens: class does not ask)"
         )
     for shard in record["shards"]:
         path = manifest_path.with_name(shard["file"])
