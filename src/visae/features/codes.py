@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from visae.config.saes import TokenKinds
+from visae.config.kinds import TokenKinds
 from visae.errors import StoreError
 from visae.files import atomic_path, read_json
 
