@@ -7,67 +7,24 @@ from typing import get_args
 import pytest
 import torch
 from peers_for_tests import PEERS, run_peer
+from random_saes_for_tests import CASES, D_MODEL, RULES, some_sae
 from safetensors.torch import load_file, save_file
 
 from visae import cli
 from visae.config.saes import Normalization
-from visae.errors import ModelError
+from visae.errors import ConfigError, ModelError
 from visae.publish.export import FORMATS, export_sae
-from visae.sae import Place, SparseAutoencoder, save_sae
-from visae.sae.variants.archetypal import Archetypal
-from visae.sae.variants.baselines import BASELINES
-from visae.sae.variants.batchtopk import BatchTopK
-from visae.sae.variants.gated import Gated
-from visae.sae.variants.jumprelu import JumpRelu
-from visae.sae.variants.matryoshka import Matryoshka
-from visae.sae.variants.members import VARIANTS
-from visae.sae.variants.relu import Relu
-from visae.sae.variants.topk import TopK
+from visae.sae import SparseAutoencoder, save_sae
 
 SCRIPT = Path(__file__).with_name("exports_for_tests.py")
 PROJECTS = [name for name in FORMATS if name != "hub"]
-D, WIDTH = 16, 48
-RULES = {
-    "topk": lambda: TopK(5),
-    "batchtopk": lambda: BatchTopK(5),
-    "matryoshka": lambda: Matryoshka(TopK(5)),
-    "matryoshka-batchtopk": lambda: Matryoshka(BatchTopK(5)),
-    "archetypal": lambda: Archetypal(WIDTH, D, 10, 5),
-    "relu": Relu,
-    "jumprelu": lambda: JumpRelu(WIDTH),
-    "gated": lambda: Gated(WIDTH),
-    **{name: lambda kind=kind: kind(5) for name, kind in BASELINES.items()},
-}
-assert {name.partition("-")[0] for name in RULES} == {*VARIANTS}, "a variant that no export is tested with"
 assert {*PROJECTS} <= {*PEERS}, "a format whose package no test opens"
-CASES = [(rule, kind) for rule in RULES for kind in get_args(Normalization)]
-
-
-def some_sae(
-    rule: str = "topk", kind: Normalization = "scale", d_target: int | None = None, clamp: float | None = None
-):
-    """An SAE of random weights that fires, far from the origin, with unit decoder rows."""
-    sae = SparseAutoencoder(D, WIDTH, RULES[rule](), d_target, clamp, kind)
-    generator = torch.Generator().manual_seed(3)
-    for name, tensor in sae.state_dict().items():
-        drawn = torch.randn(tensor.shape, generator=generator)
-        if "mean" in name:
-            drawn = 5 + drawn
-        elif "scale" in name or name == "limit" or "threshold" in name:
-            drawn = drawn.abs() + 0.5
-        elif name == "decoder_weight":
-            drawn = torch.nn.functional.normalize(drawn)
-        elif name == "eps":
-            continue
-        tensor.copy_(drawn)
-    sae.place = Place("vit_tiny_patch16_224", None, 7, "residual", "class")
-    return sae.eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
 def inputs() -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
-    return 5 + 3 * torch.randn(300, D, generator=generator)
+    return 5 + 3 * torch.randn(300, D_MODEL, generator=generator)
 
 
 def can_say(project: str, kind: str) -> bool:
@@ -147,7 +104,7 @@ def test_normalized_activations_are_for_visaebench_and_one_scale(tmp_path):
     config = save_sae(some_sae(kind="per_dimension"), tmp_path / "ours")
     with pytest.raises(ModelError, match="normalization: per_dimension: visaebench knows a mean and one scale alone"):
         export_sae(config, tmp_path / "out", "visaebench", "normalized")
-    with pytest.raises(ModelError, match="inputs: normalized: for --as visaebench alone"):
+    with pytest.raises(ConfigError, match="inputs: normalized: for --as visaebench alone"):
         export_sae(config, tmp_path / "out", "saelens", "normalized")
     assert not (tmp_path / "out").exists()
 

@@ -301,8 +301,8 @@ def _config(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: damaged ({error}); train the SAE again with: snakemake {path} --force") from error
     if config.get("format") != FORMAT or config.get("variant") not in VARIANTS:
         raise ModelError(
-            f"{path}: not the config of a sparse autoencoder that this version reads ({FORMAT}); those of other projects "
-            "are taken in by import-sae"
+            f"{path}: not the config of a sparse autoencoder that this version reads ({FORMAT}); those of other "
+            "projects are taken in by import-sae"
         )
     if unknown := sorted(config.keys() - {*_DECISIVE, *_ABOUT}):
         raise ModelError(

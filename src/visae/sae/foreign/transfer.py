@@ -14,6 +14,7 @@ from visae.notices import Notice, as_plain, log_notices
 from visae.provenance import Provenance
 from visae.sae.autoencoder import SparseAutoencoder, save_sae
 from visae.sae.data import TrainingData
+from visae.sae.foreign.own import is_own, read_own, weights_of
 from visae.sae.foreign.saelens_reading import read_saelens
 from visae.sae.foreign.saev import DecoderBias, read_saev
 from visae.sae.metrics import Quality, quality
@@ -71,15 +72,21 @@ def import_sae(
     """
     found_at = local_source(source)
     source = found_at.path
+    if is_own(source) and (decoder_bias, normalization) != (None, None):
+        raise ModelError(f"{source}: an SAE of visae, which has both; leave decoder_bias and normalization out")
     if source.is_dir() and decoder_bias is not None:
         raise ModelError(f"{source}: decoder_bias is for files of saev; this is a folder, as SAELens writes")
     is_normalized = normalization is not None
-    sae, notices = read_saelens(source, is_normalized) if source.is_dir() else read_saev(source, decoder_bias)
+    if is_own(source):
+        sae, notices = read_own(source)
+    else:
+        sae, notices = read_saelens(source, is_normalized) if source.is_dir() else read_saev(source, decoder_bias)
     if normalization is not None:
         mean, scale = _normalization(normalization, sae.d_model)
         sae.mean.copy_(mean)
         sae.scale.fill_(scale)
     weights = source / "sae_weights.safetensors" if source.is_dir() else source
+    weights = weights_of(source) if is_own(source) else weights
     made_from = Source(found_at.name, file_sha256(weights), __version__, found_at.revision)
     notices = [*found_at.notices, *notices]
     if manifests is None:
