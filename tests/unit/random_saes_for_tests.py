@@ -13,6 +13,8 @@ from visae.sae.variants.gated import Gated
 from visae.sae.variants.jumprelu import JumpRelu
 from visae.sae.variants.matryoshka import Matryoshka
 from visae.sae.variants.members import VARIANTS
+from visae.sae.variants.pursuit import MatchingPursuit, OrthogonalMatchingPursuit
+from visae.sae.variants.quantized import Quantized
 from visae.sae.variants.relu import Relu
 from visae.sae.variants.topk import TopK
 
@@ -27,6 +29,9 @@ RULES = {
     "jumprelu": lambda: JumpRelu(WIDTH),
     "gated": lambda: Gated(WIDTH),
     **{name: lambda kind=kind: kind(5) for name, kind in BASELINES.items()},
+    "quantized": lambda: Quantized([0.0, 0.5, 1.5, 3.0], is_hard=True),
+    "matching_pursuit": lambda: MatchingPursuit(5),
+    "orthogonal_matching_pursuit": lambda: OrthogonalMatchingPursuit(5),
 }
 assert {name.partition("-")[0] for name in RULES} == {*VARIANTS}, "a variant that no export is tested with"
 CASES = [(rule, kind) for rule in RULES for kind in get_args(Normalization)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from visae.publish.facts import Facts
+from visae.sae.variants.baselines import BASELINES
 from visae.version import __version__
 
 WEIGHTS, CONFIG, PICTURE = "sae.safetensors", "config.json", "exemplars.png"
@@ -20,7 +21,7 @@ METRICS = {
 _RULES = {
     "topk": ("TopK", "Gao et al. 2024, arXiv 2406.04093", "the `k` largest of z, cut at zero"),
     "batchtopk": ("BatchTopK", "Bussmann et al. 2024, arXiv 2412.06410", "z where it is above `variant.threshold`"),
-    "matryoshka": ("Matryoshka", "Bussmann et al. 2025, arXiv 2503.17547", "those of the rule that it is over"),
+    "matryoshka": ("Matryoshka", "Bussmann et al. 2025, arXiv 2503.17547", ""),
     "archetypal": ("Archetypal", "Fel et al. 2025, arXiv 2502.12892", "the `k` largest of z, cut at zero"),
     "relu": ("ReLU", "Stevens et al. 2025, arXiv 2502.06755", "z, cut at zero"),
     "jumprelu": (
@@ -34,7 +35,23 @@ _RULES = {
         "where z is above zero exp(`variant.log_scale`) (z − encoder_bias) + `variant.magnitude_bias`, cut at zero",
     ),
 }
-_BASELINE = "the `k` largest of z, cut at zero"
+_RULES |= {name: (name, "", _RULES["topk"][2]) for name in BASELINES}
+_RULES |= {
+    "quantized": (
+        *("quantized codes", "overcomplete"),
+        "z brought to `levels`: the nearest where `is_hard`, else their mean weighted by softmax(−distance²), cut at zero",
+    ),
+    "matching_pursuit": (
+        *("matching pursuit", "overcomplete"),
+        "found `k` times from what is left of x': the row with the largest product takes it as its code, and that many "
+        "times the row is subtracted",
+    ),
+    "orthogonal_matching_pursuit": (
+        *("orthogonal matching pursuit", "overcomplete"),
+        "those of `k` rows, each that with the largest product with what is left of x', fitted anew after each choice by "
+        "ten steps of a projected gradient",
+    ),
+}
 # Of each kind of normalization what is done, and x' in terms of x.
 _NORMALIZATIONS = {
     "none": ("nothing is done to activations", "x' = x"),
@@ -97,7 +114,7 @@ def sections(facts: Facts, repository: str | None, license_text: str, has_pictur
 
 def _summary(facts: Facts) -> str:
     sae = facts.sae
-    rule, paper, _ = _RULES.get(sae.variant.name, (sae.variant.name, "", ""))
+    rule, paper, _ = _RULES[sae.variant.name]
     options = sae.variant.options()
     k = f", {options['k']} codes a token" if "k" in options else ""
     source = f" ({paper})" if paper else ""
@@ -168,7 +185,9 @@ def _measured(facts: Facts) -> str:
 def _formula(facts: Facts) -> str:
     sae = facts.sae
     _, normalized = _NORMALIZATIONS[sae.normalization]
-    _, _, rule = _RULES.get(sae.variant.name, ("", "", _BASELINE))
+    over = sae.variant.options().get("over")
+    rule = _RULES[over or sae.variant.name][2]
+    rule = rule.replace("`variant.", "`variant.rule.") if over else rule
     if sae.clamp is not None:
         normalized += ", clamped to ± `limit`" if sae.centres else ", clamped to `middle` ± `limit`"
     back = {"none": "", "per_token": ", times (s + eps), plus m"}.get(sae.normalization, ", times scale, plus mean")

@@ -101,4 +101,4 @@ def _architecture(weights: Folded) -> tuple[str, dict[str, Tensor], dict[str, An
         return "gated", {"b_gate": bias, "r_mag": log_scale, "b_mag": magnitude_bias}, {}
     if isinstance(rule, Relu):
         return "standard", {"b_enc": bias}, {}
-    raise ModelError(f"variant {rule.name}: SAELens has no architecture for it")
+    raise ModelError(f"variant {rule.name}: SAELens has no architecture for it; export as hub")
