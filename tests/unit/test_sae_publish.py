@@ -199,7 +199,8 @@ def test_features_of_another_place_are_drawn_where_they_are_named(results: Path,
 def test_a_damaged_folder_of_ours_is_refused_and_nothing_is_imported(tmp_path: Path) -> None:
     export_sae(save_sae(some_sae(), tmp_path / "ours"), tmp_path / "out", "hub")
     weights = (tmp_path / "out/sae.safetensors").read_bytes()
-    (tmp_path / "out/sae.safetensors").write_bytes(weights[:-9])
-    with pytest.raises(ModelError, match=r"not the weights that config.json was written with"):
-        import_sae(tmp_path / "out", tmp_path / "back")
-    assert not (tmp_path / "back").exists()
+    for damaged, message in ((weights[:-9], "damaged"), (weights[:-1] + b"x", "not the weights that config.json was")):
+        (tmp_path / "out/sae.safetensors").write_bytes(damaged)
+        with pytest.raises(ModelError, match=message):
+            import_sae(tmp_path / "out", tmp_path / "back")
+        assert not (tmp_path / "back").exists()

@@ -39,7 +39,7 @@ _RULES |= {name: (name, "", _RULES["topk"][2]) for name in BASELINES}
 _RULES |= {
     "quantized": (
         *("quantized codes", "overcomplete"),
-        "z brought to `levels`: the nearest where `is_hard`, else their mean weighted by softmax(−distance²), cut at zero",
+        "the `levels` of z: the nearest where `is_hard`, else their mean weighted by softmax(−distance²); cut at zero",
     ),
     "matching_pursuit": (
         *("matching pursuit", "overcomplete"),
@@ -48,8 +48,8 @@ _RULES |= {
     ),
     "orthogonal_matching_pursuit": (
         *("orthogonal matching pursuit", "overcomplete"),
-        "those of `k` rows, each that with the largest product with what is left of x', fitted anew after each choice by "
-        "ten steps of a projected gradient",
+        "those of `k` rows, each that with the largest product with what is left of x', fitted anew after each choice "
+        "by ten steps of a projected gradient",
     ),
 }
 # Of each kind of normalization what is done, and x' in terms of x.

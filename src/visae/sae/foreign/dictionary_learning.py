@@ -22,7 +22,7 @@ from visae.errors import ModelError
 from visae.notices import Notice
 from visae.sae.foreign.contents import Contents
 from visae.sae.foreign.given import Given, Parts, checked, oriented, refuse_other_sizes, sae_of, sizes
-from visae.sae.foreign.places import place_of_layer
+from visae.sae.foreign.places import place_of_layer, tokens_of
 from visae.sae.foreign.rules import batchtopk, checked_k, gated, jumprelu, topk
 from visae.sae.foreign.unsaid import Unsaid
 from visae.sae.variants.matryoshka import Matryoshka
@@ -110,7 +110,8 @@ def read(contents: Contents, unsaid: Unsaid) -> Given:
         parts = parts.of_unit_rows()
     rule, notices = _rule(contents, unsaid, kind, tensors, parts)
     sae, said = sae_of(rule, parts.weights), contents.section("trainer")
-    sae.place = place_of_layer(said.get("lm_name"), said.get("layer"))
+    place = (said.get(key) for key in ("lm_name", "layer"))
+    sae.place = place_of_layer(*place, tokens_of(said.get("tokens")), said.get("submodule_name"))
     return Given(sae, notices)
 
 

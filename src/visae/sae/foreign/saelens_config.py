@@ -14,7 +14,7 @@ from typing import Any
 from visae.errors import ModelError
 from visae.notices import Notice
 from visae.sae.foreign.contents import read_settings
-from visae.sae.foreign.places import place_of_hook
+from visae.sae.foreign.places import place_of_hook, tokens_of
 from visae.sae.place import Place
 
 # Without a version SAELens takes a configuration for one of before 6.0; this is the one that tests compare with.
@@ -275,7 +275,8 @@ class _Said:
     def place(self) -> Place:
         """Where it belongs, as far as model and hook point tell."""
         everything = {**self.metadata, **self.values}
-        return place_of_hook(everything.get("model_name"), everything.get("hook_name"))
+        tokens = tokens_of(everything.get("tokens"))
+        return place_of_hook(everything.get("model_name"), everything.get("hook_name"), tokens)
 
     def notices(self, major: int) -> list[Notice]:
         found = []
