@@ -88,6 +88,10 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     (root / "many").mkdir()
     for number in (1, 2):
         torch.save({"W_dec": torch.zeros(1)}, root / f"many/n_images_{number}.pt")
+    (root / "prisma").mkdir()
+    for name in ("n_images_9.pt", "n_images_9_log_feature_sparsity.pt", "optimizer_9.pt"):
+        torch.save({"W_dec": torch.zeros(1)}, root / "prisma" / name)
+    (root / "prisma/config.json").write_text("{}")
     (root / "evil").mkdir()
     torch.save(Run(root / "has-run"), root / "evil/ae.pt")
     asked: list[str] = []
@@ -97,6 +101,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
         "someone/flat": Repository({"main": root / "flat"}),
         "someone/empty": Repository({"main": root / "empty"}),
         "someone/many": Repository({"main": root / "many"}),
+        "someone/prisma": Repository({"main": root / "prisma"}),
         "someone/evil": Repository({"main": root / "evil"}),
         "someone/gated": Repository({"main": saes}, is_gated=True),
     }
@@ -175,6 +180,15 @@ def test_what_the_hub_has_not_is_named_and_nothing_is_written(source: str, refus
     assert message is not None
     assert message.startswith(f"{source}: ")
     assert re.search(WRONG[source], message, re.DOTALL), message
+
+
+@pytest.mark.slow
+def test_what_training_leaves_beside_weights_is_not_taken_for_an_sae(hub: Hub) -> None:
+    code = "from visae.sae.sources import local_source; print(local_source('hub:someone/prisma').path.name)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=hub.environment(), check=True)
+    assert done.stdout == "n_images_9.pt\n"
+    assert not any("sparsity" in path or "optimizer" in path for path in hub.asked)
 
 
 @pytest.mark.slow

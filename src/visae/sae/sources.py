@@ -19,6 +19,8 @@ _KNOWN = (
     *("sae.pt", "ae.pt", "model.pt"),
 )
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+# In the names of what training leaves beside weights.
+_OF_TRAINING = ("sparsity", "optimizer", "scheduler", "training_state", "activations_store_state")
 # What says how weights are to be read, or what is known of them; no program and no other file is fetched.
 _BESIDE = (
     *("cfg.json", "config.json", "config.yaml", "config.yml", "summary.json", "manifest.jsonl"),
@@ -144,7 +146,7 @@ def _weights_by_folder(files: Iterable[str]) -> dict[str, list[str]]:
     """Files of weights by the folder that they lie in, "." for the uppermost."""
     found: dict[str, list[str]] = {}
     for file in map(PurePosixPath, files):
-        if file.suffix in _WEIGHTS and file.name not in _BESIDE:
+        if file.suffix in _WEIGHTS and not any(part in file.stem for part in _OF_TRAINING):
             found.setdefault(str(file.parent), []).append(str(file))
     return found
 

@@ -110,8 +110,8 @@ def read(contents: Contents, unsaid: Unsaid) -> Given:
         parts = parts.of_unit_rows()
     rule, notices = _rule(contents, unsaid, kind, tensors, parts)
     sae, said = sae_of(rule, parts.weights), contents.section("trainer")
-    place = (said.get(key) for key in ("lm_name", "layer"))
-    sae.place = place_of_layer(*place, tokens_of(said.get("tokens")), said.get("submodule_name"))
+    tokens, hook = tokens_of(said.get("tokens")), said.get("submodule_name")
+    sae.place = place_of_layer(said.get("lm_name"), said.get("layer"), tokens, hook)
     return Given(sae, notices)
 
 
