@@ -301,7 +301,7 @@ def test_one_of_several_saes_of_a_manifest_is_chosen_by_run_or_by_path(tmp_path)
     root, written, x = tmp_path / "repository", WRITTEN["saev-5"], inputs()
     made = write_manifest(root)
     with pytest.raises(
-        ModelError, match=r"has 3 SAEs; choose one with --member:\n  layer_11/ccc/sae\.pt: run_id ccc, lay"
+        ModelError, match=r"has 3 SAEs; choose one with --member:\n  layer_6/aaa/sae\.pt: run_id aaa, lay"
     ):
         import_sae(root, tmp_path / "ours")
     for member in ("ccc", "layer_11/ccc", "layer_11/ccc/sae.pt"):

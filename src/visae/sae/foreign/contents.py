@@ -160,6 +160,8 @@ def _refusal(path: Path, error: pickle.UnpicklingError) -> str:
         "import json, os, torch\n"
         "from safetensors.torch import save_file\n"
         f"loaded = torch.load({path.name!r}, map_location='cpu', weights_only=False)\n"
+        "if isinstance(loaded, torch.nn.Module):\n"
+        "    loaded = {'cfg': getattr(loaded, 'cfg', {}), 'state_dict': loaded.state_dict()}\n"
         "settings = loaded.get('cfg', loaded.get('config', {}))\n"
         "settings = settings if isinstance(settings, dict) else vars(settings)\n"
         "state = loaded.get('state_dict', loaded)\n"
