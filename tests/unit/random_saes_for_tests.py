@@ -38,10 +38,14 @@ CASES = [(rule, kind) for rule in RULES for kind in get_args(Normalization)]
 
 
 def some_sae(
-    rule: str = "topk", kind: Normalization = "scale", d_target: int | None = None, clamp: float | None = None
-):
+    rule: str = "topk",
+    kind: Normalization = "scale",
+    d_target: int | None = None,
+    clamp: float | None = None,
+    has_skip: bool = False,
+) -> SparseAutoencoder:
     """An SAE of random weights that fires, far from the origin, with unit decoder rows."""
-    sae = SparseAutoencoder(D_MODEL, WIDTH, RULES[rule](), d_target, clamp, kind)
+    sae = SparseAutoencoder(D_MODEL, WIDTH, RULES[rule](), d_target, clamp, kind, has_skip)
     generator = torch.Generator().manual_seed(3)
     for name, tensor in sae.state_dict().items():
         drawn = torch.randn(tensor.shape, generator=generator)

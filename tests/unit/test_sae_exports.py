@@ -51,8 +51,10 @@ def found(inputs: torch.Tensor, tmp_path_factory: pytest.TempPathFactory) -> Pat
         )
     for rule in ("relu", "jumprelu"):
         for kind in get_args(Normalization):
-            config = save_sae(some_sae(rule, kind, d_target=9), root / "ours" / f"across-{rule}-{kind}")
-            export_sae(config, root / "saelens" / f"across-{rule}-{kind}", "saelens")
+            for name, skip in (("across", False), ("past", True)):
+                sae = some_sae(rule, kind, d_target=9, has_skip=skip)
+                config = save_sae(sae, root / "ours" / f"{name}-{rule}-{kind}")
+                export_sae(config, root / "saelens" / f"{name}-{rule}-{kind}", "saelens")
     for project in PROJECTS:
         run_peer(project, SCRIPT, project, root)
     return root
@@ -91,6 +93,7 @@ def test_visaebench_takes_normalized_activations_where_it_has_a_mean_and_a_devia
 @pytest.mark.parametrize("rule", ["relu", "jumprelu"])
 def test_transcoders_are_those_of_saelens(rule, kind, found, inputs):
     check(found, "saelens", f"across-{rule}-{kind}", some_sae(rule, kind, d_target=9), inputs)
+    check(found, "saelens", f"past-{rule}-{kind}", some_sae(rule, kind, d_target=9, has_skip=True), inputs)
 
 
 @pytest.mark.parametrize("project", PROJECTS)
@@ -101,6 +104,9 @@ def test_what_no_format_can_say_is_refused_by_its_key_and_nothing_is_written(pro
     across = save_sae(some_sae("topk", d_target=9), tmp_path / "across")
     with pytest.raises(ModelError, match=r"(d_target: 9|variant topk): .* has (no )?transcoders.*export as"):
         export_sae(across, tmp_path / "out", project)
+    past = save_sae(some_sae(has_skip=True), tmp_path / "past")
+    with pytest.raises(ModelError, match=r"skip: .* has no connection past the codes of such an SAE; export as hub"):
+        export_sae(past, tmp_path / "out", project)
     assert not (tmp_path / "out").exists()
 
 

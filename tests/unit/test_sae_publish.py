@@ -113,12 +113,15 @@ def test_every_sae_opens_again_from_its_folder_and_is_the_same(rule: str, kind: 
 
 
 def test_transcoders_and_clamping_are_kept(tmp_path: Path) -> None:
-    for name, sae in (("across", some_sae("topk", d_target=9)), ("clamped", some_sae(clamp=2.0))):
+    kinds = {"across": {"d_target": 9}, "clamped": {"clamp": 2.0}, "past": {"d_target": 9, "has_skip": True}}
+    for name, more in kinds.items():
+        sae = some_sae(**more)
         export_sae(save_sae(sae, tmp_path / name), tmp_path / f"{name}-out", "hub")
         inputs = 5 + 3 * torch.randn(50, D_MODEL, generator=torch.Generator().manual_seed(1))
         assert load_sae(tmp_path / f"{name}-out")(inputs).equal(sae(inputs))
         text = (tmp_path / f"{name}-out/README.md").read_text()
-        assert ("Transcoder of" in text, "| clamp |" in text) == (name == "across", name == "clamped")
+        assert ("Transcoder of" in text, "| clamp |" in text) == ("d_target" in more, "clamp" in more)
+        assert ("plus skip" in text) == (name == "past")
 
 
 @pytest.mark.slow

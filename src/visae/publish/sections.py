@@ -193,6 +193,8 @@ def _formula(facts: Facts) -> str:
     back = {"none": "", "per_token": ", times (s + eps), plus m"}.get(sae.normalization, ", times scale, plus mean")
     if sae.is_transcoder:
         back = ", times target_scale, plus target_mean"
+    if sae.skip is not None:
+        back += ", plus skip · x"
     return (
         f"`{WEIGHTS}` holds the tensors, `{CONFIG}` says what they are of. {normalized}. With z = encoder_weight x' + "
         f"encoder_bias, codes are {rule}. What they decode to is codes · decoder_weight + decoder_bias{back}."

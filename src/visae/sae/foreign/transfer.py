@@ -89,8 +89,8 @@ def _described(sae: SparseAutoencoder, name: str, path: Path) -> str:
     model = "a model that it does not name" if place.model is None else place.model
     layer = "a block that it does not name" if place.layer is None else f"block {place.layer} ({place.hook})"
     return (
-        f"{sae.variant.name} of {sae.width} latents on {sae.d_model} dimensions, of {name}'s {path.name}; normalization "
-        f"{sae.normalization}; as far as the file says, of {tokens[place.tokens]} of {layer} of {model}"
+        f"{sae.variant.name} of {sae.width} latents on {sae.d_model} dimensions, of {name}'s {path.name}; "
+        f"normalization {sae.normalization}; as far as the file says, of {tokens[place.tokens]} of {layer} of {model}"
     )
 
 
