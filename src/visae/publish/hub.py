@@ -84,6 +84,8 @@ def _left(facts: Facts, said: Publication, folder: Path) -> list[str]:
     hints = []
     if said.license == "unknown":
         hints.append("license: none was chosen, and few can use it so: --license cc-by-4.0, mit, ...")
+    if imported := facts.entries.get("imported"):
+        hints.append(f"it was taken in from {imported['path']}: whoever made it has a say in its licence, and a name")
     if facts.sae.place.layer is None:
         hints.append("place: the block is not known; without it nobody can use these codes")
     if said.repository is None:

@@ -95,7 +95,7 @@ def sections(facts: Facts, repository: str | None, license_text: str, has_pictur
         f"# {title(facts)}",
         _summary(facts),
         _loading(facts, name),
-        "## Where it belongs\n\n" + _table(("what", "value"), _place(facts)),
+        "## Where it belongs\n\n" + _table(("what", "value"), _place(facts)) + _proof(facts),
         "## Data\n\n" + _data(facts),
         "## Measured\n\n" + _measured(facts),
     ]
@@ -145,12 +145,19 @@ def _place(facts: Facts) -> Iterable[tuple[str, str]]:
     yield "block, from 0", "not known" if place.layer is None else str(place.layer)
     yield "hook point", place.hook
     yield "tokens", _TOKENS[place.tokens]
-    yield "normalization", _NORMALIZATIONS[sae.normalization][0] + "; it takes raw activations, and does so itself"
+    itself = "" if sae.normalization == "none" else ", which it does itself: it takes raw ones"
+    yield "normalization", _NORMALIZATIONS[sae.normalization][0] + itself
     if sae.clamp is not None:
         yield "clamp", f"each dimension to its mean plus or minus {sae.clamp:g} of its standard deviations"
     if sae.is_transcoder:
         target = facts.entries.get("target_layer")
         yield "gives", f"activations of {sae.d_target:,} numbers" + ("" if target is None else f" of block {target}")
+
+
+def _proof(facts: Facts) -> str:
+    """What `sae-place` has found, where it was run."""
+    found = facts.entries.get("proof") or {}
+    return f"\n\nMeasured by `visae sae-place`: {found['reason']}." if found.get("reason") else ""
 
 
 def _data(facts: Facts) -> str:
@@ -163,7 +170,8 @@ def _data(facts: Facts) -> str:
         parts.append(f"{trained:,} tokens were seen in training.")
     if imported:
         at = f", commit `{imported['revision']}`" if imported.get("revision") else ""
-        parts.append(f"Taken in from `{imported['path']}`{at} (sha256 `{imported['sha256']}`).")
+        whose = f", files of {imported['format']}" if imported.get("format") else ""
+        parts.append(f"Taken in from `{imported['path']}`{at}{whose} (sha256 `{imported['sha256']}`).")
     return " ".join(parts) or "What it was trained on is not known."
 
 
@@ -211,4 +219,6 @@ def _citation(facts: Facts, repository: str | None) -> str:
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return "\n".join(
+        f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in line)} |" for line in lines
+    )
