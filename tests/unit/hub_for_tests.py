@@ -46,7 +46,9 @@ def serving(repositories: dict[str, Repository], asked: list[str] | None = None)
             is_api = path.startswith("api/models/")
             owner, name, *rest = path.removeprefix("api/models/").split("/")
             repository = repositories.get(f"{owner}/{name}")
-            if repository is None:
+            if self.headers.get("Authorization") == "Bearer of-nobody":
+                self.answer(401, {"X-Error-Message": "Invalid credentials in Authorization header"})
+            elif repository is None:
                 self.answer(401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
             elif is_api and rest == ["refs"]:
                 self.answer_json(_refs(repository))

@@ -119,6 +119,15 @@ def test_normalized_activations_are_for_visaebench_and_one_scale(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("project", FORMATS)
+def test_a_config_that_is_not_there_and_an_output_that_is_a_file_are_named(project, tmp_path):
+    with pytest.raises(ModelError, match=r"none/config.json: no such file or folder"):
+        export_sae(tmp_path / "none/config.json", tmp_path / "out", project)
+    (tmp_path / "out").write_text("")
+    with pytest.raises(ConfigError, match=r"output: .*out is a file; give a folder"):
+        export_sae(save_sae(some_sae(), tmp_path / "ours"), tmp_path / "out", project)
+
+
 @pytest.mark.parametrize("project", PROJECTS)
 def test_place_and_how_it_opens_are_said(project, tmp_path, capsys):
     save_sae(some_sae(), tmp_path / "ours")

@@ -14,6 +14,7 @@ from visae.publish.hub import write_hub
 from visae.publish.visaebench import Inputs, write_visaebench
 from visae.sae.autoencoder import SparseAutoencoder, load_sae
 from visae.sae.foreign.saelens import write_saelens
+from visae.sae.sources import local_source
 
 FormatName = Literal["saelens", "dictionary_learning", "visaebench", "hub"]
 
@@ -105,7 +106,8 @@ def export_sae(
     Parameters
     ----------
     config
-        The SAE's config.json, beside which sae.safetensors lies; or the folder of both.
+        The SAE's config.json, beside which sae.safetensors lies; or the folder of both, here or on the hub,
+        hub:owner/name[/subfolder][@revision].
     output
         Folder of the results.
     as_
@@ -128,7 +130,10 @@ def export_sae(
     unused = [spec.name for spec in fields(said) if getattr(said, spec.name) != spec.default]
     if unused and as_ != "hub":
         raise ConfigError(f"{', '.join(unused)}: for --as hub alone, which writes a model card; {as_} has none")
-    sae = load_sae(config)
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"output: {output} is a file; give a folder")
+    config = local_source(config).path
     config = config / "config.json" if config.is_dir() else config
+    sae = load_sae(config)
     hints = FORMATS[as_].write(Export(sae, config, output, inputs, said))
     print("\n  ".join([f"{output}: opens by: {FORMATS[as_].opens.replace('FOLDER', str(output))}", *hints]))

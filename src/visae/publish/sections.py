@@ -63,6 +63,15 @@ _NORMALIZATIONS = {
     ),
 }
 _TOKENS = {"patches": "patches", "class": "the class token", "all": "all: class token, registers and patches"}
+_OF_PATCHES = (
+    "Each row is a latent, with the pictures in which it is strongest, lit where it is active. The number below a "
+    "picture is the largest code."
+)
+_CAPTIONS = {
+    "patches": _OF_PATCHES,
+    "class": "Each row is a latent, with the pictures on whose class token it is strongest, and its code there.",
+    "all": _OF_PATCHES,
+}
 _CITATION = f"""```bibtex
 @software{{visae,
   title = {{visae: what a vision transformer has learned, proven by experiment}},
@@ -100,10 +109,8 @@ def sections(facts: Facts, repository: str | None, license_text: str, has_pictur
         "## Measured\n\n" + _measured(facts),
     ]
     if has_picture:
-        found.append(
-            f"## Exemplars\n\n![The strongest pictures of a few latents]({PICTURE})\n\nEach row is a latent, with the "
-            "pictures in which it is strongest, lit where it is active. The number below a picture is the largest code."
-        )
+        shown = f"![The strongest pictures of a few latents]({PICTURE})"
+        found.append(f"## Exemplars\n\n{shown}\n\n{_CAPTIONS[facts.sae.place.tokens]}")
     found.append("## Without visae\n\n" + _formula(facts))
     if notices := [f"- {entry['text']}" for entry in facts.entries.get("notices") or ()]:
         found.append("## What to know\n\n" + "\n".join(notices))
