@@ -22,7 +22,7 @@ from visae.errors import ModelError
 from visae.notices import Notice
 from visae.sae.foreign.contents import Contents
 from visae.sae.foreign.given import Given, Lost, Parts, checked, oriented, refuse_other_sizes, sae_of, sizes
-from visae.sae.foreign.places import place_of_layer
+from visae.sae.foreign.places import place_of_layer, tokens_of
 from visae.sae.foreign.rules import batchtopk, checked_k, gated, jumprelu, lost_threshold, topk
 from visae.sae.foreign.unsaid import Unsaid
 from visae.sae.variants.batchtopk import BatchTopK
@@ -111,7 +111,8 @@ def read(contents: Contents, unsaid: Unsaid) -> Given:
         parts = parts.of_unit_rows()
     rule, notices, lost = _rule(contents, unsaid, kind, tensors, parts)
     sae, said = sae_of(rule, parts.weights), contents.section("trainer")
-    sae.place = place_of_layer(said.get("lm_name"), said.get("layer"))
+    tokens, hook = tokens_of(said.get("tokens")), said.get("submodule_name")
+    sae.place = place_of_layer(said.get("lm_name"), said.get("layer"), tokens, hook)
     return Given(sae, notices, lost)
 
 
