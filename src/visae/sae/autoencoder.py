@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from visae.config.saes import Normalization
 from visae.errors import ModelError
 from visae.files import atomic_path, file_sha256, read_json, write_json
+from visae.notices import log_notices
 from visae.sae.normalizing import Normalizing
 from visae.sae.place import Place
+from visae.sae.sources import local_source
 from visae.sae.variants.members import VARIANTS
 from visae.sae.variants.sparse import SparseCodes, weighted_rows
 from visae.sae.variants.variant import Variant, Weights
@@ -242,12 +244,24 @@ def save_sae(sae: SparseAutoencoder, folder: str | Path, **more: Any) -> Path:
 def load_sae(config_path: str | Path, device: str | torch.device = "cpu") -> SparseAutoencoder:
     """Load a sparse autoencoder by its config.json; sae.safetensors lies beside it.
 
+    Parameters
+    ----------
+    config_path
+        config.json, the folder of both, or where `export-sae --as hub` was uploaded to,
+        `hub:owner/name[/subfolder][@revision]`.
+
     Raises
     ------
     ModelError
         If a file is missing, damaged, or not of the other.
     """
+    if str(config_path).startswith("hub:"):
+        found = local_source(config_path)
+        log_notices(found.name, found.notices)
+        config_path = found.path
     config_path = Path(config_path)
+    if config_path.is_dir():
+        config_path = config_path / "config.json"
     weights = config_path.with_name("sae.safetensors")
     for path in (config_path, weights):
         if not path.is_file():
@@ -286,7 +300,10 @@ def _config(path: Path) -> dict[str, Any]:
     except (ValueError, TypeError) as error:
         raise ModelError(f"{path}: damaged ({error}); train the SAE again with: snakemake {path} --force") from error
     if config.get("format") != FORMAT or config.get("variant") not in VARIANTS:
-        raise ModelError(f"{path}: not the config of a sparse autoencoder that this version reads ({FORMAT})")
+        raise ModelError(
+            f"{path}: not the config of a sparse autoencoder that this version reads ({FORMAT}); those of other projects "
+            "are taken in by import-sae"
+        )
     if unknown := sorted(config.keys() - {*_DECISIVE, *_ABOUT}):
         raise ModelError(
             f"{path}: unknown keys: {', '.join(unknown)}; a newer visae wrote it, and this one may compute other "
