@@ -87,9 +87,8 @@ def fit(
     last = torch.zeros_like(pictures)
     errors = torch.zeros(sae.d_model, dtype=torch.float64, device=device)
     mean = mean.to(device, torch.float32)
-    for some, rows, weights in read.parts(hypothesis.tokens, device):
-        if order is not None:
-            rows = mean + (rows - mean)[..., order]
+    for some, given, weights in read.parts(hypothesis.tokens, device):
+        rows = given if order is None else mean + (given - mean)[..., order]
         flat = rows.flatten(0, 1)
         codes = sae.sparse_codes(flat)
         counts = codes.offsets.diff().view(rows.shape[:2])
