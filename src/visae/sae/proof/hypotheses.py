@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,14 +20,11 @@ from visae.vision.model import HookPoint
 Statistics = Literal["own", "pictures", "none"]
 
 
-@dataclass(frozen=True)
-class Hypothesis:
-    """One place, and what is done to activations there before they are encoded.
+class Setup(NamedTuple):
+    """Where in the model, and what is done to activations there before they are encoded; of any tokens.
 
     Attributes
     ----------
-    point, tokens
-        Where in the model, and which tokens of a picture.
     normalization, statistics
         The kind, and whose mean and scale.
     clamp
@@ -36,29 +32,43 @@ class Hypothesis:
     """
 
     point: HookPoint
-    tokens: TokenKinds
     normalization: Normalization
     statistics: Statistics
     clamp: float | None
 
+
+class Hypothesis(NamedTuple):
+    """A setup, and the kind of tokens."""
+
+    setup: Setup
+    tokens: TokenKinds
+
+    @property
+    def point(self) -> HookPoint:
+        """Where in the model."""
+        return self.setup.point
+
     def __str__(self) -> str:
-        parts = [f"layer {self.point.layer}", self.point.hook, self.tokens, self.normalization]
-        if self.statistics == "pictures":
-            parts.append("(mean and scale of these pictures)")
-        return " ".join([*parts, *([f"clamp {self.clamp:g}"] if self.clamp is not None else [])])
+        point, normalization, statistics, clamp = self.setup
+        whose = " with the mean and scale of these pictures" if statistics == "pictures" else ""
+        clamped = "" if clamp is None else f", clamp {clamp:g}"
+        return f"layer {point.layer}, {point.hook}, tokens {self.tokens}, normalization {normalization}{whose}{clamped}"
 
 
-def hypotheses_at(
-    sae: SparseAutoencoder, point: HookPoint, tokens: TokenKinds, clamps: Sequence[float | None]
-) -> Iterator[Hypothesis]:
-    """Every normalization of a place, with each of some clamps."""
-    for clamp in clamps:
+def own_setup(sae: SparseAutoencoder, point: HookPoint) -> Setup:
+    """Return what the SAE's file says to do at a point."""
+    return Setup(point, sae.normalization, "own" if sae.centres else "none", sae.clamp)
+
+
+def setups(sae: SparseAutoencoder, point: HookPoint) -> Iterator[Setup]:
+    """Every normalization at a point, with the SAE's clamp and without."""
+    for clamp in dict.fromkeys((sae.clamp, None)):
         if sae.centres:
-            yield Hypothesis(point, tokens, sae.normalization, "own", clamp)
-        yield Hypothesis(point, tokens, "none", "none", clamp)
-        yield Hypothesis(point, tokens, "per_token", "none", clamp)
-        yield Hypothesis(point, tokens, "scale", "pictures", clamp)
-        yield Hypothesis(point, tokens, "per_dimension", "pictures", clamp)
+            yield Setup(point, sae.normalization, "own", clamp)
+        yield Setup(point, "none", "none", clamp)
+        yield Setup(point, "per_token", "none", clamp)
+        yield Setup(point, "scale", "pictures", clamp)
+        yield Setup(point, "per_dimension", "pictures", clamp)
 
 
 def moments_of(read: PointTokens, tokens: TokenKinds, sae: SparseAutoencoder | None = None) -> Moments:
@@ -80,26 +90,27 @@ def placed(sae: SparseAutoencoder, hypothesis: Hypothesis, read: PointTokens, mo
     read, moments
         Tokens at the hypothesis's point, and the moments of those of its kind.
     """
-    if hypothesis.statistics == "own" and hypothesis.clamp == sae.clamp:
+    setup = hypothesis.setup
+    if setup == own_setup(sae, setup.point):
         return sae
     buffers = {}
-    if hypothesis.statistics == "own":
+    if setup.statistics == "own":
         buffers = {"mean": sae.mean, "scale": sae.scale}
-    elif hypothesis.statistics == "pictures":
+    elif setup.statistics == "pictures":
         deviation = moments.deviation
         scale = deviation.square().mean().sqrt()
-        if hypothesis.normalization == "per_dimension":
+        if setup.normalization == "per_dimension":
             # A dimension that does not vary says nothing; it must not be divided by zero.
             scale = torch.where(deviation > 0, deviation, scale)
         buffers = {"mean": moments.mean, "scale": scale}
-    twin = _renormalized(sae, hypothesis.normalization, None, buffers)
-    if hypothesis.clamp is None:
+    twin = _renormalized(sae, setup.normalization, None, buffers)
+    if setup.clamp is None:
         return twin
     inside = moments_of(read, hypothesis.tokens, twin)
-    buffers |= {"limit": hypothesis.clamp * inside.deviation}
+    buffers |= {"limit": setup.clamp * inside.deviation}
     if not twin.centres:
         buffers |= {"middle": inside.mean}
-    return _renormalized(sae, hypothesis.normalization, hypothesis.clamp, buffers)
+    return _renormalized(sae, setup.normalization, setup.clamp, buffers)
 
 
 def _renormalized(

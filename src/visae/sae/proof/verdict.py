@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,13 +16,13 @@ from visae.sae.proof.hypotheses import Hypothesis
 Word = Literal["claimed", "another", "none", "found"]
 # Errors of tokens that an SAE was not trained on have at least this share in common, of others less.
 FOREIGN_BIAS = 0.07
-# Tokens whose means are this near to each other, in shares of the variance, cannot be told apart by errors.
-_ALIKE = 0.005
+# Patches leave more than this of the class tokens' error only where an SAE never saw them.
+_MUCH_BETTER = 1.4
 # An SAE that belongs to a place leaves at most this share of what it leaves when dimensions are put in another order.
 MOST_OF_NULL = 0.9
 # What is claimed stays unless another place's error is smaller by at least so much, as a share of it: of another clamp
 # or other statistics, which an SAE may be used with, more.
-_LESS, _MUCH_LESS = 0.005, 0.05
+_LESS, _MUCH_LESS = 0.005, 0.2
 # 97.5 % quantile of the normal distribution, for intervals of 95 %.
 _QUANTILE = 1.959964
 
@@ -85,48 +85,40 @@ class Verdict:
 
 
 def error_of(fit: Fit) -> float:
-    """Normalized error at equal numbers of codes, which places are compared by."""
-    return float(ratios(fit.even, fit.deviation))
+    """Normalized error at equal numbers of codes, which places are compared by; infinite where nothing varies."""
+    error = float(ratios(fit.even, fit.deviation))
+    return error if np.isfinite(error) else float("inf")
 
 
-def kind_of_tokens(by_kind: dict[TokenKinds, Fit], offset: float) -> TokenKinds | None:
-    """Which tokens an SAE was trained on, from fits at one place; None where they cannot be told apart.
+def kind_of_tokens(by_kind: Mapping[TokenKinds, Fit], foreign: Mapping[TokenKinds, float]) -> TokenKinds:
+    """Which tokens an SAE was trained on, from fits at one place.
 
     The kind with the smallest error may be another: class tokens are few, and all tokens are patches for the most
     part. So it is asked which kinds an SAE errs on in a direction of its own.
 
     Parameters
     ----------
-    offset
-        Squared distance of the class tokens' mean from the patches', as a share of the patches' variance.
+    foreign
+        Share of the squared errors that tokens have in common: of `patches` where the SAE is taken as one of class
+        tokens, and of `class` where it is taken as one of patches. Empty where a model has no class token.
     """
-    if "class" not in by_kind:
+    if not foreign:
         return min(by_kind, key=lambda kind: error_of(by_kind[kind]))
-    if offset < _ALIKE:
-        return None
-    patches, of_class, both = (by_kind[kind] for kind in ("patches", "class", "all"))
-    if patches.bias > FOREIGN_BIAS and error_of(of_class) < error_of(patches):
+    patches, of_class, both = (error_of(by_kind[kind]) for kind in ("patches", "class", "all"))
+    if of_class < patches and (foreign["patches"] > FOREIGN_BIAS or of_class * _MUCH_BETTER < patches):
         return "class"
-    return "all" if error_of(both) <= error_of(patches) or of_class.bias < FOREIGN_BIAS else "patches"
+    return "all" if both <= patches or foreign["class"] < FOREIGN_BIAS else "patches"
 
 
 def differing(best: Hypothesis, claim: Hypothesis) -> list[str]:
     """In what a hypothesis is not what was claimed."""
-    pairs = {
-        "layer": (best.point.layer, claim.point.layer),
-        "hook": (best.point.hook, claim.point.hook),
-        "tokens": (best.tokens, claim.tokens),
-        "normalization": (best.normalization, claim.normalization),
-        "statistics": (best.statistics, claim.statistics),
-        "clamp": (best.clamp, claim.clamp),
-    }
-    return [name for name, (one, other) in pairs.items() if one != other]
+    found, said = ({**each.setup._asdict(), **asdict(each.point), "tokens": each.tokens} for each in (best, claim))
+    names = ("layer", "hook", "tokens", "normalization", "statistics", "clamp")
+    return [name for name in names if found[name] != said[name]]
 
 
 def holds(claimed: Fit, best: Fit, resampled: Resampled) -> bool:
-    """Whether a claim stands beside the fit that is best."""
-    if claimed.hypothesis == best.hypothesis:
-        return True
+    """Whether a claim stands beside the fit that is best, of the same tokens."""
     lightly = {*differing(best.hypothesis, claimed.hypothesis)} <= {"statistics", "clamp"}
     gain = resampled.difference(claimed, best)
     return gain.low <= 0 or gain.value < (_MUCH_LESS if lightly else _LESS) * error_of(claimed)
