@@ -17,8 +17,9 @@ from visae.errors import DataError, ModelError
 from visae.notices import Notice
 from visae.sae.autoencoder import SparseAutoencoder
 from visae.sae.place import Place
-from visae.sae.proof.fits import Fit, fit
-from visae.sae.proof.hypotheses import Hypothesis, moments_of, own_setup, placed, setups
+from visae.sae.proof.choice import best_of, nulls_of
+from visae.sae.proof.fits import Fit
+from visae.sae.proof.hypotheses import Hypothesis, moments_of, own_setup, setups
 from visae.sae.proof.search import (
     by_setup,
     every_kind,
@@ -29,19 +30,13 @@ from visae.sae.proof.search import (
     worth_more,
 )
 from visae.sae.proof.settings import ProofSettings
-from visae.sae.proof.tokens import PointTokens, ReadTokens, read_tokens
-from visae.sae.proof.verdict import Resampled, Verdict, differing, error_of, fits, holds, kind_of_tokens
+from visae.sae.proof.tokens import ReadTokens, read_tokens
+from visae.sae.proof.verdict import Resampled, Verdict, differing, error_of, fits
 from visae.vision.hook_points import Hook
 from visae.vision.model import HookPoint, VisionModel
 
 # The first look: few pictures, and few patches of each.
 _FIRST_PICTURES, _FIRST_PATCHES = 32, 8
-# Clamps that are tried at the best place, in standard deviations.
-_CLAMPS = (None, 2.0, 3.0, 5.0)
-# Tokens whose means are this near to each other, in shares of the variance, cannot be told apart by errors.
-_ALIKE = 0.005
-# Orders of dimensions that the best fit is compared with.
-_NULLS = 5
 # Fewer pictures say little: a warning.
 _FEW = 32
 _NAMED = 5
@@ -157,8 +152,8 @@ def prove(sae: SparseAutoencoder, model: VisionModel, claim: Place, settings: Pr
         read = reader.read(some, paths, Path(scratch) / "second", settings.patches, "pictures")
         resampled = Resampled(read.n_pictures, seed)
         found = list(fits_at(sae, every_kind(chosen, kinds), read.points, most_codes, "places"))
-        best, clamped, said = _best(sae, found, claimed, read.points, resampled, most_codes)
-        nulls = _nulls(sae, best.hypothesis, read.points[best.hypothesis.point], most_codes, seed)
+        best, clamped, said = best_of(sae, found, claimed, read.points, resampled, most_codes)
+        nulls = nulls_of(sae, best.hypothesis, read.points[best.hypothesis.point], most_codes, seed)
         severity = moments_of(read.points[best.hypothesis.point], best.hypothesis.tokens).severity
     found += clamped
     found.sort(key=lambda each: (each.hypothesis != best.hypothesis, error_of(each)))
@@ -207,68 +202,6 @@ def _pictures(settings: ProofSettings, seed: int) -> tuple[list[str], list[Notic
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(paths), generator=generator).tolist()
     return [paths[number] for number in order[: settings.limit or None]], notices
-
-
-def _best(
-    sae: SparseAutoencoder,
-    found: Sequence[Fit],
-    claimed: Hypothesis | None,
-    points: dict[HookPoint, PointTokens],
-    resampled: Resampled,
-    most_codes: float,
-) -> tuple[Fit, list[Fit], list[Notice]]:
-    """Return the fit that is best, fits at its place with other clamps, and what is to be said of them.
-
-    What is claimed is the best unless another place is better by more than chance.
-    """
-    notices = []
-    ranked = by_setup(found)
-    setup, of_kinds = ranked[0]
-    kind = min(of_kinds, key=lambda kind: error_of(of_kinds[kind]))
-    if claimed is not None and claimed.setup != setup:
-        of_claimed = dict(ranked)[claimed.setup]
-        if holds(of_claimed[kind], of_kinds[kind], resampled):
-            setup, of_kinds = claimed.setup, of_claimed
-    read = points[setup.point]
-    if "class" in of_kinds and _alike(read):
-        text = f"at layer {setup.point} class tokens and patches are alike: which ones it was trained on cannot be told"
-        notices.append(Notice("note", text))
-        kind = claimed.tokens if claimed is not None else "all"
-    else:
-        kind = kind_of_tokens(of_kinds, _foreign(sae, setup, read) if "class" in of_kinds else {})
-    best = of_kinds[kind]
-    others = [Hypothesis(setup._replace(clamp=clamp), kind) for clamp in _CLAMPS]
-    measured = {each.hypothesis for each in found}
-    clamped = list(fits_at(sae, [each for each in others if each not in measured], points, most_codes, "clamps"))
-    better = min(clamped, key=error_of, default=best)
-    return (best if holds(best, better, resampled) else better), clamped, notices
-
-
-def _alike(read: PointTokens) -> bool:
-    """Whether class tokens are where patches are, as far as chance lets one say."""
-    patches, first = (moments_of(read, kind) for kind in ("patches", "class"))
-    chance = first.deviation.square().sum() / len(read.rows)
-    apart = (patches.mean - first.mean).square().sum() - chance
-    return bool(apart < _ALIKE * patches.deviation.square().sum())
-
-
-def _foreign(sae: SparseAutoencoder, setup: Setup, read: PointTokens) -> dict[TokenKinds, float]:
-    """Share of the squared errors that tokens have in common where the SAE is taken as one of other tokens."""
-    shares: dict[TokenKinds, float] = {}
-    for seen, unseen in (("class", "patches"), ("patches", "class")):
-        there = placed(sae, Hypothesis(setup, seen), read, moments_of(read, seen))
-        shares[unseen] = fit(there, Hypothesis(setup, unseen), read, moments_of(read, unseen).mean).bias
-    return shares
-
-
-def _nulls(sae: SparseAutoencoder, best: Hypothesis, read: PointTokens, most_codes: float, seed: int) -> list[Fit]:
-    """Fits of a place whose deviations from the mean have their dimensions in another order."""
-    moments = moments_of(read, best.tokens)
-    there = placed(sae, best, read, moments)
-    generator = torch.Generator().manual_seed(seed)
-    orders = [torch.randperm(sae.d_model, generator=generator) for _ in range(_NULLS)]
-    device = sae.decoder_bias.device
-    return [fit(there, best, read, moments.mean, most_codes, order.to(device)) for order in orders]
 
 
 def _verdict(best: Fit, claimed: Hypothesis | None, nulls: Sequence[Fit], resampled: Resampled) -> Verdict:
