@@ -337,7 +337,7 @@ def test_of_a_run_with_checkpoints_the_finished_sae_is_taken(tmp_path):
 def test_what_is_of_no_format_is_named_with_its_tensors(tmp_path):
     torch.save({"fc.weight": torch.zeros(3, 4), "fc.bias": torch.zeros(3)}, tmp_path / "other.pt")
     with pytest.raises(
-        ModelError, match=r"other\.pt: of no format .* tensors are fc\.bias, fc\.weight; known are saev"
+        ModelError, match=r"other\.pt: of no format .* tensors are fc\.bias, fc\.weight; known are visae, saev"
     ):
         read_foreign(tmp_path / "other.pt")
     torch.save([torch.zeros(3)], tmp_path / "other.pt")

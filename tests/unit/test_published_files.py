@@ -40,7 +40,7 @@ CASES = [
         )
     ),
     *(("overcomplete", name) for name in SAID),
-    *(("sparsify", name) for name in ("topk", "expanded", "transcoder")),
+    *(("sparsify", name) for name in ("topk", "expanded", "transcoder", "skip")),
     *(("visaebench", name) for name in ("topk", "batchtopk", "running", "jumprelu")),
 ]
 

@@ -41,6 +41,10 @@ MADE = [
 ]
 
 
+MADE_BY_TRAINING = ["standard", "gated", "jumprelu", "topk", "batchtopk", "matryoshka"]
+ACROSS = ["transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder"]
+
+
 def read_saelens(folder):
     return read_foreign(folder, Unsaid(as_="saelens")).given
 
@@ -88,8 +92,14 @@ def test_saelens_computes_from_our_export_what_we_do(name, compared, exported, d
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["made", "scaled"])
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((kind, name) for kind in ("made", "scaled", "standardized") for name in MADE),
+        *(("trained", name) for name in (*MADE_BY_TRAINING, "layer_norm")),
+        *(("across", f"{name}{end}") for name in ACROSS for end in ("", "-layer_norm")),
+    ],
+)
 def test_we_compute_from_saelens_files_what_it_does(name, kind, compared, data):
     folder = compared / kind / name
     sae, found = read_saelens(folder).sae, load_file(folder / "found.safetensors")

@@ -89,6 +89,8 @@ def refuse_beyond(sae: SparseAutoencoder, project: str, *, per_token: bool = Fal
     ModelError
         If the SAE clamps, or has what the project has not.
     """
+    if sae.skip is not None:
+        raise ModelError(f"skip: {project} would leave out what goes past the codes; export as hub, which keeps it")
     if sae.clamp is not None:
         raise ModelError(
             f"clamp: {sae.clamp:g}: {project} has no clamping of what goes in; train with clamp left out, or export as "

@@ -9,8 +9,9 @@ from typing import Any
 from visae.config.saes import TokenKinds
 from visae.sae.place import Place
 
-# Hook points of TransformerLens and ViT-Prisma, and what they are here.
-_HOOKS = {"hook_resid_post": "residual", "hook_mlp_out": "mlp", "hook_attn_out": "attention"}
+# What hook points are called in TransformerLens and ViT-Prisma, whose names SAELens keeps.
+HOOKS = {"residual": "hook_resid_post", "attention": "hook_attn_out", "mlp": "hook_mlp_out"}
+_OURS = {theirs: ours for ours, theirs in HOOKS.items()}
 _NUMBERED = re.compile(r"(?:^|[._])(?:layers?|blocks?|h|resblocks)[._](\d+)(?:[._](.+))?$")
 
 
@@ -20,7 +21,7 @@ def place_of_hook(model: Any, hook: Any, tokens: TokenKinds = "patches") -> Plac
     place = Place(model=str(model) if model else None, tokens=tokens)
     if found is None:
         return place
-    return replace(place, layer=int(found[1]), hook=_HOOKS.get(found[2], found[2]))
+    return replace(place, layer=int(found[1]), hook=_OURS.get(found[2], found[2]))
 
 
 def place_of_module(name: str) -> Place:

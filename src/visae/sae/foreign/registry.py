@@ -109,6 +109,7 @@ def read_foreign(source: Path, unsaid: Unsaid | None = None) -> Opened:
             "--as whose file it is"
         )
     given = reader.read(contents, unsaid)
+    given.sae.place = unsaid.placed(given.sae.place)
     return Opened(given, name, contents.path)
 
 

@@ -17,6 +17,7 @@ from visae.errors import ModelError
 from visae.files import atomic_path, write_json
 from visae.sae.autoencoder import SparseAutoencoder
 from visae.sae.foreign.folding import Folded, as_float, folded, refuse_beyond
+from visae.sae.foreign.places import HOOKS
 from visae.sae.foreign.saelens_config import VERSION
 from visae.sae.place import Place
 from visae.sae.variants.batchtopk import BatchTopK
@@ -29,8 +30,6 @@ CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 # What SAELens' layer_norm adds to a token's deviation.
 _EPS = 1e-5
 # What each architecture of ours without a decoder bias on its input is named for transcoders.
-# Names of hook points in TransformerLens and ViT-Prisma.
-_HOOKS = {"residual": "hook_resid_post", "attention": "hook_attn_out", "mlp": "hook_mlp_out"}
 _TRANSCODERS = {"standard": "transcoder", "jumprelu": "jumprelu_transcoder"}
 
 
@@ -82,7 +81,7 @@ def _place(place: Place) -> dict[str, Any]:
     """What is known of an SAE's place, under SAELens' names and those of its hook points."""
     if place.layer is None:
         return {"model_name": place.model} if place.model else {}
-    hook = f"blocks.{place.layer}.{_HOOKS.get(place.hook, place.hook)}"
+    hook = f"blocks.{place.layer}.{HOOKS.get(place.hook, place.hook)}"
     known = {"model_name": place.model, "hook_name": hook, "hook_layer": place.layer, "tokens": place.tokens}
     return {key: value for key, value in known.items() if value is not None}
 

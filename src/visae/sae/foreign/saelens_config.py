@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from visae.config.saes import TokenKinds
 from visae.errors import ModelError
 from visae.notices import Notice
 from visae.sae.foreign.contents import read_settings
@@ -275,7 +276,9 @@ class _Said:
     def place(self) -> Place:
         """Where it belongs, as far as model and hook point tell."""
         everything = {**self.metadata, **self.values}
-        return place_of_hook(everything.get("model_name"), everything.get("hook_name"))
+        tokens = everything.get("tokens")
+        kinds = {kind: kind for kind in get_args(TokenKinds)}
+        return place_of_hook(everything.get("model_name"), everything.get("hook_name"), kinds.get(tokens, "patches"))
 
     def notices(self, major: int) -> list[Notice]:
         found = []

@@ -15,6 +15,7 @@ k largest of each token, as TopK does; in schema 1 it kept k of a whole batch, w
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,9 @@ def read(contents: Contents, unsaid: Unsaid) -> Given:
         raise ModelError(f"{path}: not a checkpoint of saev: {type(error).__name__}: {error}") from error
     parts = Parts(tensors["W_enc"].T, tensors["b_enc"], tensors["W_dec"], tensors["b_dec"], is_subtracted)
     sae = sae_of(variant, oriented(path, parts, unsaid).weights)
-    sae.place = place_of_layer(None, contents.listed.get("layer"))
+    # As its uploads lie: layer_6/RUN/sae.pt.
+    folder = re.fullmatch(r"layer_(\d+)", path.absolute().parents[1].name)
+    sae.place = place_of_layer(None, contents.listed.get("layer", folder[1] if folder else None))
     # 0.1.0 normalized activations first, and so did no version that has written a schema since b_dec stayed in them.
     return Given(sae, [], Lost(None if "schema" in header else "norm"))
 

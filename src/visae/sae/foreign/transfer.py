@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from visae.activations.store import ActivationStore
 from visae.errors import ModelError
 from visae.files import atomic_path, file_sha256, write_json
 from visae.notices import Notice, as_plain, log_notices
@@ -84,13 +85,13 @@ def _data(sae: SparseAutoencoder, manifests: list[Path], seed: int, path: Path) 
         raise ModelError(
             f"{path}: a transcoder, whose error is that of another layer's activations; leave --manifests out"
         )
-    data = TrainingData(manifests, [], batch_size=1, seed=seed, kinds=sae.place.tokens)
-    if data.d_model != sae.d_model:
+    d_model = ActivationStore.open(manifests[0]).d_model
+    if d_model != sae.d_model:
         raise ModelError(
-            f"{manifests[0]}: has activations of {data.d_model} numbers, and {path} is for {sae.d_model}; give the "
-            "store of the model and layer that it was trained on"
+            f"{manifests[0]}: has activations of {d_model} numbers, and {path} is for {sae.d_model}; give the store of "
+            "the model and layer that it was trained on"
         )
-    return data
+    return TrainingData(manifests, [], batch_size=1, seed=seed, kinds=sae.place.tokens)
 
 
 def _worse_than_the_mean(found: Quality) -> list[Notice]:

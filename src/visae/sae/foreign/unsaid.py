@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
 from visae.config.fields import setting
+from visae.config.saes import TokenKinds
+from visae.sae.place import Place
 
 DecoderBias = Literal["subtracted", "not-subtracted"]
 CodeRule = Literal[
@@ -33,6 +35,8 @@ Format = Literal[
     "prisma",
     "patchsae",
 ]
+# Of the place.
+_PLACE = ("layer", "hook", "tokens")
 Rows = Literal["l2", "max_l2", "l1", "max_l1", "identity"]
 
 
@@ -69,6 +73,9 @@ class Unsaid:
         "overcomplete: how its dictionary's rows are normalized, where they do not show it.", None
     )
     delta: float | None = setting("overcomplete, archetypal: bound of what a row departs from the points' hull.", None)
+    layer: int | None = setting("Block that it was trained on, counted from 0, where the file does not say.", None)
+    hook: str | None = setting("What of that block: residual, attention, mlp, norm, where the file does not say.", None)
+    tokens: TokenKinds | None = setting("Tokens that it was trained on, where the file does not say.", None)
     transposed: Literal["none", "encoder", "decoder", "both"] | None = setting(
         "Which matrices the file has the other way round, where they are square; left out, one that looks transposed "
         "is refused.",
@@ -77,6 +84,11 @@ class Unsaid:
 
     def useless(self, known: tuple[str, ...]) -> list[str]:
         """Options that were given and that a format whose own are `known` has no use for, as they are written."""
-        always = ("as_", "member", "transposed", "normalization", *known)
+        always = ("as_", "member", "transposed", "normalization", *_PLACE, *known)
         given = [spec.name for spec in fields(self) if getattr(self, spec.name) is not None]
         return [f"--{name.replace('_', '-')}" for name in given if name not in always]
+
+    def placed(self, place: Place) -> Place:
+        """Place of a file with what was said of it by hand."""
+        said = {name: getattr(self, name) for name in _PLACE}
+        return replace(place, **{name: value for name, value in said.items() if value is not None})
