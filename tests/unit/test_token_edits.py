@@ -14,7 +14,7 @@ from visae.activations.given import write_store
 from visae.activations.store import ActivationStore
 from visae.arms.changes import Reconstruction, SetLatents, situation
 from visae.arms.dictionaries import mean_input, neurons, targets_by_gradient, untrained_dictionaries
-from visae.config.settings import FaithfulnessSettings, ModelSettings
+from visae.config.settings import FaithfulnessSettings, FigureSettings, ModelSettings
 from visae.config.tasks import TASKS, TaskKind
 from visae.edits.edit import ActiveValues, Edit, PredictedAs, Site, edited, patch_rows
 from visae.edits.passes import edited_passes
@@ -22,6 +22,9 @@ from visae.errors import DataError, ModelError
 from visae.experiments.experiment import run_experiment
 from visae.experiments.faithfulness import measure_faithfulness
 from visae.features.encoding import encode_store
+from visae.figures import doses as figure_of_doses
+from visae.figures import faithfulness as figure_of_faithfulness
+from visae.figures import probabilities
 from visae.heads.probe import image_labels
 from visae.heads.tokens import open_store
 from visae.sae import Place, SparseAutoencoder, load_sae, save_sae
@@ -262,6 +265,18 @@ def test_suppressing_the_planted_latents_of_class_tokens_takes_the_class(planted
     doses = pl.read_parquet(tmp_path / "doses.parquet").filter(arm="automatic", unit="largest")
     assert doses["natural_norm_share"].is_between(0, 1).all()
     assert all(test["p_untrained"] < 0.2 for test in summary["classes"])
+    assert summary["tokens"] == "class"
+    said = drawn_texts(probabilities, pl.read_parquet(tmp_path / "arms.parquet"))
+    assert any("Own pictures, active class tokens" in text for text in said)
+    assert any("Other pictures, class token" in text for text in said)
+    assert not any("patch" in text or "quarter" in text for text in said)
+    said = drawn_texts(figure_of_doses, pl.read_parquet(tmp_path / "doses.parquet"), "classification")
+    assert "Edited class tokens of natural norm" in said
+
+
+def drawn_texts(figure, table, *more):
+    found = figure.draw(figure.data(table), FigureSettings(), *more)
+    return [axes.get_title(loc="left") for axes in found.axes]
 
 
 def test_faithfulness_replaces_class_tokens_alone(planted, tmp_path):
@@ -271,6 +286,9 @@ def test_faithfulness_replaces_class_tokens_alone(planted, tmp_path):
     assert measures["as_is"]["value"] == 1
     assert measures["reconstruction"]["value"] == 1
     assert measures["mean"]["value"] < 1
+    table = figure_of_faithfulness.data(pl.read_parquet(tmp_path / "faithfulness.parquet"))
+    labels = figure_of_faithfulness.draw(table, FigureSettings()).axes[0].get_yticklabels()
+    assert "Mean class token" in [label.get_text() for label in labels]
     # The readout reads class tokens: replacing patches would have changed nothing in the last block.
     store = ActivationStore.open(planted.manifest)
     assert store.n_tokens("class") == 1

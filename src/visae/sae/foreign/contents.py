@@ -86,11 +86,12 @@ def kind_of(path: Path) -> Kind | None:
     """What a file is by its first bytes; None for what holds no tensors."""
     with path.open("rb") as file:
         start = file.read(9)
-        if start.startswith((_ZIP, _PICKLE)):
-            return "torch"
+        # First of all: a length may begin with the byte that pickles begin with.
         length = int.from_bytes(start[:8], "little")
         if start[8:] == b"{" and length < path.stat().st_size:
             return "safetensors"
+        if start.startswith((_ZIP, _PICKLE)):
+            return "torch"
         if start.startswith(b"{"):
             file.seek(0)
             first = file.readline(_TOO_LARGE_FOR_SETTINGS)

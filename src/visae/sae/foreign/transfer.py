@@ -86,11 +86,11 @@ def import_sae(
 def _described(sae: SparseAutoencoder, name: str, path: Path) -> str:
     """What was taken in, as one line."""
     place, tokens = sae.place, {"patches": "patches", "class": "the class token", "all": "all tokens"}
-    model = "a model that it does not name" if place.model is None else place.model
-    layer = "a block that it does not name" if place.layer is None else f"block {place.layer} ({place.hook})"
+    model = place.model or "an unknown model"
+    layer = "an unknown block" if place.layer is None else f"block {place.layer} ({place.hook})"
     return (
-        f"{sae.variant.name} of {sae.width} latents on {sae.d_model} dimensions, of {name}'s {path.name}; "
-        f"normalization {sae.normalization}; as far as the file says, of {tokens[place.tokens]} of {layer} of {model}"
+        f"{sae.variant.name}, {sae.width} latents on {sae.d_model} dimensions, of {name}'s {path.name}; "
+        f"normalization {sae.normalization}; of {tokens[place.tokens]} of {layer} of {model}"
     )
 
 
