@@ -483,6 +483,17 @@ def test_a_mean_that_was_lost_is_warned_of_or_computed_again_and_said(name, tmp_
     assert same(own.encode(x), written.codes(tensors, (x - mean) / 2))
 
 
+def test_a_store_gives_the_place_that_a_file_lacks_and_is_compared_with_the_one_that_it_names(tmp_path):
+    values = np.random.default_rng(0).normal(size=(200, 6, D_MODEL)).astype(np.float32)
+    manifest = write_store(tmp_path / "store", values, list(range(6)), {"train": 150, "val": 50}, layer=10)
+    import_sae(WRITTEN["visaebench"].write(tmp_path / "silent"), tmp_path / "ours", manifests=[manifest])
+    assert load_sae(tmp_path / "ours/config.json").place.layer == 10
+    import_sae(WRITTEN["dictionary_learning-topk"].write(tmp_path / "named"), tmp_path / "named-ours", None, [manifest])
+    assert load_sae(tmp_path / "named-ours/config.json").place.layer == 3
+    notices = json.loads((tmp_path / "named-ours/config.json").read_text())["notices"]
+    assert "the file says block 3, and the store is of block 10" in notices[0]["text"]
+
+
 def test_a_normalization_of_each_token_is_said_by_hand(tmp_path):
     written, x = WRITTEN["patchsae"], inputs()
     tensors = written.make()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from visae.notices import from_plain
-from visae.sae.autoencoder import FORMAT, load_sae
+from visae.sae.autoencoder import load_sae
+from visae.sae.entries import FORMAT
 from visae.sae.foreign.contents import Contents
 from visae.sae.foreign.given import Given
 from visae.sae.foreign.unsaid import Unsaid
