@@ -210,24 +210,41 @@ def test_a_pickle_is_never_run(where, tmp_path, monkeypatch):
     assert not (tmp_path / "ours").exists()
 
 
-def test_the_lines_that_convert_a_pickle_make_what_is_read(tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "saving"),
+    [
+        ("theirs.pt", "torch.save(saved, 'theirs.pt')"),
+        ("theirs.pt", "torch.save(saved, 'theirs.pt', _use_new_zipfile_serialization=False)"),
+        ("theirs.pkl", "pickle.dump(saved, open('theirs.pkl', 'wb'))"),
+        ("theirs.pkl.gz", "pickle.dump(saved, gzip.open('theirs.pkl.gz', 'wb'))"),
+        ("theirs.pt", "file = open('theirs.pt', 'wb'); file.write(b'{}\\n'); torch.save(saved, file)"),
+        ("theirs.pt", "torch.save(own_config.as_module(saved), 'theirs.pt')"),
+    ],
+)
+def test_the_lines_that_convert_a_pickle_make_what_is_read(name, saving, tmp_path):
     """The settings' class can be imported where its owner runs them, and not here."""
     written, x = WRITTEN["patchsae"], inputs()
     tensors = written.make()
-    (tmp_path / "own_config.py").write_text("class Config:\n    pass\n")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "tensors.safetensors")
+    (tmp_path / "own_config.py").write_text(
+        "import torch\nclass Config:\n    pass\nclass Sae(torch.nn.Module):\n    pass\n"
+        "def as_module(saved):\n    sae = Sae()\n    sae.cfg = saved['cfg']\n"
+        "    for name, tensor in saved['state_dict'].items():\n        sae.register_buffer(name, tensor)\n"
+        "    return sae\n"
+    )
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, tmp_path / "tensors.safetensors")
     (tmp_path / "said.json").write_text(json.dumps(written.said(D_MODEL, WIDTH)))
     making = (
-        "import json, torch, own_config; from safetensors.torch import load_file\n"
+        "import gzip, json, pickle, torch, own_config; from safetensors.torch import load_file\n"
         "config = own_config.Config(); config.__dict__ = json.load(open('said.json')); config.dtype = torch.float32\n"
-        "torch.save({'cfg': config, 'state_dict': load_file('tensors.safetensors')}, 'theirs.pt')\n"
+        f"saved = {{'cfg': config, 'state_dict': load_file('tensors.safetensors')}}\n{saving}\n"
     )
     subprocess.run([sys.executable, "-c", making], cwd=tmp_path, check=True)
-    with pytest.raises(ModelError, match=r"objects of own_config\.Config.* run these lines") as caught:
-        import_sae(tmp_path / "theirs.pt", tmp_path / "ours")
+    with pytest.raises(ModelError, match=r"to open it would be to run .* run these lines beside it") as caught:
+        import_sae(tmp_path / name, tmp_path / "ours")
     _, _, lines = str(caught.value).partition("\n\n")
     subprocess.run([sys.executable, "-c", lines], cwd=tmp_path, check=True)
-    found = read_foreign(tmp_path / "theirs")
+    found = read_foreign(tmp_path / "theirs-converted")
     assert found.format == "patchsae"
     assert same(found.given.sae.encode(x), written.codes(tensors, x))
 
