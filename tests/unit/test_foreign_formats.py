@@ -188,6 +188,24 @@ def test_settings_of_another_size_are_named(name, tmp_path):
         import_sae(folder, tmp_path / "ours", written.unsaid)
 
 
+@ALL
+def test_odd_values_of_settings_are_refused_or_without_effect(name, tmp_path):
+    written = WRITTEN[name]
+    said = written.said(D_MODEL, WIDTH)
+    places = [(key,) for key in said] + [
+        (key, inner) for key in said if isinstance(said[key], dict) for inner in said[key]
+    ]
+    for number, place in enumerate(places):
+        for odd in ([], "odd", -1, 1.5, None, {}, {"odd": 1}, float("nan")):
+            changed = odd if len(place) == 1 else {**said[place[0]], place[1]: odd}
+            folder = written.write(tmp_path / str(number), **{place[0]: changed})
+            try:
+                read_foreign(folder, written.unsaid)
+            except ModelError as error:
+                message = str(error)
+                assert str(folder) in message
+
+
 class Runs:
     """Says that it was run."""
 

@@ -11,8 +11,8 @@ from visae.sae.foreign.unsaid import Unsaid
 
 
 def recognizes(contents: Contents) -> bool:
-    """Whether the settings say that visae wrote them."""
-    return contents.said.get("format") == FORMAT
+    """Whether the settings say that visae wrote them, whichever of its versions."""
+    return str(contents.said.get("format")).startswith(FORMAT.rstrip("0123456789"))
 
 
 def read(contents: Contents, unsaid: Unsaid) -> Given:
