@@ -18,11 +18,18 @@ python3 -m venv "$work/environment"
 cd "$work"
 cat > try.py <<'PY'
 import importlib.metadata
+import importlib.util
+import sys
+import types
 import warnings
 
 import torch
-from overcomplete.sae import TopKSAE
-from overcomplete.sae.mp_sae import MpSAE
+
+# The package's own __init__ also imports models and plots, which need torchvision's operators.
+package = types.ModuleType("overcomplete")
+package.__path__ = list(importlib.util.find_spec("overcomplete").submodule_search_locations)
+sys.modules["overcomplete"] = package
+from overcomplete.sae import MpSAE, TopKSAE
 
 print({name: importlib.metadata.version(name) for name in ("overcomplete", "torch")})
 torch.manual_seed(0)

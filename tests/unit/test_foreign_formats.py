@@ -133,17 +133,13 @@ def test_square_matrices_that_look_transposed_are_refused_and_turned_round_when_
     keys = {"encoder": [written.encoder], "decoder": [written.decoder]}.get(which, [written.encoder, written.decoder])
     wrong = right | {key: right[key].T for key in keys}
     folder = written.write(tmp_path / "wrong", wrong)
-    # The dictionary of overcomplete is normalized by rows, so that columns cannot tell.
-    if written.decoder == "dictionary._weights" and which != "encoder":
-        with pytest.raises(ModelError, match=r"dictionary\._weights: 'rows of norms .*--rows"):
-            read_foreign(folder, written.unsaid)
-        return
     with pytest.raises(ModelError, match=rf"square, and .*--transposed {which}"):
         import_sae(folder, tmp_path / "ours", written.unsaid)
     assert not (tmp_path / "ours").exists()
     turned = read_foreign(folder, replace(written.unsaid, transposed=which)).given.sae
     assert same(turned.encode(x), expected.encode(x))
-    kept = read_foreign(folder, replace(written.unsaid, transposed="none")).given.sae
+    said = {"rows": "identity"} if written.decoder == "dictionary._weights" else {}
+    kept = read_foreign(folder, replace(written.unsaid, transposed="none", **said)).given.sae
     assert not same(kept(x), expected(x), 1e-2)
 
 
@@ -192,6 +188,24 @@ def test_settings_of_another_size_are_named(name, tmp_path):
         import_sae(folder, tmp_path / "ours", written.unsaid)
 
 
+@ALL
+def test_odd_values_of_settings_are_refused_or_without_effect(name, tmp_path):
+    written = WRITTEN[name]
+    said = written.said(D_MODEL, WIDTH)
+    places = [(key,) for key in said] + [
+        (key, inner) for key in said if isinstance(said[key], dict) for inner in said[key]
+    ]
+    for number, place in enumerate(places):
+        for odd in ([], "odd", -1, 1.5, None, {}, {"odd": 1}, float("nan")):
+            changed = odd if len(place) == 1 else {**said[place[0]], place[1]: odd}
+            folder = written.write(tmp_path / str(number), **{place[0]: changed})
+            try:
+                read_foreign(folder, written.unsaid)
+            except ModelError as error:
+                message = str(error)
+                assert str(folder) in message
+
+
 class Runs:
     """Says that it was run."""
 
@@ -214,24 +228,41 @@ def test_a_pickle_is_never_run(where, tmp_path, monkeypatch):
     assert not (tmp_path / "ours").exists()
 
 
-def test_the_lines_that_convert_a_pickle_make_what_is_read(tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "saving"),
+    [
+        ("theirs.pt", "torch.save(saved, 'theirs.pt')"),
+        ("theirs.pt", "torch.save(saved, 'theirs.pt', _use_new_zipfile_serialization=False)"),
+        ("theirs.pkl", "pickle.dump(saved, open('theirs.pkl', 'wb'))"),
+        ("theirs.pkl.gz", "pickle.dump(saved, gzip.open('theirs.pkl.gz', 'wb'))"),
+        ("theirs.pt", "file = open('theirs.pt', 'wb'); file.write(b'{}\\n'); torch.save(saved, file)"),
+        ("theirs.pt", "torch.save(own_config.as_module(saved), 'theirs.pt')"),
+    ],
+)
+def test_the_lines_that_convert_a_pickle_make_what_is_read(name, saving, tmp_path):
     """The settings' class can be imported where its owner runs them, and not here."""
     written, x = WRITTEN["patchsae"], inputs()
     tensors = written.make()
-    (tmp_path / "own_config.py").write_text("class Config:\n    pass\n")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "tensors.safetensors")
+    (tmp_path / "own_config.py").write_text(
+        "import torch\nclass Config:\n    pass\nclass Sae(torch.nn.Module):\n    pass\n"
+        "def as_module(saved):\n    sae = Sae()\n    sae.cfg = saved['cfg']\n"
+        "    for name, tensor in saved['state_dict'].items():\n        sae.register_buffer(name, tensor)\n"
+        "    return sae\n"
+    )
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, tmp_path / "tensors.safetensors")
     (tmp_path / "said.json").write_text(json.dumps(written.said(D_MODEL, WIDTH)))
     making = (
-        "import json, torch, own_config; from safetensors.torch import load_file\n"
+        "import gzip, json, pickle, torch, own_config; from safetensors.torch import load_file\n"
         "config = own_config.Config(); config.__dict__ = json.load(open('said.json')); config.dtype = torch.float32\n"
-        "torch.save({'cfg': config, 'state_dict': load_file('tensors.safetensors')}, 'theirs.pt')\n"
+        f"saved = {{'cfg': config, 'state_dict': load_file('tensors.safetensors')}}\n{saving}\n"
     )
     subprocess.run([sys.executable, "-c", making], cwd=tmp_path, check=True)
-    with pytest.raises(ModelError, match=r"objects of own_config\.Config.* run these lines") as caught:
-        import_sae(tmp_path / "theirs.pt", tmp_path / "ours")
+    with pytest.raises(ModelError, match=r"to open it would be to run .* run these lines beside it") as caught:
+        import_sae(tmp_path / name, tmp_path / "ours")
     _, _, lines = str(caught.value).partition("\n\n")
     subprocess.run([sys.executable, "-c", lines], cwd=tmp_path, check=True)
-    found = read_foreign(tmp_path / "theirs")
+    found = read_foreign(tmp_path / "theirs-converted")
     assert found.format == "patchsae"
     assert same(found.given.sae.encode(x), written.codes(tensors, x))
 
@@ -485,6 +516,17 @@ def test_a_mean_that_was_lost_is_warned_of_or_computed_again_and_said(name, tmp_
     own = load_sae(tmp_path / "own/config.json")
     assert own.normalization == "per_dimension"
     assert same(own.encode(x), written.codes(tensors, (x - mean) / 2))
+
+
+def test_a_store_gives_the_place_that_a_file_lacks_and_is_compared_with_the_one_that_it_names(tmp_path):
+    values = np.random.default_rng(0).normal(size=(200, 6, D_MODEL)).astype(np.float32)
+    manifest = write_store(tmp_path / "store", values, list(range(6)), {"train": 150, "val": 50}, layer=10)
+    import_sae(WRITTEN["visaebench"].write(tmp_path / "silent"), tmp_path / "ours", manifests=[manifest])
+    assert load_sae(tmp_path / "ours/config.json").place.layer == 10
+    import_sae(WRITTEN["dictionary_learning-topk"].write(tmp_path / "named"), tmp_path / "named-ours", None, [manifest])
+    assert load_sae(tmp_path / "named-ours/config.json").place.layer == 3
+    notices = json.loads((tmp_path / "named-ours/config.json").read_text())["notices"]
+    assert "the file says block 3, and the store is of block 10" in notices[0]["text"]
 
 
 def test_a_normalization_of_each_token_is_said_by_hand(tmp_path):

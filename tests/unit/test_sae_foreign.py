@@ -128,6 +128,10 @@ def test_what_saelens_cannot_hold_is_refused_by_its_key(data, tmp_path):
     clamped = TopKSettings(variant="topk", k=3, clamp=3.0, **SHARED)
     with pytest.raises(ModelError, match="clamp: 3: SAELens has no clamping"):
         write_saelens(trained(clamped, 1, data).sae, tmp_path / "clamped")
+    each = trained(TopKSettings(variant="topk", k=3, normalization="per_token", **SHARED), 1, data).sae
+    each.eps.fill_(1e-3)
+    with pytest.raises(ModelError, match=r"per_token with eps 0\.001: SAELens' layer_norm has 1e-05"):
+        write_saelens(each, tmp_path / "eps")
     topk = TopKSettings(variant="topk", k=3, **SHARED)
     with pytest.raises(ModelError, match="variant topk: SAELens has transcoders of relu and jumprelu alone"):
         write_saelens(trained(topk, 1, data, data[:, :5]).sae, tmp_path / "transcoder")

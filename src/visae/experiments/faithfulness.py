@@ -18,7 +18,8 @@ from visae.edits.opened import open_edited
 from visae.errors import DataError
 from visae.features.codes import with_kind
 from visae.files import atomic_path, write_json
-from visae.heads.bootstrap import COVERAGE, estimates
+from visae.heads.bootstrap import estimates
+from visae.intervals import COVERAGE
 from visae.progress import progress_bar
 from visae.provenance import Provenance
 from visae.sae import SparseAutoencoder

@@ -33,10 +33,14 @@ _HEADINGS = {QUERY: "asked about", "top": "strongest", "random": "random active\
 class GalleryFigure(Figure):
     """A figure that notebooks show, whatever backend they use."""
 
-    def _repr_png_(self) -> bytes:
+    def png(self) -> bytes:
+        """Return the figure as a PNG file."""
         buffer = io.BytesIO()
         FigureCanvasAgg(self).print_png(buffer)
         return buffer.getvalue()
+
+    def _repr_png_(self) -> bytes:
+        return self.png()
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,9 @@ from visae.errors import ModelError
 from visae.notices import Notice
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_OF_THE_SERVER = 500
+for _client in ("httpx", "httpx2"):  # which tell of each request
+    logging.getLogger(_client).setLevel(logging.WARNING)
+_UNKNOWN_TOKEN, _OF_THE_SERVER = 401, 500
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def listed(name: HubName, text: str) -> Listing:
     try:
         info = HfApi().model_info(name.repository, revision=name.revision, files_metadata=True)
     except (HfHubHTTPError, HFValidationError) as error:
-        if getattr(getattr(error, "response", None), "status_code", 0) >= _OF_THE_SERVER:
+        if _status(error) >= _OF_THE_SERVER:
             return _kept(name, text, error)
         raise ModelError(f"{text}: {_refusal(error, name)}") from error
     except Exception as error:  # of several libraries, by version; all mean that nobody answers
@@ -136,10 +139,17 @@ def _refusal(error: Exception, name: HubName) -> str:
         return f"{name.repository} has no revision {name.revision}; {_revisions(name)}"
     if isinstance(error, RepositoryNotFoundError):
         return (
-            f"the hub has no model repository {name.repository} that you may see; look at the spelling, and if it is "
-            "private, log in with `hf auth login`, or set HF_TOKEN"
+            f"the hub has no model repository {name.repository} that you may see (data sets and spaces are none); look "
+            "at the spelling, and if it is private, log in with `hf auth login`, or set HF_TOKEN"
         )
+    if _status(error) == _UNKNOWN_TOKEN:
+        return "the hub does not know the token of this machine; log in again with `hf auth login`, or mend HF_TOKEN"
     return f"the hub refuses it ({_line(error)}); try again later"
+
+
+def _status(error: Exception) -> int:
+    """Status of the hub's answer; 0 where there was none."""
+    return getattr(getattr(error, "response", None), "status_code", 0)
 
 
 def _revisions(name: HubName) -> str:

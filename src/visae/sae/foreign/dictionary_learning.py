@@ -22,7 +22,7 @@ from visae.errors import ModelError
 from visae.notices import Notice
 from visae.sae.foreign.contents import Contents
 from visae.sae.foreign.given import Given, Lost, Parts, checked, oriented, refuse_other_sizes, sae_of, sizes
-from visae.sae.foreign.places import place_of_layer
+from visae.sae.foreign.places import place_of_layer, tokens_of
 from visae.sae.foreign.rules import batchtopk, checked_k, gated, jumprelu, lost_threshold, topk
 from visae.sae.foreign.unsaid import Unsaid
 from visae.sae.variants.batchtopk import BatchTopK
@@ -111,7 +111,8 @@ def read(contents: Contents, unsaid: Unsaid) -> Given:
         parts = parts.of_unit_rows()
     rule, notices, lost = _rule(contents, unsaid, kind, tensors, parts)
     sae, said = sae_of(rule, parts.weights), contents.section("trainer")
-    sae.place = place_of_layer(said.get("lm_name"), said.get("layer"))
+    tokens, hook = tokens_of(said.get("tokens")), said.get("submodule_name")
+    sae.place = place_of_layer(said.get("lm_name"), said.get("layer"), tokens, hook)
     return Given(sae, notices, lost)
 
 
@@ -119,7 +120,7 @@ def _class_of(contents: Contents, unsaid: Unsaid) -> str:
     """Name of the class that a file is of."""
     said = contents.section("trainer").get("dict_class")
     if said is not None:
-        if said not in _CLASSES:
+        if str(said) not in _CLASSES:
             raise contents.wrong("trainer.dict_class", said, ", ".join(_CLASSES))
         return str(said)
     fitting = _fitting(contents)
@@ -198,7 +199,7 @@ def _k(contents: Contents, unsaid: Unsaid, tensors: dict[str, Tensor], width: in
         "--k": unsaid.k,
     }
     known = {key: value for key, value in stated.items() if value is not None}
-    if len(set(known.values())) > 1:
+    if any(value != known[next(iter(known))] for value in known.values()):
         said = ", ".join(f"{key} {value}" for key, value in known.items())
         raise ModelError(f"{contents.path}: {said}: these contradict one another; keep the one that is right")
     return checked_k(contents, next(iter(known.values()), None), width)

@@ -73,14 +73,17 @@ def read(contents: Contents, unsaid: Unsaid) -> Given:
     optional = {*_ENCODERS, *_BIASES, *_OWN, "dictionary.multiplier"} - _required(contents, is_tied=bool(tied))
     tensors = checked(contents, _shapes(contents), optional, of=of)
     notices: list[Notice] = []
-    decoder = _dictionary(contents, tensors, unsaid, notices)
-    width, d_model = decoder.shape
-    encoder = next((tensors[name] for name in _ENCODERS if name in tensors), decoder)
+    rows = tensors[_PLAIN[0]] if _PLAIN[0] in tensors else _combined(tensors, unsaid, notices)
+    width, d_model = rows.shape
+    encoder = next((tensors[name] for name in _ENCODERS if name in tensors), None)
     nothing = torch.zeros(width, dtype=torch.float64)
     bias = next((tensors[name] for name in _BIASES if name in tensors), nothing)
-    parts = Parts(encoder, bias, decoder, torch.zeros(d_model, dtype=torch.float64), False)
+    parts = Parts(rows if encoder is None else encoder, bias, rows, torch.zeros(d_model, dtype=torch.float64), False)
     parts = oriented(contents.path, parts, unsaid)
-    has_encoder = bool(tied) or encoder is not decoder
+    decoder = _normalized(contents, parts.decoder, unsaid.rows) if _PLAIN[0] in tensors else parts.decoder
+    decoder = decoder * tensors.get("dictionary.multiplier", nothing[0]).exp()
+    parts = replace(parts, encoder=decoder if encoder is None else parts.encoder, decoder=decoder)
+    has_encoder = bool(tied) or encoder is not None
     rule, lost = _rule(contents, tensors, unsaid, has_encoder)
     return Given(sae_of(rule, parts.weights), notices, lost)
 
@@ -112,11 +115,8 @@ def _shapes(contents: Contents) -> dict[str, tuple[int, ...]]:
     return shapes | {_PLAIN[0]: rows}
 
 
-def _dictionary(contents: Contents, tensors: dict[str, Tensor], unsaid: Unsaid, notices: list[Notice]) -> Tensor:
-    """Decoder rows (width, d_model) as overcomplete has them in eval mode."""
-    factor = tensors.get("dictionary.multiplier", torch.zeros((), dtype=torch.float64)).exp()
-    if _PLAIN[0] in tensors:
-        return _normalized(contents, tensors[_PLAIN[0]], unsaid.rows) * factor
+def _combined(tensors: dict[str, Tensor], unsaid: Unsaid, notices: list[Notice]) -> Tensor:
+    """Rows (width, d_model) of an archetypal dictionary as overcomplete has them in eval mode, unmultiplied."""
     combination = tensors["dictionary.W"].relu()
     combination = combination / (combination.sum(1, keepdim=True) + _NOTHING)
     departures = tensors["dictionary.Relax"]
@@ -130,7 +130,7 @@ def _dictionary(contents: Contents, tensors: dict[str, Tensor], unsaid: Unsaid, 
             "bounds them again"
         )
         notices.append(Notice("note", text))
-    return (combination @ tensors["dictionary.C"] + departures) * factor
+    return combination @ tensors["dictionary.C"] + departures
 
 
 def _normalized(contents: Contents, rows: Tensor, kind: Rows | None) -> Tensor:
@@ -138,7 +138,8 @@ def _normalized(contents: Contents, rows: Tensor, kind: Rows | None) -> Tensor:
     orders: dict[str, float] = {"l2": 2, "max_l2": 2, "l1": 1, "max_l1": 1}
     norms = {order: torch.linalg.vector_norm(rows, ord=order, dim=1, keepdim=True) for order in (1, 2)}
     if kind is None:
-        near = {order: float((norms[order][norms[order] > 0] - 1).abs().max()) < _NEAR for order in norms}
+        off = {order: (norm[norm > 0] - 1).abs() for order, norm in norms.items()}
+        near = {order: bool((far < _NEAR).all()) for order, far in off.items()}
         kind = "l2" if near[2] else "l1" if near[1] else None
     if kind is None:
         raise contents.wrong(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from visae.activations.store import ActivationStore
@@ -17,7 +17,7 @@ from visae.sae.foreign.completing import completed
 from visae.sae.foreign.registry import read_foreign
 from visae.sae.foreign.unsaid import Unsaid
 from visae.sae.metrics import Quality, quality
-from visae.sae.published import METRICS, metrics_table, points
+from visae.sae.published import METRICS, metrics_table, place_of, points
 from visae.sae.sources import local_source
 from visae.version import __version__
 
@@ -72,6 +72,8 @@ def import_sae(
     given, name, path = read_foreign(found_at.path, unsaid)
     data = None if manifests is None else _data(given.sae, manifests, seed, path)
     sae, notices, _ = completed(given, unsaid, data)
+    if data is not None:
+        notices = [*notices, *_placed(sae, data)]
     made_from = Source(found_at.name, name, file_sha256(path), __version__, found_at.revision)
     found = None if data is None else quality(sae, *data.held_out)
     notices = [*found_at.notices, *notices, *([] if found is None else _worse_than_the_mean(found))]
@@ -92,6 +94,18 @@ def _described(sae: SparseAutoencoder, name: str, path: Path) -> str:
         f"{sae.variant.name}, {sae.width} latents on {sae.d_model} dimensions, of {name}'s {path.name}; "
         f"normalization {sae.normalization}; of {tokens[place.tokens]} of {layer} of {model}"
     )
+
+
+def _placed(sae: SparseAutoencoder, data: TrainingData) -> list[Notice]:
+    """Give an SAE that names no block the place of its store; warn of a store of another block than it names."""
+    store = place_of(data)
+    if sae.place.layer is None:
+        sae.place = replace(store, model=sae.place.model or store.model)
+        return [Notice("note", "the file names no block: its place is taken to be that of the store")]
+    if store.layer in (None, sae.place.layer):
+        return []
+    text = f"the file says block {sae.place.layer}, and the store is of block {store.layer}: its errors are of that one"
+    return [Notice("warning", text)]
 
 
 def _data(sae: SparseAutoencoder, manifests: list[Path], seed: int, path: Path) -> TrainingData:
@@ -140,6 +154,7 @@ def _write_measured(
         "variant": sae.variant.name,
         "width": sae.width,
         "d_model": sae.d_model,
+        "tokens": data.kinds,
         **points(data),
         "notices": as_plain(notices),
         "provenance": provenance.record(),
