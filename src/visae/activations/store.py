@@ -14,7 +14,7 @@ import torch
 
 from visae.activations.manifest import read_manifest
 from visae.activations.schema import DTYPES, ShardRecord, TokenChoice, as_tensor, footer_sha256
-from visae.config.saes import TokenKinds, token_slice
+from visae.config.kinds import TokenKinds, token_slice
 from visae.errors import StoreError
 
 Kinds = TokenKinds

@@ -10,8 +10,8 @@ import torch
 
 from visae.activations.schema import ShardHeader, TokenChoice
 from visae.activations.store import ActivationStore
+from visae.config.kinds import TokenKinds
 from visae.config.members import scored_on, sweep_members
-from visae.config.saes import TokenKinds
 from visae.config.settings import GIVEN, AnySae, Settings, StudySettings
 from visae.config.stored import layers_of, members_of, used_datasets
 from visae.features.codes import RUN_ROWS

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from visae.config.saes import Normalization
+from visae.config.kinds import Normalization
 from visae.errors import ModelError
 from visae.files import atomic_path, file_sha256, write_json
 from visae.notices import log_notices
