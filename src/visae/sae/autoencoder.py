@@ -27,7 +27,10 @@ FORMAT = "visae sparse autoencoder 1"
 # Entries of config.json: what decides the function, and what `save_sae` is given beside.
 _ALWAYS = frozenset({"format", "variant", "options", "width", "d_model", "weights_sha256"})
 _DECISIVE = (*_ALWAYS, "d_target", "clamp", "normalization", "skip", "place")
-_ABOUT = ("settings", "rates", "provenance", "imported", "notices", "layer", "hook", "target_layer", "target_hook")
+_ABOUT = (
+    *("settings", "rates", "provenance", "imported", "notices", "proof"),
+    *("layer", "hook", "target_layer", "target_hook"),
+)
 # Tokens whose sparse codes are spread out at once by `latent_values`.
 _CHUNK = 8192
 

@@ -31,7 +31,7 @@ from visae.sae.proof.search import (
 )
 from visae.sae.proof.settings import ProofSettings
 from visae.sae.proof.tokens import ReadTokens, read_tokens
-from visae.sae.proof.verdict import Resampled, Verdict, differing, error_of, fits
+from visae.sae.proof.verdict import Resampled, Verdict, Word, differing, error_of, fits
 from visae.vision.hook_points import Hook
 from visae.vision.model import HookPoint, VisionModel
 
@@ -146,19 +146,19 @@ def prove(sae: SparseAutoencoder, model: VisionModel, claim: Place, settings: Pr
         )
         looked = list(fits_at(sae, everywhere, first.points, None, "first look"))
         most_codes = most_codes_of(sae, looked)
-        ranked = [setup for setup, _ in by_setup(looked)]
+        ranked = list(by_setup(looked))
         chosen = worth_more(sae, ranked, claimed.setup if claimed else None, points)
         some = sorted({setup.point for setup in chosen})
         read = reader.read(some, paths, Path(scratch) / "second", settings.patches, "pictures")
         resampled = Resampled(read.n_pictures, seed)
         found = list(fits_at(sae, every_kind(chosen, kinds), read.points, most_codes, "places"))
-        best, clamped, said = best_of(sae, found, claimed, read.points, resampled, most_codes)
+        best, clamped, of_tokens = best_of(sae, found, claimed, read.points, resampled, most_codes)
         nulls = nulls_of(sae, best.hypothesis, read.points[best.hypothesis.point], most_codes, seed)
         severity = moments_of(read.points[best.hypothesis.point], best.hypothesis.tokens).severity
     found += clamped
     found.sort(key=lambda each: (each.hypothesis != best.hypothesis, error_of(each)))
-    verdict = _verdict(best, claimed, nulls, resampled)
-    notices = [*more, *notices, *said, *_few(read)]
+    verdict = _verdict(best, claimed, nulls, resampled, of_tokens)
+    notices = [*more, *notices, *_few(read)]
     return Proof(
         verdict, found, claimed, nulls, resampled, severity, most_codes,
         len(everywhere), read.n_pictures, read.unreadable, notices,
@@ -204,13 +204,16 @@ def _pictures(settings: ProofSettings, seed: int) -> tuple[list[str], list[Notic
     return [paths[number] for number in order[: settings.limit or None]], notices
 
 
-def _verdict(best: Fit, claimed: Hypothesis | None, nulls: Sequence[Fit], resampled: Resampled) -> Verdict:
+def _verdict(
+    best: Fit,
+    claimed: Hypothesis | None,
+    nulls: Sequence[Fit],
+    resampled: Resampled,
+    kinds: list[TokenKinds],
+) -> Verdict:
     differs = [] if claimed is None else differing(best.hypothesis, claimed)
-    if not fits(best, nulls, resampled):
-        return Verdict("none", best, differs)
-    if claimed is None:
-        return Verdict("found", best, differs)
-    return Verdict("another" if differs else "claimed", best, differs)
+    word: Word = "found" if claimed is None else "another" if differs else "claimed"
+    return Verdict(word if fits(best, nulls, resampled) else "none", best, differs, kinds)
 
 
 def _few(read: ReadTokens) -> list[Notice]:
