@@ -133,17 +133,13 @@ def test_square_matrices_that_look_transposed_are_refused_and_turned_round_when_
     keys = {"encoder": [written.encoder], "decoder": [written.decoder]}.get(which, [written.encoder, written.decoder])
     wrong = right | {key: right[key].T for key in keys}
     folder = written.write(tmp_path / "wrong", wrong)
-    # The dictionary of overcomplete is normalized by rows, so that columns cannot tell.
-    if written.decoder == "dictionary._weights" and which != "encoder":
-        with pytest.raises(ModelError, match=r"dictionary\._weights: 'rows of norms .*--rows"):
-            read_foreign(folder, written.unsaid)
-        return
     with pytest.raises(ModelError, match=rf"square, and .*--transposed {which}"):
         import_sae(folder, tmp_path / "ours", written.unsaid)
     assert not (tmp_path / "ours").exists()
     turned = read_foreign(folder, replace(written.unsaid, transposed=which)).given.sae
     assert same(turned.encode(x), expected.encode(x))
-    kept = read_foreign(folder, replace(written.unsaid, transposed="none")).given.sae
+    said = {"rows": "identity"} if written.decoder == "dictionary._weights" else {}
+    kept = read_foreign(folder, replace(written.unsaid, transposed="none", **said)).given.sae
     assert not same(kept(x), expected(x), 1e-2)
 
 
@@ -301,7 +297,7 @@ def test_one_of_several_saes_of_a_manifest_is_chosen_by_run_or_by_path(tmp_path)
     root, written, x = tmp_path / "repository", WRITTEN["saev-5"], inputs()
     made = write_manifest(root)
     with pytest.raises(
-        ModelError, match=r"has 3 SAEs; choose one with --member:\n  layer_11/ccc/sae\.pt: run_id ccc, lay"
+        ModelError, match=r"has 3 SAEs; choose one with --member:\n  layer_6/aaa/sae\.pt: run_id aaa, lay"
     ):
         import_sae(root, tmp_path / "ours")
     for member in ("ccc", "layer_11/ccc", "layer_11/ccc/sae.pt"):
@@ -351,6 +347,19 @@ def test_what_is_of_no_format_is_named_with_its_tensors(tmp_path):
         ModelError, match=r"empty: no weights in it \(there is README\.md\); give the folder or the file"
     ):
         read_foreign(tmp_path / "empty")
+
+
+def test_a_safetensors_file_whose_length_begins_like_a_pickle_is_one(tmp_path):
+    written = WRITTEN["patchsae"]
+    tensors = {name: tensor.contiguous() for name, tensor in written.make().items()}
+    path = tmp_path / "weights"
+    for n in range(0, 256, 4):
+        save_file(tensors, path, metadata={"note": "x" * n})
+        if path.read_bytes()[:1] == b"\x80":
+            break
+    assert path.read_bytes()[:1] == b"\x80"
+    (tmp_path / "config.json").write_text(json.dumps(written.said(D_MODEL, WIDTH)))
+    assert same(read_foreign(tmp_path).given.sae.encode(inputs()), written.codes(tensors, inputs()))
 
 
 def test_a_wrapped_module_is_read_as_what_it_wraps(tmp_path):
@@ -484,6 +493,39 @@ def test_a_normalization_of_each_token_is_said_by_hand(tmp_path):
     assert same(load_sae(tmp_path / "ours/config.json").encode(x), codes)
     with pytest.raises(ModelError, match="--normalization data: computed from a store; give --manifests"):
         import_sae(folder, tmp_path / "ours", Unsaid(normalization=Path("data")))
+
+
+@pytest.mark.parametrize("name", ["saev-5", "dictionary_learning-matryoshka", "sae-for-vlm"])
+def test_a_threshold_that_is_missing_is_named_and_learned_again_where_there_is_data(name, tmp_path):
+    written = WRITTEN[name]
+    key = "activation.threshold" if name == "saev-5" else "threshold"
+    folder = written.write(tmp_path / "theirs", {n: t for n, t in written.make().items() if n != key})
+    with pytest.raises(
+        ModelError, match=r"threshold: it has been lost .* 4 codes .*--manifests of a store, or .*--thres"
+    ):
+        import_sae(folder, tmp_path / "ours", written.unsaid)
+    assert not (tmp_path / "ours").exists()
+    import_sae(folder, tmp_path / "said", replace(written.unsaid, threshold=0.9))
+    full = read_foreign(written.write(tmp_path / "full", written.make() | {key: torch.tensor(0.9)}), written.unsaid)
+    assert torch.equal(load_sae(tmp_path / "said/config.json").encode(inputs()), full.given.sae.encode(inputs()))
+    _, manifest = store(tmp_path, shift=0.0)
+    import_sae(folder, tmp_path / "ours", replace(written.unsaid, tokens="patches"), [manifest])
+    sae = load_sae(tmp_path / "ours/config.json")
+    assert sae.variant.name == full.given.sae.variant.name
+    assert json.loads((tmp_path / "ours/summary.json").read_text())["l0"] == pytest.approx(4, abs=0.7)
+
+
+def test_settings_of_visaebench_beside_a_state_dict_of_overcomplete_are_taken(tmp_path):
+    written, x = WRITTEN["overcomplete-topk"], inputs()
+    tensors = written.make()
+    folder = written.write(tmp_path / "theirs", tensors)
+    pre = (x @ tensors["encoder.final_block.0.weight"].T + tensors["encoder.final_block.0.bias"]).relu()
+    for said, codes in [
+        ({"activation": "batchtopk", "k": 4, "threshold": 0.9}, pre * (pre >= 0.9)),
+        ({"sae_type": "TopK", "k": 4}, written.codes(tensors, x)),
+    ]:
+        (folder / "config.json").write_text(json.dumps(said))
+        assert same(read_foreign(folder).given.sae.encode(x), codes)
 
 
 def test_thresholds_that_visaebench_would_take_for_granted_are_asked_for(tmp_path):

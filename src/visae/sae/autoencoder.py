@@ -39,12 +39,10 @@ class SparseAutoencoder(Normalizing):
     """A sparse autoencoder that takes raw activations and gives raw activations.
 
     Inside, activations are normalized (by default centred by `mean` and divided by `scale`, so that they have a mean
-    squared norm of d_model); weights and codes are in those units. Decoder rows have unit norm.
-
-    With `d_target` it is a transcoder: it takes raw activations of one layer and gives those of another, which have a
-    mean and a scale of their own.
-
-    Activations may have any leading dimensions, (…, d_model); codes and what is decoded then have the same.
+    squared norm of d_model); weights and codes are in those units. Decoder rows have unit norm where it was trained
+    here. With `d_target` it is a transcoder: it takes raw activations of one layer and gives those of another, which
+    have a mean and a scale of their own. Activations may have any leading dimensions, (…, d_model); codes and what is
+    decoded then have the same.
 
     Parameters
     ----------

@@ -102,7 +102,9 @@ def _several(folder: Path, paths: list[Path]) -> ModelError:
             "safetensors or torch.save, with the settings beside them"
         )
     runs = {entry["path"]: entry for entry in _manifest(folder)}
-    lines = [f"  {_described(name, runs.get(name, {}))}" for name in _names(folder, paths)[:_NAMED]]
+    # In the order of the manifest, which is by layer.
+    names = sorted(_names(folder, paths), key=lambda name: [*runs].index(name) if name in runs else len(runs))
+    lines = [f"  {_described(name, runs.get(name, {}))}" for name in names[:_NAMED]]
     more = f"\n  and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
     return ModelError(f"{folder}: has {len(paths)} SAEs; choose one with --member:\n" + "\n".join(lines) + more)
 

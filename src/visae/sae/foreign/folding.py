@@ -87,10 +87,8 @@ def refuse_beyond(sae: SparseAutoencoder, project: str, *, per_token: bool = Fal
     Raises
     ------
     ModelError
-        If the SAE clamps, or has what the project has not.
+        If the SAE clamps, or has what the project has not; a connection past the codes goes with transcoders.
     """
-    if sae.skip is not None:
-        raise ModelError(f"skip: {project} would leave out what goes past the codes; export as hub, which keeps it")
     if sae.clamp is not None:
         raise ModelError(
             f"clamp: {sae.clamp:g}: {project} has no clamping of what goes in; train with clamp left out, or export as "
@@ -101,6 +99,8 @@ def refuse_beyond(sae: SparseAutoencoder, project: str, *, per_token: bool = Fal
             f"normalization: per_token: {project} does not standardize each token; export as saelens or hub, or train "
             "with another normalization"
         )
+    if sae.skip is not None and not (sae.is_transcoder and transcoders):
+        raise ModelError(f"skip: {project} has no connection past the codes of such an SAE; export as hub")
     if sae.is_transcoder and not transcoders:
         raise ModelError(
             f"d_target: {sae.d_target}: {project} has no transcoders; export as hub, or relu and jumprelu as saelens"

@@ -128,7 +128,7 @@ def checked(
     ModelError
         If any is missing, unknown, no number, or of another shape.
     """
-    optional = set(optional)
+    optional = set(optional) & shapes.keys()
     check_names(contents.path, contents.tensors, shapes.keys() - optional, optional, of=of)
     check_values(contents.path, contents.tensors)
     check_shapes(contents.path, contents.tensors, shapes)

@@ -59,6 +59,8 @@ def write_saelens(sae: SparseAutoencoder, folder: Path) -> Path:
                 f"variant {sae.variant.name}: SAELens has transcoders of relu and jumprelu alone; export as hub"
             )
         architecture, options = _TRANSCODERS[architecture], {"d_out": sae.d_target}
+    if sae.skip is not None:
+        architecture, own = architecture.replace("transcoder", "skip_transcoder"), {**own, "W_skip": sae.skip}
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file(as_float(tensors | own), temporary)
     config = {
@@ -100,4 +102,4 @@ def _architecture(weights: Folded) -> tuple[str, dict[str, Tensor], dict[str, An
         return "gated", {"b_gate": bias, "r_mag": log_scale, "b_mag": magnitude_bias}, {}
     if isinstance(rule, Relu):
         return "standard", {"b_enc": bias}, {}
-    raise ModelError(f"variant {rule.name}: SAELens has no architecture for it")
+    raise ModelError(f"variant {rule.name}: SAELens has no architecture for it; export as hub")

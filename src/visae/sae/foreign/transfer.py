@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from visae.sae.proof.settings import ProofSettings
 from visae.sae.published import METRICS, metrics_table, points
 from visae.sae.sources import local_source
 from visae.version import __version__
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,20 @@ def import_sae(
     log_notices(found_at.name, notices)
     more = proof | ({} if data is None else points(data))
     save_sae(sae, output, imported=asdict(made_from), notices=as_plain(notices), **more)
+    logger.info("%s: %s", output, _described(sae, name, path))
     if data is not None and found is not None:
         _write_measured(sae, found, notices, data, output, Provenance(made_from, manifests or [], seed, "cpu"))
+
+
+def _described(sae: SparseAutoencoder, name: str, path: Path) -> str:
+    """What was taken in, as one line."""
+    place, tokens = sae.place, {"patches": "patches", "class": "the class token", "all": "all tokens"}
+    model = place.model or "an unknown model"
+    layer = "an unknown block" if place.layer is None else f"block {place.layer} ({place.hook})"
+    return (
+        f"{sae.variant.name}, {sae.width} latents on {sae.d_model} dimensions, of {name}'s {path.name}; "
+        f"normalization {sae.normalization}; of {tokens[place.tokens]} of {layer} of {model}"
+    )
 
 
 def _data(sae: SparseAutoencoder, manifests: list[Path], seed: int, path: Path) -> TrainingData:
