@@ -27,7 +27,7 @@ from visae.sae.proof.settings import Claim, ProofSettings
 from visae.sae.proof.tokens import PointTokens
 from visae.sae.proof.verdict import Resampled, error_of
 from visae.sae.variants.topk import TopK
-from visae.vision.model import HookPoint, VisionModel, prepare_model
+from visae.vision.model import HookPoint, VisionModel, load_model, prepare_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -290,3 +290,23 @@ def test_what_an_import_finds_is_kept_in_the_file(
     assert len(kept["proof"]["rows"]) <= 13
     again = load_sae(tmp_path / "taken/config.json")
     assert torch.equal(again.encoder_weight, load_sae(config).encoder_weight)
+
+
+@pytest.mark.slow
+def test_an_sae_of_the_embedded_network_is_put_right(tmp_path: Path) -> None:
+    identity = ModelIdentity(architecture="vit_small_patch14_dinov2", weights="embedded", image_size=112)
+    prepare_model(identity, tmp_path / "weights.safetensors", tmp_path / "model.json")
+    network = load_model(tmp_path / "model.json")
+    point = HookPoint(8, "mlp")
+    there = tokens_of(network, [point], pictures(tmp_path / "train", 100, 1, 112), tmp_path / "tokens")[point]
+    pictures(tmp_path / "test", 40, 2, 112)
+    settings = TopKSettings(variant="topk", k=16, expansion=2, steps=100, batch_size=512, normalization="per_token")
+    sae = trained(settings, there, point, "patches", 0)
+    card = str(tmp_path / "model.json")
+    looked_at = ProofSettings(model=card, pictures=tmp_path / "test", workers=0, patches=16)
+    found = place_found(sae, Place(layer=10), looked_at, torch.device("cpu"))
+    assert (found["verdict"], found["differs"]) == ("another", ["layer", "hook"])
+    best = {name: found["best"][name] for name in ("layer", "hook", "tokens", "normalization", "clamp")}
+    assert best == {"layer": 8, "hook": "mlp", "tokens": "patches", "normalization": "per_token", "clamp": None}
+    assert found["rows"][0]["error_high"] < 0.9 * found["null_mse"]
+    assert place_found(sae, sae.place, looked_at, torch.device("cpu"))["verdict"] == "claimed"

@@ -144,6 +144,7 @@ def _write_measured(
         **measured,
         **only_training_tells,
         "measured_on": data.measured_on,
+        "tokens": data.kinds,
         "variant": sae.variant.name,
         "width": sae.width,
         "d_model": sae.d_model,
