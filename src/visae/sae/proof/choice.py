@@ -15,6 +15,8 @@ from visae.sae.proof.tokens import PointTokens
 from visae.sae.proof.verdict import LESS, MUCH_LESS, Resampled, error_of, holds, kinds_of_tokens
 from visae.vision.model import HookPoint
 
+# An SAE's own mean and scale are its own where they explain at least this share of what those of the pictures do.
+_OWN_EXPLAINS = 2 / 3
 # Clamps that are tried at the best place, in standard deviations.
 _CLAMPS = (None, 2.0, 3.0, 5.0)
 # Tokens whose means are this near to each other, in shares of the variance, cannot be told apart by errors.
@@ -38,14 +40,14 @@ def best_of(
     ranked = by_setup(found)
     setup, of_kinds = next(iter(ranked.items()))
     kind = min(of_kinds, key=lambda kind: error_of(of_kinds[kind]))
-    # The SAE's own mean and scale tell where it belongs; those of the pictures fit everywhere a little better.
+    # The SAE's own mean and scale tell where it belongs; those of the pictures fit everywhere a little better, and by
+    # more where pictures are of another kind than those of the training.
     own = next((other for other in ranked if other.statistics == "own"), setup)
-    others = [(own, MUCH_LESS)] if setup.statistics == "pictures" else []
-    if claimed is not None:
-        others.append((claimed.setup, LESS))
-    for other, less in others:
-        if holds(ranked[other][kind], of_kinds[kind], resampled, less):
-            setup, of_kinds = other, ranked[other]
+    explained, most = (1 - error_of(ranked[place][kind]) for place in (own, setup))
+    if setup.statistics == "pictures" and explained > _OWN_EXPLAINS * most:
+        setup, of_kinds = own, ranked[own]
+    if claimed is not None and holds(ranked[claimed.setup][kind], of_kinds[kind], resampled, LESS):
+        setup, of_kinds = claimed.setup, ranked[claimed.setup]
     read = points[setup.point]
     kinds: list[TokenKinds] = ["all", "patches", "class"]
     if "class" not in of_kinds or not _alike(read):

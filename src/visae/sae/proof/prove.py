@@ -31,7 +31,7 @@ from visae.sae.proof.search import (
 )
 from visae.sae.proof.settings import ProofSettings
 from visae.sae.proof.tokens import ReadTokens, read_tokens
-from visae.sae.proof.verdict import Resampled, Verdict, Word, differing, error_of, fits
+from visae.sae.proof.verdict import MUCH_LESS, Resampled, Verdict, Word, differing, error_of, fits
 from visae.vision.hook_points import Hook
 from visae.vision.model import HookPoint, VisionModel
 
@@ -158,7 +158,7 @@ def prove(sae: SparseAutoencoder, model: VisionModel, claim: Place, settings: Pr
     found += clamped
     found.sort(key=lambda each: (each.hypothesis != best.hypothesis, error_of(each)))
     verdict = _verdict(best, claimed, nulls, resampled, of_tokens)
-    notices = [*more, *notices, *_few(read)]
+    notices = [*more, *notices, *_of_other_pictures(best, found), *_few(read)]
     return Proof(
         verdict, found, claimed, nulls, resampled, severity, most_codes,
         len(everywhere), read.n_pictures, read.unreadable, notices,
@@ -214,6 +214,21 @@ def _verdict(
     differs = [] if claimed is None else differing(best.hypothesis, claimed)
     word: Word = "found" if claimed is None else "another" if differs else "claimed"
     return Verdict(word if fits(best, nulls, resampled) else "none", best, differs, kinds)
+
+
+def _of_other_pictures(best: Fit, found: Sequence[Fit]) -> list[Notice]:
+    """Warn where the SAE's own mean and scale are not those of these pictures."""
+    if best.hypothesis.setup.statistics != "own":
+        return []
+    setup = best.hypothesis.setup._replace(statistics="pictures")
+    theirs = next((each for each in found if each.hypothesis == best.hypothesis._replace(setup=setup)), best)
+    if error_of(theirs) > (1 - MUCH_LESS) * error_of(best):
+        return []
+    text = (
+        f"with the mean and scale of these pictures its error is {error_of(theirs):.3f}, with its own "
+        f"{error_of(best):.3f}: it was trained on pictures of another kind, or these are not its own"
+    )
+    return [Notice("warning", text)]
 
 
 def _few(read: ReadTokens) -> list[Notice]:

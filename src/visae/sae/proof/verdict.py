@@ -22,8 +22,8 @@ _MUCH_BETTER = 1.25
 _A_LITTLE = 0.002
 # An SAE that belongs to a place leaves at most this share of what it leaves when dimensions are put in another order.
 MOST_OF_NULL = 0.9
-# A claimed place stays unless another's error is smaller by at least so much, as a share of it. For another clamp, or
-# the mean and scale of the pictures in place of the SAE's own, it takes more: they fit by construction.
+# A claimed place stays unless another's error is smaller by at least so much, as a share of it; a clamp stays unless
+# another's is by more.
 LESS, MUCH_LESS = 0.005, 0.2
 # 97.5 % quantile of the normal distribution, for intervals of 95 %.
 _QUANTILE = 1.959964
