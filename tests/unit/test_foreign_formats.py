@@ -206,6 +206,24 @@ def test_odd_values_of_settings_are_refused_or_without_effect(name, tmp_path):
                 assert str(folder) in message
 
 
+@ALL
+def test_tensors_of_odd_shapes_are_refused_or_without_effect(name, tmp_path):
+    written = WRITTEN[name]
+    tensors = written.make()
+    odd = [torch.zeros(()), torch.zeros(0), torch.zeros(7), torch.zeros(2, 3, 4), torch.zeros(0, D_MODEL)]
+    odd += [torch.ones(WIDTH, dtype=torch.bool), torch.zeros(WIDTH, D_MODEL, dtype=torch.complex64)]
+    for key in tensors:
+        for number, value in enumerate(value for value in odd if value.shape != tensors[key].shape):
+            folder = written.write(tmp_path / f"{key}-{number}", tensors | {key: value})
+            try:
+                import_sae(folder, tmp_path / "ours", written.unsaid)
+            except ModelError as error:
+                message = str(error)
+                assert str(folder) in message
+            else:
+                assert key in ("k", "group_sizes", "b_enc"), "an odd tensor was taken"
+
+
 class Runs:
     """Says that it was run."""
 

@@ -1,5 +1,7 @@
 """The outlier severity of a store, against its formula in NumPy."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,8 @@ import torch
 from visae.activations.given import write_store
 from visae.activations.manifest import read_manifest
 from visae.activations.severity import Moments
+from visae.config.settings import TopKSettings
+from visae.sae.trainer import train
 
 
 def severity(rows: np.ndarray) -> float:
@@ -53,3 +57,27 @@ def test_moments_of_weighted_parts_are_those_of_repeated_rows() -> None:
     rows = torch.cat([first, first, second]).double()
     torch.testing.assert_close(moments.mean, rows.mean(0))
     torch.testing.assert_close(moments.deviation, rows.std(0, correction=0), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("normalization", ["none", "scale", "per_dimension", "per_token"])
+@pytest.mark.parametrize("offset", [0.5, 40.0])
+def test_training_warns_where_a_long_mean_is_left_in(
+    tmp_path: Path, normalization: str, offset: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = np.random.default_rng(0).normal(size=(64, 9, 16)).astype(np.float32)
+    values[:, 1:, 3] += offset
+    manifest = write_store(tmp_path / "store", values, [-1, *range(8)], {"train": 48, "val": 16})
+    settings = TopKSettings(variant="topk", k=2, expansion=2, steps=2, batch_size=64, normalization=normalization)
+    summary = train(settings, [manifest], tmp_path / "sae", tmp_path / "work", "cpu")
+    config = json.loads((tmp_path / "sae/config.json").read_text())
+    assert summary["notices"] == config["notices"]
+    severity = read_manifest(manifest)["outlier_severity"]["patches"]
+    if offset < 1 or normalization in ("scale", "per_dimension"):
+        assert summary["notices"] == []
+    else:
+        text = f"the mean of its activations is {severity:.3g} times as long as their standard deviation"
+        assert text in summary["notices"][0]["text"]
+        assert text in caplog.text
+    # Of class tokens the mean is short.
+    of_class = replace(settings, tokens="class", batch_size=8)
+    assert train(of_class, [manifest], tmp_path / "class", tmp_path / "work2", "cpu")["notices"] == []

@@ -15,6 +15,7 @@ from visae.config.settings import AnySae
 from visae.device import described
 from visae.errors import TrainingError
 from visae.files import atomic_path, file_sha256, write_json
+from visae.notices import as_plain, log_notices
 from visae.provenance import Provenance, code_fingerprint
 from visae.sae.autoencoder import save_sae
 from visae.sae.checkpoints import Checkpoints
@@ -25,6 +26,7 @@ from visae.sae.metrics import Quality, quality
 from visae.sae.parallel import Ranks
 from visae.sae.published import METRICS, metrics_table, place_of, points
 from visae.sae.run import NotFinite, TrainingRun
+from visae.sae.severity import severity_notices
 from visae.work import Member
 
 logger = logging.getLogger(__name__)
@@ -74,6 +76,9 @@ class Trainee:
         output, work = Path(member.output), Path(member.work)
         # Beside the work folder, which is deleted at the end.
         events = work.parent / "events" / f"{output.name}-{work.name}"
+        self.notices = severity_notices(data, self.settings)
+        if ranks.number == 0:
+            log_notices(output.name, self.notices)
         self._loggers = opened(loggers if ranks.number == 0 else [], events, output.name, asdict(self.settings))
 
     def _started(self, device: torch.device, seed: int) -> TrainingRun:
@@ -161,6 +166,7 @@ class Trainee:
             "d_model": run.sae.d_model,
             **points(self.data),
             "processes": self.ranks.count,
+            "notices": as_plain(self.notices),
             "provenance": self.provenance.record(),
         }
         if self.ranks.number > 0:
@@ -172,6 +178,7 @@ class Trainee:
             "settings": asdict(self.settings),
             "rates": self.settings.rates,
             "provenance": summary["provenance"],
+            "notices": summary["notices"],
             **points(self.data),
         }
         save_sae(run.sae, output, **more)

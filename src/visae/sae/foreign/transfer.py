@@ -17,6 +17,8 @@ from visae.sae.foreign.completing import completed
 from visae.sae.foreign.registry import read_foreign
 from visae.sae.foreign.unsaid import Unsaid
 from visae.sae.metrics import Quality, quality
+from visae.sae.proof.command import proof_of
+from visae.sae.proof.settings import ProofSettings
 from visae.sae.published import METRICS, metrics_table, place_of, points
 from visae.sae.sources import local_source
 from visae.version import __version__
@@ -41,6 +43,7 @@ def import_sae(
     unsaid: Unsaid | None = None,
     manifests: list[Path] | None = None,
     seed: int = 0,
+    looked_at: ProofSettings | None = None,
 ) -> None:
     """Take in an SAE of another project; writes sae.safetensors and config.json.
 
@@ -61,6 +64,9 @@ def import_sae(
         Manifests of the stores that a study would train on, of the layer that the SAE was trained for.
     seed
         Of the held-out tokens: with that of the study's own SAEs, the same as theirs.
+    looked_at
+        Model and pictures: with both, where the SAE belongs is looked for there as `sae-place` does, and kept in
+        config.json as `proof`.
 
     Raises
     ------
@@ -76,9 +82,10 @@ def import_sae(
         notices = [*notices, *_placed(sae, data)]
     made_from = Source(found_at.name, name, file_sha256(path), __version__, found_at.revision)
     found = None if data is None else quality(sae, *data.held_out)
-    notices = [*found_at.notices, *notices, *([] if found is None else _worse_than_the_mean(found))]
+    proof, proven = proof_of(sae, looked_at, seed)
+    notices = [*found_at.notices, *notices, *proven, *([] if found is None else _worse_than_the_mean(found))]
     log_notices(found_at.name, notices)
-    more = {} if data is None else points(data)
+    more = proof | ({} if data is None else points(data))
     save_sae(sae, output, imported=asdict(made_from), notices=as_plain(notices), **more)
     logger.info("%s: %s", output, _described(sae, name, path))
     if data is not None and found is not None:
@@ -151,6 +158,7 @@ def _write_measured(
         **measured,
         **only_training_tells,
         "measured_on": data.measured_on,
+        "tokens": data.kinds,
         "variant": sae.variant.name,
         "width": sae.width,
         "d_model": sae.d_model,

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 import torch
 
 from visae.config.saes import TokenKinds
-from visae.notices import Notice
 from visae.sae.autoencoder import SparseAutoencoder
 from visae.sae.proof.fits import Fit, fit
 from visae.sae.proof.hypotheses import Hypothesis, Setup, moments_of, placed
 from visae.sae.proof.search import by_setup, fits_at
 from visae.sae.proof.tokens import PointTokens
-from visae.sae.proof.verdict import Resampled, error_of, holds, kind_of_tokens
+from visae.sae.proof.verdict import LESS, MUCH_LESS, Resampled, error_of, holds, kinds_of_tokens
 from visae.vision.model import HookPoint
 
+# An SAE's own mean and scale are its own where they explain at least this share of what those of the pictures do.
+_OWN_EXPLAINS = 2 / 3
 # Clamps that are tried at the best place, in standard deviations.
 _CLAMPS = (None, 2.0, 3.0, 5.0)
 # Tokens whose means are this near to each other, in shares of the variance, cannot be told apart by errors.
@@ -31,32 +32,33 @@ def best_of(
     points: dict[HookPoint, PointTokens],
     resampled: Resampled,
     most_codes: float,
-) -> tuple[Fit, list[Fit], list[Notice]]:
-    """Return the fit that is best, fits at its place with other clamps, and what is to be said of them.
+) -> tuple[Fit, list[Fit], list[TokenKinds]]:
+    """Return the fit that is best, fits at its place with other clamps, and the tokens that it may be of.
 
     What is claimed is the best unless another place is better by more than chance.
     """
-    notices = []
     ranked = by_setup(found)
-    setup, of_kinds = ranked[0]
+    setup, of_kinds = next(iter(ranked.items()))
     kind = min(of_kinds, key=lambda kind: error_of(of_kinds[kind]))
-    if claimed is not None and claimed.setup != setup:
-        of_claimed = dict(ranked)[claimed.setup]
-        if holds(of_claimed[kind], of_kinds[kind], resampled):
-            setup, of_kinds = claimed.setup, of_claimed
+    # The SAE's own mean and scale tell where it belongs; those of the pictures fit everywhere a little better, and by
+    # more where pictures are of another kind than those of the training.
+    own = next((other for other in ranked if other.statistics == "own"), setup)
+    explained, most = (1 - error_of(ranked[place][kind]) for place in (own, setup))
+    if setup.statistics == "pictures" and explained > _OWN_EXPLAINS * most:
+        setup, of_kinds = own, ranked[own]
+    if claimed is not None and holds(ranked[claimed.setup][kind], of_kinds[kind], resampled, LESS):
+        setup, of_kinds = claimed.setup, ranked[claimed.setup]
     read = points[setup.point]
-    if "class" in of_kinds and _alike(read):
-        text = f"at layer {setup.point} class tokens and patches are alike: which ones it was trained on cannot be told"
-        notices.append(Notice("note", text))
-        kind = claimed.tokens if claimed is not None else "all"
-    else:
-        kind = kind_of_tokens(of_kinds, _foreign(sae, setup, read) if "class" in of_kinds else {})
+    kinds: list[TokenKinds] = ["all", "patches", "class"]
+    if "class" not in of_kinds or not _alike(read):
+        kinds = kinds_of_tokens(of_kinds, _foreign(sae, setup, read) if "class" in of_kinds else {})
+    kind = claimed.tokens if claimed is not None and claimed.tokens in kinds else kinds[0]
     best = of_kinds[kind]
-    others = [Hypothesis(setup._replace(clamp=clamp), kind) for clamp in _CLAMPS]
     measured = {each.hypothesis for each in found}
-    clamped = list(fits_at(sae, [each for each in others if each not in measured], points, most_codes, "clamps"))
+    hypotheses = [Hypothesis(setup._replace(clamp=clamp), kind) for clamp in _CLAMPS]
+    clamped = list(fits_at(sae, [each for each in hypotheses if each not in measured], points, most_codes, "clamps"))
     better = min(clamped, key=error_of, default=best)
-    return (best if holds(best, better, resampled) else better), clamped, notices
+    return (best if holds(best, better, resampled, MUCH_LESS) else better), clamped, kinds
 
 
 def _alike(read: PointTokens) -> bool:

@@ -13,11 +13,11 @@ from visae.config.settings import ModelIdentity
 from visae.device import chosen_device
 from visae.errors import ConfigError
 from visae.files import write_json
-from visae.notices import from_plain, log_notices
+from visae.notices import Notice, from_plain, log_notices
 from visae.sae.autoencoder import SparseAutoencoder, load_sae
 from visae.sae.place import Place
 from visae.sae.proof.prove import prove
-from visae.sae.proof.report import as_found, described
+from visae.sae.proof.report import as_found, described, for_file
 from visae.sae.proof.settings import Claim, ProofSettings
 from visae.vision.model import VisionModel, load_model, prepare_model
 
@@ -91,6 +91,23 @@ def place_found(
         model = _model(settings, Path(scratch), device, seed)
         proof = prove(sae.to(device), model, claim, settings, seed)
     return as_found(proof, model.card, str(settings.pictures), seed)
+
+
+def proof_of(
+    sae: SparseAutoencoder, settings: ProofSettings | None, seed: int = 0
+) -> tuple[dict[str, Any], list[Notice]]:
+    """Entry `proof` of an SAE's file, and what is to be said of it; nothing where no pictures are given.
+
+    The SAE is on the device that it was on when this returns.
+    """
+    if settings is None or (settings.model is None and settings.pictures is None):
+        return {}, []
+    before = sae.decoder_bias.device
+    found = place_found(sae, sae.place, settings, chosen_device("auto"), seed)
+    sae.to(before)
+    level: Literal["warning", "note"] = "warning" if found["verdict"] in ("another", "none") else "note"
+    said = Notice(level, f"sae-place: {found['reason']}")
+    return {"proof": for_file(found)}, [said, *from_plain(found["notices"])]
 
 
 def _model(settings: ProofSettings, scratch: Path, device: torch.device, seed: int) -> VisionModel:

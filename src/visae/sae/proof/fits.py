@@ -47,6 +47,11 @@ class Fit:
     bias: float
 
     @property
+    def worse(self) -> np.ndarray:
+        """Squared errors that places are compared by: neither more codes nor a cut shall make a place look better."""
+        return self.even if self.even.sum() > self.squared.sum() else self.squared
+
+    @property
     def normalized_mse(self) -> float:
         """Squared errors over squared deviations from the mean."""
         return float(self.squared.sum() / self.deviation.sum())

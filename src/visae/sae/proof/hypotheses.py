@@ -93,9 +93,9 @@ def placed(sae: SparseAutoencoder, hypothesis: Hypothesis, read: PointTokens, mo
     setup = hypothesis.setup
     if setup == own_setup(sae, setup.point):
         return sae
-    buffers = {}
-    if setup.statistics == "own":
-        buffers = {"mean": sae.mean, "scale": sae.scale}
+    buffers: dict[str, Tensor] = {}
+    if setup.normalization == sae.normalization and setup.statistics != "pictures":
+        buffers = {name: value for name, value in sae.named_buffers(recurse=False) if name in ("mean", "scale", "eps")}
     elif setup.statistics == "pictures":
         deviation = moments.deviation
         scale = deviation.square().mean().sqrt()
@@ -118,9 +118,9 @@ def _renormalized(
 ) -> SparseAutoencoder:
     """Return an SAE with another normalization over the same weights."""
     other = Normalizing(normalization, sae.d_model, None, clamp)
+    kept = {name: value for name, value in sae._buffers.items() if name not in Normalizing.__annotations__}
+    given = {**dict(other.named_buffers()), **buffers}
     twin = copy.copy(sae)
-    twin._buffers = {
-        name: buffers.get(name, value).to(sae.decoder_bias) for name, value in dict(other.named_buffers()).items()
-    }
+    twin._buffers = kept | {name: given[name].to(sae.decoder_bias) for name in dict(other.named_buffers())}
     twin.normalization, twin.centres, twin.clamp = normalization, other.centres, clamp
     return twin

@@ -31,7 +31,7 @@ from visae.sae.proof.search import (
 )
 from visae.sae.proof.settings import ProofSettings
 from visae.sae.proof.tokens import ReadTokens, read_tokens
-from visae.sae.proof.verdict import Resampled, Verdict, differing, error_of, fits
+from visae.sae.proof.verdict import MUCH_LESS, Resampled, Verdict, Word, differing, error_of, fits
 from visae.vision.hook_points import Hook
 from visae.vision.model import HookPoint, VisionModel
 
@@ -146,19 +146,19 @@ def prove(sae: SparseAutoencoder, model: VisionModel, claim: Place, settings: Pr
         )
         looked = list(fits_at(sae, everywhere, first.points, None, "first look"))
         most_codes = most_codes_of(sae, looked)
-        ranked = [setup for setup, _ in by_setup(looked)]
+        ranked = list(by_setup(looked))
         chosen = worth_more(sae, ranked, claimed.setup if claimed else None, points)
         some = sorted({setup.point for setup in chosen})
         read = reader.read(some, paths, Path(scratch) / "second", settings.patches, "pictures")
         resampled = Resampled(read.n_pictures, seed)
         found = list(fits_at(sae, every_kind(chosen, kinds), read.points, most_codes, "places"))
-        best, clamped, said = best_of(sae, found, claimed, read.points, resampled, most_codes)
+        best, clamped, of_tokens = best_of(sae, found, claimed, read.points, resampled, most_codes)
         nulls = nulls_of(sae, best.hypothesis, read.points[best.hypothesis.point], most_codes, seed)
         severity = moments_of(read.points[best.hypothesis.point], best.hypothesis.tokens).severity
     found += clamped
     found.sort(key=lambda each: (each.hypothesis != best.hypothesis, error_of(each)))
-    verdict = _verdict(best, claimed, nulls, resampled)
-    notices = [*more, *notices, *said, *_few(read)]
+    verdict = _verdict(best, claimed, nulls, resampled, of_tokens)
+    notices = [*more, *notices, *_of_other_pictures(best, found), *_few(read)]
     return Proof(
         verdict, found, claimed, nulls, resampled, severity, most_codes,
         len(everywhere), read.n_pictures, read.unreadable, notices,
@@ -204,13 +204,31 @@ def _pictures(settings: ProofSettings, seed: int) -> tuple[list[str], list[Notic
     return [paths[number] for number in order[: settings.limit or None]], notices
 
 
-def _verdict(best: Fit, claimed: Hypothesis | None, nulls: Sequence[Fit], resampled: Resampled) -> Verdict:
+def _verdict(
+    best: Fit,
+    claimed: Hypothesis | None,
+    nulls: Sequence[Fit],
+    resampled: Resampled,
+    kinds: list[TokenKinds],
+) -> Verdict:
     differs = [] if claimed is None else differing(best.hypothesis, claimed)
-    if not fits(best, nulls, resampled):
-        return Verdict("none", best, differs)
-    if claimed is None:
-        return Verdict("found", best, differs)
-    return Verdict("another" if differs else "claimed", best, differs)
+    word: Word = "found" if claimed is None else "another" if differs else "claimed"
+    return Verdict(word if fits(best, nulls, resampled) else "none", best, differs, kinds)
+
+
+def _of_other_pictures(best: Fit, found: Sequence[Fit]) -> list[Notice]:
+    """Warn where the SAE's own mean and scale are not those of these pictures."""
+    if best.hypothesis.setup.statistics != "own":
+        return []
+    setup = best.hypothesis.setup._replace(statistics="pictures")
+    theirs = next((each for each in found if each.hypothesis == best.hypothesis._replace(setup=setup)), best)
+    if error_of(theirs) > (1 - MUCH_LESS) * error_of(best):
+        return []
+    text = (
+        f"with the mean and scale of these pictures its error is {error_of(theirs):.3f}, with its own "
+        f"{error_of(best):.3f}: it was trained on pictures of another kind, or these are not its own"
+    )
+    return [Notice("warning", text)]
 
 
 def _few(read: ReadTokens) -> list[Notice]:

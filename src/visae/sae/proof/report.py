@@ -24,6 +24,7 @@ def as_found(proof: Proof, card: ModelCard, pictures: str, seed: int) -> dict[st
         "reason": _reason(proof),
         "differs": proof.verdict.differs,
         "best": _place(best.hypothesis),
+        "tokens_may_be": proof.verdict.kinds,
         "claimed": None if proof.claimed is None else _place(proof.claimed),
         "null_mse": min(error_of(null) for null in proof.nulls),
         "outlier_severity": proof.severity,
@@ -80,6 +81,8 @@ def _reason(proof: Proof) -> str:
     best, word = proof.verdict.best, proof.verdict.word
     null = min(error_of(null) for null in proof.nulls)
     error = f"{error_of(best):.3f}"
+    if len(proof.verdict.kinds) > 1:
+        error += f" (tokens {' or '.join(proof.verdict.kinds)}: these cannot be told apart there)"
     if word == "none":
         return (
             f"none fits: the best is {best.hypothesis}, with an error of {error}, where the mean alone has 1 and "
@@ -109,7 +112,7 @@ def _place(hypothesis: Hypothesis) -> dict[str, Any]:
 
 def _row(proof: Proof, fit: Fit) -> dict[str, Any]:
     measured = {
-        "error": proof.resampled.ratio(fit.even, fit.deviation),
+        "error": proof.resampled.ratio(fit.worse, fit.deviation),
         "normalized_mse": proof.resampled.ratio(fit.squared, fit.deviation),
         "l0": proof.resampled.ratio(fit.codes, fit.tokens),
         "dead_share": proof.resampled.dead_share(fit),

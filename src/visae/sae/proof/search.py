@@ -18,6 +18,8 @@ from visae.sae.proof.verdict import error_of
 from visae.vision.hook_points import Hook
 from visae.vision.model import HookPoint, VisionModel
 
+# A picture may have so many times as many codes as all have on average before some are cut.
+_SLACK = 1.5
 # Places of the first look that are looked at again, beside what is claimed and all neighbours.
 _AGAIN = 6
 
@@ -78,23 +80,23 @@ def fits_at(
             bar.update()
 
 
-def by_setup(fits: Sequence[Fit]) -> list[tuple[Setup, dict[TokenKinds, Fit]]]:
+def by_setup(fits: Sequence[Fit]) -> dict[Setup, dict[TokenKinds, Fit]]:
     """Fits of each place by kind of token, the place with the smallest error of any kind first."""
     found: dict[Setup, dict[TokenKinds, Fit]] = {}
     for each in fits:
         found.setdefault(each.hypothesis.setup, {})[each.hypothesis.tokens] = each
-    return sorted(found.items(), key=lambda entry: min(error_of(each) for each in entry[1].values()))
+    return dict(sorted(found.items(), key=lambda entry: min(error_of(each) for each in entry[1].values())))
 
 
 def most_codes_of(sae: SparseAutoencoder, first_look: Sequence[Fit]) -> float:
-    """Codes a token at which places are compared: the SAE's own k, or the fewest of any place that it fits.
+    """Codes a token at which places are compared: by the SAE's own k, or the fewest of any place that it fits.
 
     A place of another scale has latents fire that were silent in training, and more codes leave a smaller error.
     """
     if (k := sae.variant.options().get("k")) is not None:
-        return float(k)
+        return _SLACK * k
     best = max(1 - error_of(each) for each in first_look)
-    return min((each.l0 for each in first_look if 1 - error_of(each) >= best / 2), default=float(sae.width))
+    return _SLACK * min((each.l0 for each in first_look if 1 - error_of(each) >= best / 2), default=float(sae.width))
 
 
 def worth_more(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from visae.config.fields import setting
 from visae.config.saes import TokenKinds
+from visae.vision.hook_points import Hook
 
 
 @dataclass(frozen=True)
@@ -28,5 +29,5 @@ class Claim:
     """Where an SAE is said to belong, in place of what its file says."""
 
     layer: int | None = setting("Block that it is said to be of, counted from 0.", None, minimum=0)
-    hook: str | None = setting("What of that block: residual, attention, mlp or norm.", None)
+    hook: Hook | None = setting("What of that block.", None)
     tokens: TokenKinds | None = setting("Tokens that it is said to be of.", None)

@@ -17,12 +17,14 @@ Word = Literal["claimed", "another", "none", "found"]
 # Errors of tokens that an SAE was not trained on have at least this share in common, of others less.
 FOREIGN_BIAS = 0.07
 # Patches leave more than this of the class tokens' error only where an SAE never saw them.
-_MUCH_BETTER = 1.4
+_MUCH_BETTER = 1.25
+# All tokens together leave a smaller error than patches, by this share, where an SAE saw class tokens too.
+_A_LITTLE = 0.002
 # An SAE that belongs to a place leaves at most this share of what it leaves when dimensions are put in another order.
 MOST_OF_NULL = 0.9
-# What is claimed stays unless another place's error is smaller by at least so much, as a share of it: of another clamp
-# or other statistics, which an SAE may be used with, more.
-_LESS, _MUCH_LESS = 0.005, 0.2
+# A claimed place stays unless another's error is smaller by at least so much, as a share of it; a clamp stays unless
+# another's is by more.
+LESS, MUCH_LESS = 0.005, 0.2
 # 97.5 % quantile of the normal distribution, for intervals of 95 %.
 _QUANTILE = 1.959964
 
@@ -49,7 +51,7 @@ class Resampled:
 
     def difference(self, one: Fit, other: Fit) -> Measured:
         """Normalized error of a fit less that of another, at equal numbers of codes."""
-        parts = [(fit.even, fit.deviation) for fit in (one, other)]
+        parts = [(fit.worse, fit.deviation) for fit in (one, other)]
         resampled = np.subtract(*(ratios(*part, self._weights) for part in parts))
         return Measured(float(np.subtract(*(ratios(*part) for part in parts))), *interval(resampled))
 
@@ -77,24 +79,27 @@ class Verdict:
         What fits best; under `none`, what would.
     differs
         In what it is not what was claimed.
+    kinds
+        Tokens that it may have been trained on: several where they cannot be told apart.
     """
 
     word: Word
     best: Fit
     differs: list[str]
+    kinds: list[TokenKinds]
 
 
 def error_of(fit: Fit) -> float:
-    """Normalized error at equal numbers of codes, which places are compared by; infinite where nothing varies."""
-    error = float(ratios(fit.even, fit.deviation))
+    """Normalized error that places are compared by, at equal numbers of codes; infinite where nothing varies."""
+    error = float(ratios(fit.worse, fit.deviation))
     return error if np.isfinite(error) else float("inf")
 
 
-def kind_of_tokens(by_kind: Mapping[TokenKinds, Fit], foreign: Mapping[TokenKinds, float]) -> TokenKinds:
-    """Which tokens an SAE was trained on, from fits at one place.
+def kinds_of_tokens(by_kind: Mapping[TokenKinds, Fit], foreign: Mapping[TokenKinds, float]) -> list[TokenKinds]:
+    """Which tokens an SAE was trained on, from fits at one place; several where they cannot be told apart.
 
     The kind with the smallest error may be another: class tokens are few, and all tokens are patches for the most
-    part. So it is asked which kinds an SAE errs on in a direction of its own.
+    part. So it is asked too which kinds an SAE errs on in a direction of its own.
 
     Parameters
     ----------
@@ -103,11 +108,13 @@ def kind_of_tokens(by_kind: Mapping[TokenKinds, Fit], foreign: Mapping[TokenKind
         tokens, and of `class` where it is taken as one of patches. Empty where a model has no class token.
     """
     if not foreign:
-        return min(by_kind, key=lambda kind: error_of(by_kind[kind]))
+        return [min(by_kind, key=lambda kind: error_of(by_kind[kind]))]
     patches, of_class, both = (error_of(by_kind[kind]) for kind in ("patches", "class", "all"))
     if of_class < patches and (foreign["patches"] > FOREIGN_BIAS or of_class * _MUCH_BETTER < patches):
-        return "class"
-    return "all" if both <= patches or foreign["class"] < FOREIGN_BIAS else "patches"
+        return ["class"]
+    if both < (1 - _A_LITTLE) * patches:
+        return ["all"]
+    return ["patches"] if foreign["class"] > FOREIGN_BIAS else ["all", "patches"]
 
 
 def differing(best: Hypothesis, claim: Hypothesis) -> list[str]:
@@ -117,14 +124,13 @@ def differing(best: Hypothesis, claim: Hypothesis) -> list[str]:
     return [name for name in names if found[name] != said[name]]
 
 
-def holds(claimed: Fit, best: Fit, resampled: Resampled) -> bool:
-    """Whether a claim stands beside the fit that is best, of the same tokens."""
-    lightly = {*differing(best.hypothesis, claimed.hypothesis)} <= {"statistics", "clamp"}
-    gain = resampled.difference(claimed, best)
-    return gain.low <= 0 or gain.value < (_MUCH_LESS if lightly else _LESS) * error_of(claimed)
+def holds(one: Fit, best: Fit, resampled: Resampled, less: float) -> bool:
+    """Whether a fit stands beside the best: the best has no smaller error but by chance, or not by that share of it."""
+    gain = resampled.difference(one, best)
+    return gain.low <= 0 or gain.value < less * error_of(one)
 
 
 def fits(best: Fit, nulls: Sequence[Fit], resampled: Resampled) -> bool:
     """Whether an SAE belongs to a place at all: it is better there than the mean, and than on other dimensions."""
-    error = resampled.ratio(best.even, best.deviation)
+    error = resampled.ratio(best.worse, best.deviation)
     return error.high < 1 and error.value < MOST_OF_NULL * min(error_of(null) for null in nulls)
