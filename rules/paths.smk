@@ -242,6 +242,24 @@ def judge_of_similarity(wildcards):
     return STORE.format(**wildcards) if own else CARD.format(model=judge)
 
 
+def judge_if_any(wildcards):
+    """What pictures are compared by, where the configuration names it, else nothing."""
+    return judge_of_similarity(wildcards) if SETTINGS.features.similarity else []
+
+
+def others_of(dataset):
+    """Data sets that a described one is compared with by the benchmark."""
+    return [name for name in SETTINGS.benchmark.others if name != dataset]
+
+
+def of_others(pattern):
+    """Input function: a file of each of them."""
+    return lambda wildcards: [
+        pattern.format(**{**wildcards, "dataset": name})
+        for name in others_of(wildcards.dataset)
+    ]
+
+
 def scores_if_any(wildcards):
     """Concept scores where the data set has masks and the SAE codes of patches, else nothing."""
     asked = has_masks(wildcards.dataset) and wildcards.sae not in PATCHLESS
