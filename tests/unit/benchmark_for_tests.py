@@ -25,7 +25,7 @@ def directions() -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def made_patches(seed: int, labels: np.ndarray, shift: float = 0.0) -> np.ndarray:
+def make_patches(seed: int, labels: np.ndarray, shift: float = 0.0) -> np.ndarray:
     """(n_pictures, patches, D_MODEL): each class has two directions that lie in one corner, and all have some."""
     random = np.random.default_rng(seed)
     rows, n = directions(), len(labels)
@@ -72,13 +72,13 @@ def make_dataset(
     return DatasetFiles(codes=str(folder / f"{name}codes/manifest.json"), store=str(store), index=str(index))
 
 
-def make_planted(folder: Path, n: int = 160, n_classes: int = 8) -> tuple[BenchmarkFiles, dict[str, DatasetFiles]]:
+def make_planted(folder: Path, n: int = 480, n_classes: int = 8) -> tuple[BenchmarkFiles, dict[str, DatasetFiles]]:
     """A data set of one split, another one beside it, and activations of a judge."""
     sae = save_sae(planted_sae(), folder / "sae")
     labels = np.random.default_rng(0).permutation(np.arange(n) % n_classes)
-    own = make_dataset(folder, "", labels, made_patches(1, labels), sae, {"val": n})
+    own = make_dataset(folder, "", labels, make_patches(1, labels), sae, {"val": n})
     there = np.random.default_rng(5).permutation(np.arange(90) % 3)
-    other = make_dataset(folder, "other_", there, made_patches(2, there + 1, shift=0.2), sae, {"val": 90})
+    other = make_dataset(folder, "other_", there, make_patches(2, there + 1, shift=0.2), sae, {"val": 90})
     summary = json.loads((folder / "summary.json").read_text())
     summary["classes"] = [{"id": label, "name": f"class {label}"} for label in range(n_classes)]
     (folder / "summary.json").write_text(json.dumps(summary))

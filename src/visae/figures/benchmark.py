@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from visae.features.benchmark.table import cell
+from visae.features.benchmark.text import cell
 from visae.figures.page import as_page
 from visae.files import atomic_path, write_text
 

@@ -15,6 +15,10 @@ Z = 1.959963984540054
 """Standard errors on either side of a 95 % interval."""
 
 
+# Stands for infinity where numbers are compared.
+_LARGE = 1e300
+
+
 class Estimate(NamedTuple):
     """A number and its 95 % interval; NaN where it is undefined."""
 
@@ -76,7 +80,10 @@ def by_pictures(measure: Callable[[NDArray[np.float64]], NDArray[np.float64]], n
         Pictures, and seed of the resamples.
     """
     value = float(measure(np.ones((1, n_pictures)))[0])
-    return Estimate(value, *percentile_interval(measure(picture_weights(n_pictures, RESAMPLES, seed).astype(float))))
+    resampled = measure(picture_weights(n_pictures, RESAMPLES, seed).astype(np.float64))
+    # Between infinite numbers no quantile can be taken, between large ones it can.
+    bounds = percentile_interval(np.where(np.isposinf(resampled), _LARGE, resampled))
+    return Estimate(value, *(np.inf if bound >= _LARGE / 1e9 else bound for bound in bounds))
 
 
 def about(value: float, variance: float, lowest: float = -np.inf, highest: float = np.inf) -> Estimate:

@@ -223,7 +223,7 @@ def _relative_loss(
     loss = np.bincount(codes.picture, np.logaddexp(0, logit) - logit * codes.is_hit, n)
     silent = units - np.bincount(codes.picture, minlength=n)
     silent_hits = positives - np.bincount(codes.picture, codes.is_hit, n)
-    loss += silent * np.logaddexp(0, probe.bias) - silent_hits * probe.bias
+    loss = loss + silent * np.logaddexp(0, probe.bias) - silent_hits * probe.bias
     alone = -(positives * np.log(share) + (units - positives) * np.log1p(-share))
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(weights @ positives > 0, 1 - (weights @ loss) / (weights @ alone), np.nan)

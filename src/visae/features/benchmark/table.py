@@ -29,6 +29,7 @@ from visae.features.benchmark.reconstruction import (
 )
 from visae.features.benchmark.rediscovery import COVERED, PURITY_AT, rediscovery
 from visae.features.benchmark.similarity import similarity
+from visae.features.benchmark.text import as_text
 from visae.features.benchmark.transfer import Elsewhere, cross_domain
 from visae.features.blocks import codes_by_latents
 from visae.features.codes import read_codes_manifest
@@ -139,22 +140,6 @@ def write_benchmark(
     with atomic_path(output) as temporary:
         table.write_parquet(temporary)
     logger.info("%s", as_text(table))
-
-
-def as_text(table: pl.DataFrame) -> str:
-    """Return the table as Markdown."""
-    lines = ["| metric | value | corrected |", "| --- | --- | --- |"]
-    for row in table.iter_rows(named=True):
-        lines.append(f"| `{row['metric']}` | {cell(row, 'value')} | {cell(row, 'corrected')} |")
-    return "\n".join(lines)
-
-
-def cell(row: Mapping, kind: str) -> str:
-    """Return a value of a row with its interval, to three digits; empty where there is none."""
-    value, low, high = (row[f"{kind}{end}"] for end in ("", "_low", "_high"))
-    if value is None:
-        return ""
-    return f"{value:.3f}" if low is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _measured(
