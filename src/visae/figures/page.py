@@ -9,7 +9,7 @@ body { font: 14px/1.45 system-ui, sans-serif; color: #1b1b1b; margin: 1.2em; }
 table { border-collapse: collapse; margin: 0 0 1.6em; }
 th, td { border-bottom: 1px solid #d5d5d5; padding: .3em .9em .3em 0; text-align: left; vertical-align: top; }
 th { font-weight: 600; } thead th { border-bottom-width: 2px; } td { max-width: 34em; overflow-wrap: anywhere; }
-.warning { color: #8a2b00; } .note { color: #4a4a4a; }
+.warning { color: #8a2b00; } .note { color: #4a4a4a; } small { font-weight: 400; }
 """
 
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from visae.features.benchmark.measured import UNDEFINED, Estimate, Metric, NotMeasured, about
 from visae.features.benchmark.pictures import Pictures
 from visae.features.blocks import codes_by_latents
-from visae.features.concepts import BLOCK_CODES
 from visae.features.monosemanticity import FEWEST
+from visae.features.ranking import runs_of
 
 FEWEST_PATCHES = 5
 """Active patches below which a picture says nothing of a latent."""
@@ -24,6 +24,8 @@ MOST_OF_GRID = 0.9
 # latents that it draws.
 _PICTURES, _STOP_AFTER, _GROUP, _LATENTS = 50, 200, 64, 500
 _SMALLEST = 1e-10
+# Codes at once: with their places and neighbours half a gigabyte.
+_BLOCK_CODES = 4_000_000
 # Four of the eight neighbours, as rows down and columns right; the others are theirs.
 _NEIGHBOURS = ((0, 1), (1, -1), (1, 0), (1, 1))
 
@@ -82,7 +84,7 @@ def localization(pictures: Pictures, grid: tuple[int, int], n_tokens: int, seed:
     if n_tokens != grid[0] * grid[1]:
         raise NotMeasured(f"the codes are of {n_tokens} of the {grid[0]} x {grid[1]} patches of each picture")
     package, every = (_Mean(np.zeros(len(pictures.ids)), []) for _ in range(2))
-    for latents, codes in codes_by_latents(pictures.codes, BLOCK_CODES):
+    for latents, codes in codes_by_latents(pictures.codes, _BLOCK_CODES):
         latent, picture, score = morans(codes, latents, pictures.ids, grid)
         every.add(latent, picture, score, np.ones(len(latent), dtype=bool), FEWEST)
         package.add(latent, picture, score, _before_stop(latent, picture), _PICTURES)
@@ -132,7 +134,10 @@ def morans(
     value, token = (found[name].to_numpy().astype(kind) for name, kind in (("value", float), ("token", np.int64)))
     pair = (found["latent"].to_numpy().astype(np.int64) - latents.start) * len(pictures)
     pair += found["image_id"].to_numpy() - pictures.start
-    distinct, group, active = np.unique(pair, return_inverse=True, return_counts=True)
+    last = runs_of(pair)[1]
+    ends = np.flatnonzero(last == np.arange(len(pair)))
+    distinct, active = pair[ends], np.diff(ends, prepend=-1)
+    group = np.repeat(np.arange(len(ends)), active)
     row, column = np.divmod(token, n_columns)
     rows, columns = (3 - (at == 0) - (at == size - 1) for at, size in ((row, n_rows), (column, n_columns)))
     degree = rows * columns - 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,19 +144,17 @@ def preservation(found: Reconstruction, pictures: Pictures, seed: int, split_see
         others=found.rebuilt[kept],
         iterations=_PROBE_ITERATIONS,
     )
-    value = by_pictures(ratio_of(right[1], right[0]), len(tested), seed)
-    # So that a ratio over few right answers does not stand out.
-    clipped = Estimate(*(float(np.clip(part, 0, 2)) for part in value))
-    return Metric("downstream_preservation", "visaebench", True, clipped, clipped, len(tested), "pictures")
 
+    def ratio(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        knows = weights @ right[0]
+        # visaebench cuts a ratio over few right answers off at 2.
+        return np.where(knows > 0, np.minimum(_quotient(weights @ right[1], knows), 2), np.nan)
 
-def ratio_of(above: NDArray, below: NDArray) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    """Measure of the ratio of two sums over pictures, (n_pictures,) each; 0 where the lower one is."""
-
-    def measure(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.nan_to_num(_quotient(weights @ above, weights @ below), nan=0, posinf=0)
-
-    return measure
+    value = by_pictures(lambda weights: np.nan_to_num(ratio(weights), nan=0), len(tested), seed)
+    corrected = by_pictures(ratio, len(tested), seed)
+    undefined = "" if right[0].any() else "undefined: the probe gets nothing right on the activations themselves"
+    name = "downstream_preservation"
+    return Metric(name, "visaebench", True, value, corrected, len(tested), "pictures", correction=undefined)
 
 
 def _same(name: str, value: Estimate, n: int) -> Metric:

@@ -8,11 +8,14 @@ import polars as pl
 
 
 def as_text(table: pl.DataFrame) -> str:
-    """Return the table as Markdown."""
+    """Return the table as Markdown, with a line for each metric that has no value."""
     lines = ["| metric | value | corrected |", "| --- | --- | --- |"]
     for row in table.iter_rows(named=True):
         lines.append(f"| `{row['metric']}` | {cell(row, 'value')} | {cell(row, 'corrected')} |")
-    return "\n".join(lines)
+    missing = [
+        f"{row['metric']}: not measured: {row['note']}" for row in table.rows(named=True) if row["value"] is None
+    ]
+    return "\n".join([*lines, *missing])
 
 
 def cell(row: Mapping, kind: str) -> str:
