@@ -45,7 +45,7 @@ rule sae_benchmark:
 
 rule sae_benchmark_page:
     input:
-        tables=every_sae_described("benchmark"),
+        tables=every_sae_described("benchmark", left_out=()),
     output:
         html=report(
             f"{FIGURES}/{{dataset}}/benchmark.html",

@@ -212,8 +212,8 @@ def described_table(name):
     return of_study(f"{FEATURES}/{name}.parquet")
 
 
-def every_sae_described(name):
-    """Input function: a table of patches of each SAE of the study that has any, on a described data set."""
+def every_sae_described(name, left_out=PATCHLESS):
+    """Input function: a table of each SAE of the study but those left out, on a described data set."""
 
     def tables(wildcards):
         study = STUDIES[wildcards.study]
@@ -222,7 +222,7 @@ def every_sae_described(name):
             trained_on=study.train_on,
             model=study.stored_model,
             layer=study.point,
-            sae=[sae for sae in study.saes if sae not in PATCHLESS],
+            sae=[sae for sae in study.saes if sae not in left_out],
             dataset=wildcards.dataset,
         )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from benchmark_for_tests import GRID, make_dataset, make_patches, make_planted, planted_sae, write_index
 from peers_for_tests import run_peer
 
@@ -24,8 +25,10 @@ from visae.features.benchmark.probing import sparse_probing
 from visae.features.benchmark.reconstruction import Reconstruction
 from visae.features.benchmark.table import BenchmarkFiles, write_benchmark
 from visae.features.codes import FORMAT
+from visae.features.encoding import encode_store
 from visae.files import write_json
 from visae.sae import save_sae
+from visae.sae.place import Place
 
 SEVEN = (
     *("feature_localization", "fvu", "downstream_preservation", "sparse_probing_auc", "monosemanticity"),
@@ -358,3 +361,27 @@ def test_one_command_writes_and_prints_the_table(planted, tmp_path: Path, caplog
     assert dict(zip(table["metric"], table["value"], strict=True)) == {name: row["value"] for name, row in rows.items()}
     assert "| `fvu` | -" in caplog.text
     assert "| `coverage_at_0.3` | 1.000 [" in caplog.text
+
+
+def test_an_sae_of_class_tokens_is_measured_on_class_tokens(tmp_path: Path) -> None:
+    labels = np.random.default_rng(0).permutation(np.arange(90) % 3)
+    sae = planted_sae()
+    sae.place = Place(tokens="class")
+    config = save_sae(sae, tmp_path / "sae")
+    patches = make_patches(1, labels)
+    values = np.concatenate([patches.max(axis=1, keepdims=True), patches], axis=1)
+    splits = {"train": 30, "val": 60}
+    store = write_store(tmp_path / "store", values, [-1, *range(25)], splits, grid=GRID)
+    write_index(tmp_path / "index.parquet", labels.tolist(), splits)
+    encode_store(store, config, tmp_path / "codes", "cpu")
+    files = {"codes": f"{tmp_path}/codes/manifest.json", "store": str(store), "index": f"{tmp_path}/index.parquet"}
+    write_benchmark(BenchmarkFiles(**files, sae=str(config)), tmp_path / "table.parquet")
+    rows = {row["metric"]: row for row in pl.read_parquet(tmp_path / "table.parquet").iter_rows(named=True)}
+    assert rows["feature_localization"]["value"] is None
+    assert "0 of the 5 x 5 patches" in rows["feature_localization"]["note"]
+    assert rows["fvu"]["n"] == 60
+    rebuilt = sae(torch.from_numpy(values[30:, 0])).detach().numpy()
+    error = ((rebuilt - values[30:, 0]) ** 2).sum() / ((values[30:, 0] - values[30:, 0].mean(axis=0)) ** 2).sum()
+    assert rows["fvu"]["corrected"] == pytest.approx(error, rel=1e-4)
+    assert rows["sparse_probing_auc"]["value"] is not None
+    assert rows["mean_average_precision"]["n"] == 3

@@ -84,7 +84,7 @@ def localization(pictures: Pictures, grid: tuple[int, int], n_tokens: int, seed:
     if n_tokens != grid[0] * grid[1]:
         raise NotMeasured(f"the codes are of {n_tokens} of the {grid[0]} x {grid[1]} patches of each picture")
     package, every = (_Mean(np.zeros(len(pictures.ids)), []) for _ in range(2))
-    for latents, codes in codes_by_latents(pictures.codes, _BLOCK_CODES):
+    for latents, codes in codes_by_latents(pictures.codes, _BLOCK_CODES, "patches"):
         latent, picture, score = morans(codes, latents, pictures.ids, grid)
         every.add(latent, picture, score, np.ones(len(latent), dtype=bool), FEWEST)
         package.add(latent, picture, score, _before_stop(latent, picture), _PICTURES)

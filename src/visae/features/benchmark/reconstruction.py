@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from visae.activations.store import ActivationStore, Kinds
+from visae.activations.store import ActivationStore
 from visae.errors import StoreError
 from visae.features.benchmark.measured import Estimate, Metric, NotMeasured, by_pictures
 from visae.features.benchmark.pictures import Pictures, probe_split, right_answers
@@ -21,12 +21,12 @@ _PROBE_ITERATIONS = 1000
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Sums over the patches of each picture, of raw activations and of what the SAE leaves of them.
+    """Sums over the tokens of each picture, of raw activations and of what the SAE leaves of them.
 
     Attributes
     ----------
     n_tokens
-        Patches of a picture.
+        Tokens of a picture, of the kind that the SAE is of.
     sums, error_sums
         (n_pictures,) of all values.
     squares, error_squares
@@ -34,7 +34,7 @@ class Reconstruction:
     active
         (n_pictures,) codes.
     pooled, rebuilt
-        (n_pictures, d_model) mean patch activation, and mean reconstruction.
+        (n_pictures, d_model) mean activation, and mean reconstruction.
     """
 
     n_tokens: int
@@ -81,7 +81,7 @@ def reconstruct(store: ActivationStore, sae: SparseAutoencoder, pictures: range)
             f"{store.folder} has activations of {store.d_model} dimensions, the SAE takes {sae.d_model}: name the "
             "store that the codes were made of"
         )
-    kinds: Kinds = "class" if sae.place.tokens == "class" else "patches"
+    kinds = sae.place.tokens
     n, n_tokens = len(pictures), store.n_tokens(kinds)
     sums: NDArray[np.float64] = np.zeros((4, n))
     active = np.zeros(n, dtype=np.int64)
@@ -112,7 +112,7 @@ def unexplained_variance(found: Reconstruction, seed: int) -> Metric:
         *("fvu", "visaebench", False),
         by_pictures(found.unexplained_by_package, n, seed),
         by_pictures(found.unexplained, n, seed),
-        *(n * found.n_tokens, "patches"),
+        *(n * found.n_tokens, "tokens"),
         correction="about the mean of each dimension",
     )
 
@@ -158,7 +158,7 @@ def preservation(found: Reconstruction, pictures: Pictures, seed: int, split_see
 
 
 def _same(name: str, value: Estimate, n: int) -> Metric:
-    return Metric(name, "saev", False, value, value, n, "patches")
+    return Metric(name, "saev", False, value, value, n, "tokens")
 
 
 def _quotient(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:

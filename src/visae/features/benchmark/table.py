@@ -32,7 +32,7 @@ from visae.features.benchmark.similarity import similarity
 from visae.features.benchmark.text import as_text
 from visae.features.benchmark.transfer import Elsewhere, cross_domain
 from visae.features.blocks import codes_by_latents
-from visae.features.codes import read_codes_manifest
+from visae.features.codes import read_codes_manifest, tokens_of
 from visae.features.concepts import BLOCK_CODES, Blocks, Labels
 from visae.features.image_scores import image_classes, pooled
 from visae.features.monosemanticity import judged
@@ -153,7 +153,7 @@ def _measured(
 ) -> Iterator[Metric]:
     """All metrics in their order; one that cannot be had has a note in place of a value."""
     pictures, store = _opened(files, sae, settings.split)
-    per_picture = read_codes_manifest(files.codes)["n_tokens"] // store.n_images
+    patches = 0 if sae.place.tokens == "class" else store.n_tokens("patches")
     drawn = settings.seed
     found: list[Reconstruction] = []
 
@@ -173,7 +173,7 @@ def _measured(
         return absorption(pictures, read_groups(Path(settings.groups), read_classes(Path(files.index))), drawn)
 
     metrics: dict[str, tuple[bool, Callable[[], Metric]]] = {
-        "feature_localization": (True, lambda: localization(pictures, store.grid, per_picture, drawn)),
+        "feature_localization": (True, lambda: localization(pictures, store.grid, patches, drawn)),
         "fvu": (False, lambda: unexplained_variance(rebuilt(), seed)),
         "downstream_preservation": (True, lambda: preservation(rebuilt(), pictures, seed, drawn)),
         "sparse_probing_auc": (True, lambda: sparse_probing(pictures, seed, drawn)),
@@ -218,19 +218,21 @@ def _similarity(files: BenchmarkFiles, pictures: Pictures, seed: int, device: st
 def _rediscovered(files: BenchmarkFiles, settings: BenchmarkSettings, min_purity: float, seed: int) -> list[Metric]:
     codes, index = Path(files.codes), Path(files.index)
     classes = dict(sorted(read_classes(index).items()))
-    if files.labels:
-        classes.pop(0, None)
     manifest = read_codes_manifest(codes)
+    # A class token is of the whole picture.
+    of_patches = bool(files.labels) and tokens_of(manifest) != "class"
+    if of_patches:
+        classes.pop(0, None)
 
     def labels(split: str) -> Labels:
         ids = pictures_of(manifest, split, codes)
-        if files.labels:
+        if of_patches:
             return patch_classes(Path(files.labels), list(classes), min_purity, ids)
         return image_classes(index, list(classes), ids)
 
     def blocks() -> Iterator[tuple[range, pl.LazyFrame]]:
-        for latents, found in codes_by_latents(codes, BLOCK_CODES):
-            yield latents, found if files.labels else pooled(found, "max")
+        for latents, found in codes_by_latents(codes, BLOCK_CODES, "patches" if of_patches else None):
+            yield latents, found if of_patches else pooled(found, "max")
 
     units: Blocks = blocks
     return rediscovery(units, labels(settings.fit_split), labels(settings.split), seed)
