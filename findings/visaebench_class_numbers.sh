@@ -18,7 +18,9 @@ python3 -m venv "$work/env"
 "$work/env/bin/pip" install --quiet --no-deps visaebench==0.1.0
 cd "$work"
 cat > run.py <<'PY'
+import contextlib
 import importlib.metadata
+import io
 
 import torch
 
@@ -47,16 +49,9 @@ class Sae:
 
 
 def values(labels):
-    found = visaebench.evaluate(
-        Sae(),
-        activations=activations,
-        labels=labels.numpy(),
-        metrics=METRICS,
-        ood_datasets={},
-        grid_size=(2, 2),
-        device="cpu",
-        seed=42,
-    )
+    more = {"metrics": METRICS, "ood_datasets": {}, "grid_size": (2, 2), "device": "cpu", "seed": 42}
+    with contextlib.redirect_stdout(io.StringIO()):
+        found = visaebench.evaluate(Sae(), activations=activations, labels=labels.numpy(), **more)
     return {result.name: round(result.value, 4) for result in found}
 
 

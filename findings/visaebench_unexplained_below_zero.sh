@@ -18,7 +18,9 @@ python3 -m venv "$work/env"
 "$work/env/bin/pip" install --quiet --no-deps visaebench==0.1.0
 cd "$work"
 cat > run.py <<'PY'
+import contextlib
 import importlib.metadata
+import io
 import math
 
 import torch
@@ -46,7 +48,9 @@ class Off:
 
 
 def fvu(sae, given):
-    found = visaebench.evaluate(sae, activations=given, metrics=["fvu"], ood_datasets={}, grid_size=(4, 4), device="cpu")
+    more = {"metrics": ["fvu"], "ood_datasets": {}, "grid_size": (4, 4), "device": "cpu"}
+    with contextlib.redirect_stdout(io.StringIO()):
+        found = visaebench.evaluate(sae, activations=given, **more)
     return {result.name: result for result in found}["fvu"]
 
 

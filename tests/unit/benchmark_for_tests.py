@@ -39,11 +39,14 @@ def make_patches(seed: int, labels: np.ndarray, shift: float = 0.0) -> np.ndarra
     return (patches + shift).astype(np.float32)
 
 
-def planted_sae() -> SparseAutoencoder:
-    sae = SparseAutoencoder(D_MODEL, WIDTH, Relu())
-    rows = torch.from_numpy(directions()).float()
-    state = {**sae.state_dict(), "encoder_weight": rows, "decoder_weight": rows}
-    state["encoder_bias"] = torch.full((WIDTH,), -0.35)
+def planted_sae(more: int = 0) -> SparseAutoencoder:
+    """The latents that were planted, and some more at random."""
+    sae = SparseAutoencoder(D_MODEL, WIDTH + more, Relu())
+    others = np.random.default_rng(11).normal(size=(more, D_MODEL))
+    rows = np.concatenate([directions(), others / np.linalg.norm(others, axis=1, keepdims=True)])
+    weights = torch.from_numpy(rows).float()
+    state = {**sae.state_dict(), "encoder_weight": weights, "decoder_weight": weights}
+    state["encoder_bias"] = torch.full((WIDTH + more,), -0.35)
     sae.load_state_dict({name: tensor.clone() for name, tensor in state.items()})
     return sae
 
@@ -78,7 +81,8 @@ def make_planted(folder: Path, n: int = 480, n_classes: int = 8) -> tuple[Benchm
     labels = np.random.default_rng(0).permutation(np.arange(n) % n_classes)
     own = make_dataset(folder, "", labels, make_patches(1, labels), sae, {"val": n})
     there = np.random.default_rng(5).permutation(np.arange(90) % 3)
-    other = make_dataset(folder, "other_", there, make_patches(2, there + 1, shift=0.2), sae, {"val": 90})
+    # Class ids from 2: visaebench does not split these pictures by class.
+    other = make_dataset(folder, "other_", there + 2, make_patches(2, there + 1, shift=0.2), sae, {"val": 90})
     summary = json.loads((folder / "summary.json").read_text())
     summary["classes"] = [{"id": label, "name": f"class {label}"} for label in range(n_classes)]
     (folder / "summary.json").write_text(json.dumps(summary))

@@ -71,6 +71,7 @@ def written_codes(folder: Path, dense: np.ndarray, labels: list[int | None], spl
 def package(planted: tuple[Path, dict, dict[str, dict]]) -> dict[str, dict[str, float]]:
     """What visaebench's own `evaluate` gives of the same SAE, activations and labels."""
     folder, _, _ = planted
+    save_sae(planted_sae(more=1300), folder / "wide")
     run_peer("visaebench", ROOT / "visaebench_for_tests.py", folder)
     return json.loads((folder / "found.json").read_text())
 
@@ -85,6 +86,22 @@ def test_visaebench_runs_all_its_metrics_on_an_sae_of_visae(package: dict[str, d
 @pytest.mark.parametrize("name", SEVEN)
 def test_values_are_those_of_visaebench(planted, package: dict[str, dict[str, float]], name: str) -> None:
     assert planted[2][name]["value"] == pytest.approx(package["files"][name], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_latents_are_drawn_as_visaebench_draws_them(planted, package: dict[str, dict[str, float]], tmp_path) -> None:
+    folder, files, _ = planted
+    wide = str(folder / "wide/config.json")
+    encode_store(Path(files["store"]), Path(wide), tmp_path / "codes", "cpu")
+    codes = {"codes": str(tmp_path / "codes/manifest.json"), "sae": wide}
+    write_benchmark(BenchmarkFiles(**{**files, **codes}), tmp_path / "table.parquet")
+    rows = {row["metric"]: row for row in pl.read_parquet(tmp_path / "table.parquet").iter_rows(named=True)}
+    for name, drawn in (("feature_localization", 500), ("monosemanticity", 1000)):
+        assert rows[name]["value"] == pytest.approx(package["wide"][name], abs=1e-4)
+        assert rows[name]["n"] == drawn
+        assert rows[name]["value"] != rows[name]["corrected"]
+    assert rows["probe_r"]["value"] is None
+    assert "there is no split train to choose latents on, only val" in rows["probe_r"]["note"]
 
 
 @pytest.mark.slow

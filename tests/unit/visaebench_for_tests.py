@@ -2,7 +2,7 @@
 
 Evaluates the SAE of FOLDER/sae on the activations of FOLDER/store with visaebench's own `evaluate`, once with all of
 them in one tensor and once with files of activations, as it writes them itself, and writes what it gives to
-FOLDER/found.json.
+FOLDER/found.json; then, by some of its metrics, the SAE of FOLDER/wide, which has more latents than it looks at.
 """
 
 import json
@@ -52,10 +52,12 @@ if __name__ == "__main__":
     groups = {
         name: {"class_indices": classes} for name, classes in json.loads((root / "groups.json").read_text()).items()
     }
+    every = ("sae", "all")
     with torch.no_grad():
         found = {
             name: visaebench.evaluate(
-                load_sae(root / "sae" / "config.json"),
+                load_sae(root / sae / "config.json"),
+                metrics=metrics,
                 activations=given,
                 labels=labels(root / "index.parquet"),
                 images=list(range(len(own))),
@@ -65,7 +67,11 @@ if __name__ == "__main__":
                 grid_size=grid,
                 device="cpu",
             )
-            for name, given in (("tensor", own), ("files", [root / "shard.pt"]))
+            for name, given, (sae, metrics) in (
+                ("tensor", own, every),
+                ("files", [root / "shard.pt"], every),
+                ("wide", own, ("wide", ["localization", "monosemanticity"])),
+            )
         }
     values = {name: {result.name: result.value for result in results} for name, results in found.items()}
     (root / "found.json").write_text(json.dumps(values))

@@ -219,6 +219,11 @@ def _rediscovered(files: BenchmarkFiles, settings: BenchmarkSettings, min_purity
     codes, index = Path(files.codes), Path(files.index)
     classes = dict(sorted(read_classes(index).items()))
     manifest = read_codes_manifest(codes)
+    if settings.fit_split not in manifest["splits"]:
+        raise NotMeasured(
+            f"there is no split {settings.fit_split} to choose latents on, only {', '.join(manifest['splits'])} "
+            "(config: benchmark: fit_split)"
+        )
     # A class token is of the whole picture.
     of_patches = bool(files.labels) and tokens_of(manifest) != "class"
     if of_patches:
