@@ -15,6 +15,7 @@ from peers_for_tests import run_peer
 
 from visae import cli
 from visae.activations.given import write_store
+from visae.activations.store import ActivationStore
 from visae.config.benchmark import BenchmarkSettings
 from visae.errors import DataError, StoreError
 from visae.features.benchmark.absorption import absorption, read_groups
@@ -22,13 +23,14 @@ from visae.features.benchmark.localization import localization, morans
 from visae.features.benchmark.measured import NotMeasured
 from visae.features.benchmark.pictures import Pictures
 from visae.features.benchmark.probing import sparse_probing
-from visae.features.benchmark.reconstruction import Reconstruction
+from visae.features.benchmark.reconstruction import Reconstruction, reconstruct
 from visae.features.benchmark.table import BenchmarkFiles, write_benchmark
 from visae.features.codes import FORMAT
 from visae.features.encoding import encode_store
 from visae.files import write_json
-from visae.sae import save_sae
+from visae.sae import SparseAutoencoder, save_sae
 from visae.sae.place import Place
+from visae.sae.variants.relu import Relu
 
 SEVEN = (
     *("feature_localization", "fvu", "downstream_preservation", "sparse_probing_auc", "monosemanticity"),
@@ -402,3 +404,23 @@ def test_an_sae_of_class_tokens_is_measured_on_class_tokens(tmp_path: Path) -> N
     assert rows["fvu"]["corrected"] == pytest.approx(error, rel=1e-4)
     assert rows["sparse_probing_auc"]["value"] is not None
     assert rows["mean_average_precision"]["n"] == 3
+
+
+def test_per_token_normalization_is_undone_token_by_token(tmp_path: Path) -> None:
+    sae = SparseAutoencoder(6, 12, Relu(), normalization="per_token")
+    torch.manual_seed(0)
+    for parameter in sae.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    values = np.random.default_rng(0).normal(2, 3, (20, 4, 6)).astype(np.float32)
+    store = ActivationStore.open(write_store(tmp_path, values, list(range(4)), {"val": 20}, grid=(2, 2)))
+    found = reconstruct(store, sae, range(5, 20))
+    with torch.no_grad():
+        error = sae(torch.from_numpy(values[5:])).numpy() - values[5:]
+    assert found.error_squares == pytest.approx((error**2).sum(axis=(1, 2)), rel=1e-4)
+    assert found.rebuilt == pytest.approx((values[5:] + error).mean(axis=1), abs=1e-4)
+
+
+def test_a_transcoder_reconstructs_nothing(tmp_path: Path) -> None:
+    store = ActivationStore.open(write_store(tmp_path, np.ones((3, 4, 6), np.float32), list(range(4)), {"val": 3}))
+    with pytest.raises(NotMeasured, match="a transcoder gives another layer"):
+        reconstruct(store, SparseAutoencoder(6, 12, Relu(), 5), range(3))

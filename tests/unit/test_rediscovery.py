@@ -82,6 +82,7 @@ def test_a_latent_that_tells_perfectly_leaves_no_loss() -> None:
 @pytest.mark.parametrize("size", [7, 1000])
 def test_the_best_latent_is_the_best_of_all(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("visae.features.benchmark.rediscovery.CANDIDATES", 4)
+    monkeypatch.setattr("visae.features.benchmark.rediscovery._CHUNK", 50 * size)
     dense, classes = made(1)
     values, truth = units(dense, classes, slice(None))
     found = best_probes(blocks_of(dense, size), Labels(range(80), classes, 5))

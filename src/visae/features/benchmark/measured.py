@@ -17,6 +17,8 @@ Z = 1.959963984540054
 
 # Stands for infinity where numbers are compared.
 _LARGE = 1e300
+# Weights in double precision at once.
+_AT_ONCE = 1 << 22
 
 
 class Estimate(NamedTuple):
@@ -80,10 +82,24 @@ def by_pictures(measure: Callable[[NDArray[np.float64]], NDArray[np.float64]], n
         Pictures, and seed of the resamples.
     """
     value = float(measure(np.ones((1, n_pictures)))[0])
-    resampled = measure(picture_weights(n_pictures, RESAMPLES, seed).astype(np.float64))
+    resampled = by_rows(measure, picture_weights(n_pictures, RESAMPLES, seed))
     # Between infinite numbers no quantile can be taken, between large ones it can.
     bounds = percentile_interval(np.where(np.isposinf(resampled), _LARGE, resampled))
     return Estimate(value, *(np.inf if bound >= _LARGE / 1e9 else bound for bound in bounds))
+
+
+def by_rows(
+    measure: Callable[[NDArray[np.float64]], NDArray[np.float64]], weights: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Measure by weights (r, n_pictures) in double precision, a few rows at a time, (r,)."""
+    step = max(1, _AT_ONCE // weights.shape[1])
+    starts = range(0, len(weights), step)
+    return np.concatenate([measure(weights[start : start + step].astype(np.float64)) for start in starts])
+
+
+def resampled_weights(n_pictures: int, seed: int) -> NDArray[np.float32]:
+    """Weights of all pictures once, then of resamples, (1 + resamples, n_pictures)."""
+    return np.vstack([np.ones((1, n_pictures), dtype=np.float32), picture_weights(n_pictures, RESAMPLES, seed)])
 
 
 def about(value: float, variance: float, lowest: float = -np.inf, highest: float = np.inf) -> Estimate:

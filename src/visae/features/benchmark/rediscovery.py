@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visae.features.benchmark.logistic import first_gains, fit
-from visae.features.benchmark.measured import UNDEFINED, Estimate, Metric, NotMeasured
+from visae.features.benchmark.measured import UNDEFINED, Estimate, Metric, NotMeasured, by_rows, resampled_weights
 from visae.features.concepts import Blocks, Labels
 from visae.features.ranking import Entries
-from visae.features.resampling import RESAMPLES, percentile_interval, picture_weights
+from visae.features.resampling import percentile_interval
 
 PURITY_AT = 16
 """Units in which a latent is strongest, whose classes are compared."""
@@ -60,7 +60,7 @@ def rediscovery(blocks: Blocks, fit_on: Labels, measured: Labels, seed: int) -> 
     classes = [number for number in chosen if 0 < positives[number] < positives.sum()]
     if not classes:
         raise NotMeasured("no class has units among the pictures to choose on and those to measure on")
-    weights = np.vstack([np.ones(len(measured.pictures)), picture_weights(len(measured.pictures), RESAMPLES, seed)])
+    weights = resampled_weights(len(measured.pictures), seed)
     share = fit_on.positives / fit_on.positives.sum()
     units = measured.by_picture()
     scores = np.full((3, len(classes), len(weights)), np.nan)
@@ -133,23 +133,34 @@ def _candidates(blocks: Blocks, labels: Labels) -> dict[int, list[int]]:
         entries = Entries.of(codes, latents, labels.pictures)
         found = labels.of(entries)
         entries, found = entries[found >= 0], found[found >= 0]
-        key = entries.latent.astype(np.int64) * n_classes + found
-        value = entries.value.astype(np.float64)
-        shape, size = (len(latents), n_classes), len(latents) * n_classes
-        sums = np.bincount(key, value, size).reshape(shape)
-        squares = np.bincount(entries.latent, value**2, len(latents))
-        hits = np.bincount(key, minlength=size).reshape(shape)
-        looks = first_gains(sums, hits, sums.sum(axis=1), squares, hits.sum(axis=1), positives)
-        for number, look in enumerate(looks):
-            every = np.concatenate([gains[number], look.T], axis=1)
-            own = np.concatenate([names[number], np.broadcast_to(np.array(latents), look.T.shape)], axis=1)
-            kept = np.argsort(-every, axis=1, kind="stable")[:, :CANDIDATES]
-            gains[number], names[number] = np.take_along_axis(every, kept, 1), np.take_along_axis(own, kept, 1)
+        step = max(1, _CHUNK // n_classes)
+        for first in range(0, len(latents), step):
+            part = latents[first : first + step]
+            own = slice(entries.starts[first], entries.starts[first + len(part)])
+            looks = _first_looks(entries[own], found[own], first, len(part), positives)
+            for number, look in enumerate(looks):
+                every = np.concatenate([gains[number], look.T], axis=1)
+                named = np.concatenate([names[number], np.broadcast_to(np.array(part), look.T.shape)], axis=1)
+                kept = np.argsort(-every, axis=1, kind="stable")[:, :CANDIDATES]
+                gains[number], names[number] = np.take_along_axis(every, kept, 1), np.take_along_axis(named, kept, 1)
     wanted: dict[int, list[int]] = {}
     for number in np.flatnonzero((positives > 0) & (positives < positives.sum())).tolist():
         for latent in np.unique(names[:, number][names[:, number] >= 0]).tolist():
             wanted.setdefault(latent, []).append(number)
     return wanted
+
+
+def _first_looks(
+    entries: Entries, classes: NDArray[np.integer], first: int, n_latents: int, positives: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`first_gains` of latents from number `first` of the entries on, each (n_latents, n_classes)."""
+    n_classes = len(positives)
+    latent = entries.latent.astype(np.int64) - first
+    key, value, size = latent * n_classes + classes, entries.value.astype(np.float64), n_latents * n_classes
+    sums = np.bincount(key, value, size).reshape(n_latents, n_classes)
+    hits = np.bincount(key, minlength=size).reshape(n_latents, n_classes)
+    squares = np.bincount(latent, value**2, n_latents)
+    return first_gains(sums, hits, sums.sum(axis=1), squares, hits.sum(axis=1), positives)
 
 
 @dataclass(frozen=True)
@@ -225,8 +236,12 @@ def _relative_loss(
     silent_hits = positives - np.bincount(codes.picture, codes.is_hit, n)
     loss = loss + silent * np.logaddexp(0, probe.bias) - silent_hits * probe.bias
     alone = -(positives * np.log(share) + (units - positives) * np.log1p(-share))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(weights @ positives > 0, 1 - (weights @ loss) / (weights @ alone), np.nan)
+
+    def relative(drawn: NDArray[np.float64]) -> NDArray[np.float64]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(drawn @ positives > 0, 1 - (drawn @ loss) / (drawn @ alone), np.nan)
+
+    return by_rows(relative, weights)
 
 
 def _purities(codes: _Codes, weights: NDArray[np.floating], reverse: bool) -> NDArray[np.float64]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from visae.features.benchmark.measured import Estimate, Metric, NotMeasured
+from visae.features.benchmark.measured import Estimate, Metric, NotMeasured, by_rows, resampled_weights
 from visae.features.benchmark.pictures import Pictures, probe_split, ranked, right_answers
 from visae.features.benchmark.probing import ratios_of
 from visae.features.benchmark.reconstruction import Reconstruction
-from visae.features.resampling import RESAMPLES, percentile_interval, picture_weights
+from visae.features.resampling import RESAMPLES, percentile_interval
 
 PROBED = 10
 """Latents of the probe."""
@@ -78,19 +78,14 @@ def _of_dataset(own: NDArray[np.bool_], other: Elsewhere, seed: int, split_seed:
     # Ranked on what the probe learns from: unlike in sparse_probing, the package does it right here.
     best = ranked(ratios_of(pictures, [kept[learned]])[0], PROBED)
     right = right_answers(pictures.columns(best).toarray().T[kept], labels, learned, tested, split_seed)
-    accuracy = _resampled(len(tested), seed) @ right / len(tested)
+    accuracy = by_rows(lambda drawn: drawn @ right / len(tested), resampled_weights(len(tested), seed))
 
-    weights = _resampled(len(pictures.ids), seed)
-    package = rebuilt.unexplained_by_package(weights)
+    weights = resampled_weights(len(pictures.ids), seed)
+    package = by_rows(rebuilt.unexplained_by_package, weights)
     # What visaebench makes of variances that are not above 0.
     package = np.where(np.isfinite(package), np.maximum(package, 0), 1)
-    shares = [np.clip(1 - unexplained, 0, 1) for unexplained in (package, rebuilt.unexplained(weights))]
+    shares = [np.clip(1 - unexplained, 0, 1) for unexplained in (package, by_rows(rebuilt.unexplained, weights))]
     return np.stack([(explained + covered + overlap + accuracy) / 4 for explained in shares])
-
-
-def _resampled(n_pictures: int, seed: int) -> NDArray[np.float64]:
-    """Weights of all pictures once, then of resamples, (1 + resamples, n_pictures)."""
-    return np.vstack([np.ones(n_pictures), picture_weights(n_pictures, RESAMPLES, seed).astype(np.float64)])
 
 
 def _estimate(values: NDArray[np.float64]) -> Estimate:
