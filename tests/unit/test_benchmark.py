@@ -301,6 +301,22 @@ def test_what_cannot_be_measured_says_why(tmp_path: Path) -> None:
     assert rows["l0"]["value"] > 0
 
 
+def test_pictures_without_any_label_have_what_needs_none(tmp_path: Path) -> None:
+    sae, labels = save_sae(planted_sae(), tmp_path / "sae"), np.arange(60) % 3
+    splits = {"train": 20, "val": 40}
+    own = make_dataset(tmp_path, "", labels, make_patches(1, labels), sae, splits)
+    write_index(tmp_path / "index.parquet", [None] * 60, splits)
+    (tmp_path / "groups.json").write_text('{"all": [0, 1, 2]}')
+    settings = BenchmarkSettings(groups=str(tmp_path / "groups.json"))
+    write_benchmark(BenchmarkFiles(**vars(own), sae=str(sae)), tmp_path / "table.parquet", settings, {"it": own})
+    rows = {row["metric"]: row for row in pl.read_parquet(tmp_path / "table.parquet").iter_rows(named=True)}
+    measured = {name for name, row in rows.items() if row["value"] is not None}
+    assert measured == {"feature_localization", "fvu", "normalized_mse", "l0"}
+    assert rows["cross_domain"]["note"].startswith("it: the pictures have labels of fewer than two classes")
+    assert "the pictures have no labels" in rows["probe_r"]["note"]
+    assert "no group has a class of this data set" in rows["absorption_rate"]["note"]
+
+
 def test_pictures_that_are_too_few_to_split_say_so(tmp_path: Path) -> None:
     labels = [0, 0, 1, 1, 2, 2]
     pictures = written_codes(tmp_path, noise(0, 6, 5), labels, {"val": 6})
@@ -350,7 +366,6 @@ def test_groups_are_lists_of_names_or_ids_or_visaebenchs_own_file(tmp_path: Path
         "[3, 5]": "not a JSON file of lists",
         '{"dogs": "pug"}': "is no list of class ids or names",
         '{"dogs": [["pug"]]}': "is no list of class ids or names",
-        '{"dogs": ["poodle"]}': "no group has a class of this data set, whose classes are pug, beagle, tabby",
         "{": "not a JSON file of lists",
     }.items():
         path.write_text(text)
@@ -358,6 +373,11 @@ def test_groups_are_lists_of_names_or_ids_or_visaebenchs_own_file(tmp_path: Path
             read_groups(path, classes)
     with pytest.raises(DataError, match="not a JSON file of lists"):
         read_groups(tmp_path / "missing.json", classes)
+    path.write_text('{"dogs": ["poodle"]}')  # as it may be of one data set of a study and not of another
+    with pytest.raises(
+        NotMeasured, match="no group has a class of this data set, whose classes are pug, beagle, tabby"
+    ):
+        read_groups(path, classes)
 
 
 def test_one_command_writes_and_prints_the_table(planted, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -112,7 +112,9 @@ def read_groups(path: Path, classes: Mapping[int, str]) -> dict[str, list[int]]:
     Raises
     ------
     DataError
-        If it is no such file, or names no class of the data set.
+        If it is no such file.
+    NotMeasured
+        If it names no class of the data set.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -124,8 +126,8 @@ def read_groups(path: Path, classes: Mapping[int, str]) -> dict[str, list[int]]:
     ids = {name: number for number, name in classes.items()} | {number: number for number in classes}
     groups = {name: sorted({ids[entry] for entry in group if entry in ids}) for name, group in lists.items()}
     if not any(groups.values()):
-        known = ", ".join(list(classes.values())[:5])
-        raise DataError(f"{path}: no group has a class of this data set, whose classes are {known} ...")
+        known = ", ".join(list(classes.values())[:5]) or "none"
+        raise NotMeasured(f"{path}: no group has a class of this data set, whose classes are {known} ...")
     return groups
 
 

@@ -14,7 +14,7 @@ from visae.activations.store import ActivationStore
 from visae.config.benchmark import BenchmarkSettings
 from visae.data.index import read_classes
 from visae.device import chosen_device
-from visae.errors import StoreError
+from visae.errors import DataError, StoreError
 from visae.features.benchmark.absorption import absorption, read_groups
 from visae.features.benchmark.localization import localization
 from visae.features.benchmark.measured import UNDEFINED, Metric, NotMeasured
@@ -240,7 +240,11 @@ def _rediscovered(files: BenchmarkFiles, settings: BenchmarkSettings, min_purity
             yield latents, found if of_patches else pooled(found, "max")
 
     units: Blocks = blocks
-    return rediscovery(units, labels(settings.fit_split), labels(settings.split), seed)
+    try:
+        fit_on, measured = labels(settings.fit_split), labels(settings.split)
+    except DataError as error:  # of pictures without labels
+        raise NotMeasured(str(error)) from error
+    return rediscovery(units, fit_on, measured, seed)
 
 
 def _row(metric: Metric) -> dict[str, object]:

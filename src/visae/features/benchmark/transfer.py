@@ -47,12 +47,17 @@ def cross_domain(pictures: Pictures, others: Mapping[str, Elsewhere], seed: int,
     Raises
     ------
     NotMeasured
-        If there is no other data set.
+        If there is no other data set, or one has too few pictures or labels.
     """
     if not others:
         raise NotMeasured("no other data set is named (config: benchmark: others)")
     own = pictures.active_latents()
-    found = [_of_dataset(own, other, seed + number, split_seed) for number, other in enumerate(others.values())]
+    found = []
+    for number, (name, other) in enumerate(others.items()):
+        try:
+            found.append(_of_dataset(own, other, seed + number, split_seed))
+        except NotMeasured as reason:
+            raise NotMeasured(f"{name}: {reason}") from reason
     value, corrected = np.mean(found, axis=0)
     return Metric(
         *("cross_domain", "visaebench", True, _estimate(value), _estimate(corrected)),
