@@ -41,9 +41,24 @@ PEERS = {
     "saelens": Peer(("torch==2.13.0", "sae-lens==6.54.12"), has_own_environment=True),
     "dictionary_learning": Peer(
         ("dictionary-learning==0.1.0", "einops==0.8.1"),
-        stand_ins={"nnsight": "LanguageModel = None\n", "datasets": "load_dataset = None\n", "zstandard": ""},
+        stand_ins={
+            "nnsight": "LanguageModel = None\n",
+            "datasets": "load_dataset = None\n",
+            "zstandard": "",
+            "wandb": "",
+        },
     ),
     "visaebench": Peer(("visaebench==0.1.0",)),
+    "saev": Peer(
+        ("saev==0.1.0", "einops==0.8.1", "beartype==0.23.1", "jaxtyping==0.3.11", "wadler-lindig==0.1.8"),
+    ),
+    "overcomplete": Peer(("overcomplete==0.3.0", "einops==0.8.1")),
+    "sparsify": Peer(
+        (
+            *("eai-sparsify==1.3.3", "einops==0.8.1", "natsort==8.4.0", "simple-parsing==0.1.9"),
+            "docstring-parser==0.17.0",
+        )
+    ),
 }
 
 
