@@ -47,6 +47,11 @@ FEATURE_TABLES = (
     + PROBED
     + [f"{folder}/purity.parquet" for folder in LABELLED]
     + (
+        over_studies(f"{FEATURES}/benchmark.parquet")
+        if SETTINGS.benchmark.enabled
+        else []
+    )
+    + (
         over_studies(f"{FEATURES}/monosemanticity.parquet")
         if SETTINGS.features.similarity
         else []
@@ -89,6 +94,11 @@ PICTURES = (
         if path.split("/")[-2] in SCENES
         and set(STUDIES[path.split("/")[-3]].saes) - set(PATCHLESS)
     ]
+    + (
+        over_studies(f"{FIGURES}/{{dataset}}/benchmark.html")
+        if SETTINGS.benchmark.enabled
+        else []
+    )
     + over_studies(f"{DESCRIBED}/feature_map.png")
     + [
         path

@@ -119,8 +119,8 @@ def described_table(name):
     return of_study(f"{FEATURES}/{name}.parquet")
 
 
-def every_sae_described(name):
-    """Input function: a table of patches of each SAE of the study that has any, on a described data set."""
+def every_sae_described(name, left_out=PATCHLESS):
+    """Input function: a table of each SAE of the study but those left out, on a described data set."""
 
     def tables(wildcards):
         study = STUDIES[wildcards.study]
@@ -129,7 +129,7 @@ def every_sae_described(name):
             trained_on=study.train_on,
             model=study.stored_model,
             layer=study.point,
-            sae=[sae for sae in study.saes if sae not in PATCHLESS],
+            sae=[sae for sae in study.saes if sae not in left_out],
             dataset=wildcards.dataset,
         )
 
@@ -147,6 +147,24 @@ def judge_of_similarity(wildcards):
     judge = SETTINGS.features.similarity
     own = judge in (None, "own") or wildcards.dataset in GIVEN_SETS
     return STORE.format(**wildcards) if own else CARD.format(model=judge)
+
+
+def judge_if_any(wildcards):
+    """What pictures are compared by, where the configuration names it, else nothing."""
+    return judge_of_similarity(wildcards) if SETTINGS.features.similarity else []
+
+
+def others_of(dataset):
+    """Data sets that a described one is compared with by the benchmark."""
+    return [name for name in SETTINGS.benchmark.others if name != dataset]
+
+
+def of_others(pattern):
+    """Input function: a file of each of them."""
+    return lambda wildcards: [
+        pattern.format(**{**wildcards, "dataset": name})
+        for name in others_of(wildcards.dataset)
+    ]
 
 
 def scores_if_any(wildcards):

@@ -42,6 +42,7 @@ def unresolved(settings: Settings) -> Iterator[str]:
     judge = settings.features.similarity
     if judge not in (None, "own") and judge not in settings.models:
         yield f"features: similarity: {judge!r} is neither own nor in models ({_names(settings.models)})"
+    yield from _of_benchmark(settings)
     for name, study in settings.studies.items():
         at = f"studies: {name}"
         yield from _of_study(settings, at, study)
@@ -107,6 +108,18 @@ def _of_study(settings: Settings, at: str, study: StudySettings) -> Iterator[str
             yield f"{at}: added_tasks: {key!r} is not in TASKS of visae.config.tasks, or has a key of its own"
         elif added.file is None and not TASKS[key].head:
             yield f"{at}: added_tasks: {key}: key 'file' is missing: its readout"
+
+
+def _of_benchmark(settings: Settings) -> Iterator[str]:
+    """Data sets that cross_domain cannot be measured on."""
+    for name in settings.benchmark.others:
+        dataset = settings.datasets.get(name)
+        if dataset is None:
+            yield f"benchmark: others: {name!r} is not in datasets ({_names(settings.datasets)})"
+        elif dataset.kind == "union":
+            yield f"benchmark: others: {name!r} is a union; name its members instead"
+        elif not dataset.may_have_labels:
+            yield f"benchmark: others: {name!r} is of kind {dataset.kind}, which has no labels"
 
 
 def _of_heads(settings: Settings) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 
 # Data sets, heads, interventions, SAEs and sweeps have modules of their own, whose sections are imported from here
 # like all others.
+from visae.config.benchmark import BenchmarkSettings
 from visae.config.concepts import ConceptSettings
 from visae.config.datasets import (  # noqa: F401
     ActivationsSettings,
@@ -229,6 +230,7 @@ class Settings:
     sweeps: dict[str, SweepSettings] = setting("Sweeps over settings of SAEs by name.", {})
     studies: dict[str, StudySettings] = setting("Studies by name.", not_empty=True)
     features: FeatureSettings = setting("How latents are described.", FeatureSettings())
+    benchmark: BenchmarkSettings = setting("Metrics of visaebench and saev (docs/benchmark.md).", BenchmarkSettings())
     heads: HeadSettings = setting("Task heads.", HeadSettings())
     interventions: InterventionSettings = setting("Edits and their measurement.", InterventionSettings())
     faithfulness: FaithfulnessSettings = setting("What replacing activations costs.", FaithfulnessSettings())

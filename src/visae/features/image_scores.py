@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from scipy.sparse import csr_array
 
 from visae.config.settings import FeatureSettings
 from visae.data.index import read_classes, read_index
@@ -85,6 +86,25 @@ def pooled(codes: pl.LazyFrame, pooling: str) -> pl.LazyFrame:
     # Summed as float64: the order of the threads then leaves no trace.
     value = pl.col("value").max() if pooling == "max" else pl.col("value").cast(pl.Float64).sum().cast(pl.Float32)
     return codes.group_by("latent", "image_id").agg(value).with_columns(token=pl.lit(0, dtype=pl.Int32))
+
+
+def pooled_blocks(codes_manifest: Path, pictures: range) -> Iterator[tuple[range, csr_array]]:
+    """Yield ranges of latents, each with the largest patch value of every latent and picture.
+
+    Yields
+    ------
+    latents, values
+        The range, and float32 (n_latents, n_pictures); what is not above 0 is left out.
+    """
+    for latents, codes in codes_by_latents(codes_manifest, BLOCK_CODES):
+        found = (
+            pooled(codes.filter(pl.col("image_id").is_between(pictures.start, pictures.stop, closed="left")), "max")
+            .filter(pl.col("value") > 0)
+            .sort("latent", "image_id")
+            .collect()
+        )
+        place = found["latent"].to_numpy() - latents.start, found["image_id"].to_numpy() - pictures.start
+        yield latents, csr_array((found["value"].to_numpy(), place), (len(latents), len(pictures)))
 
 
 def image_classes(index_path: Path, class_ids: list[int], pictures: range) -> Labels:

@@ -21,9 +21,8 @@ from visae.data.images import pixels
 from visae.data.index import read_index
 from visae.device import chosen_device
 from visae.errors import StoreError
-from visae.features.blocks import codes_by_latents, read_matching_manifest
-from visae.features.concepts import BLOCK_CODES
-from visae.features.image_scores import pooled
+from visae.features.blocks import read_matching_manifest
+from visae.features.image_scores import pooled_blocks
 from visae.features.resampling import benjamini_hochberg, p_value, permutations
 from visae.files import read_json, write_table
 from visae.progress import progress_bar
@@ -87,20 +86,11 @@ def write_monosemanticity(
     if split not in codes_record["splits"]:
         raise StoreError(f"{codes_manifest} has no split {split}, only {', '.join(codes_record['splits'])}")
     pictures = range(*codes_record["splits"][split])
-    is_store = "shards" in read_json(judge)
-    embeddings = unit(mean_activations(judge, pictures) if is_store else encoded(index_path, judge, pictures, device))
+    embeddings = judged(judge, index_path, pictures, device)
     orders = permutations(len(pictures), settings.permutations, seed)
     blocks = []
-    for latents, codes in codes_by_latents(codes_manifest, BLOCK_CODES):
-        found = (
-            pooled(codes.filter(pl.col("image_id").is_between(pictures.start, pictures.stop, closed="left")), "max")
-            .filter(pl.col("value") > 0)
-            .sort("latent", "image_id")
-            .collect()
-        )
-        place = found["latent"].to_numpy() - latents.start, found["image_id"].to_numpy() - pictures.start
-        weights = csr_array((found["value"].to_numpy().astype(np.float64), place), (len(latents), len(pictures)))
-        blocks.append(score_block(weights, embeddings, orders, latents))
+    for latents, values in pooled_blocks(codes_manifest, pictures):
+        blocks.append(score_block(values.astype(np.float64), embeddings, orders, latents))
     table = pl.concat(blocks)
     table = table.with_columns(
         pl.Series("monosemanticity_q", benjamini_hochberg(table["monosemanticity_p"].to_numpy()))
@@ -110,6 +100,13 @@ def write_monosemanticity(
         for name, dtype in SCHEMA.items()
     ]
     write_table(output, table.select(columns))
+
+
+def judged(judge: Path, index_path: Path, pictures: range, device: str) -> NDArray[np.float32]:
+    """Embeddings of length 1 of pictures, (n_pictures, d), by a model or by activations: `write_monosemanticity`."""
+    if "shards" in read_json(judge):
+        return unit(mean_activations(judge, pictures))
+    return unit(encoded(index_path, judge, pictures, device))
 
 
 def score_block(
@@ -171,6 +168,19 @@ def scores_with_errors(
     weights: csr_array, embeddings: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the score of every latent and its standard error by leaving out each picture in turn, exactly."""
+    score, left = left_out_scores(weights, embeddings)
+    images = np.diff(weights.indptr)
+    latent = np.repeat(np.arange(weights.shape[0]), images)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.bincount(latent, left, minlength=len(images)) / images
+        squares = np.bincount(latent, (left - mean[latent]) ** 2, minlength=len(images))
+        return score, np.sqrt((images - 1) / images * squares)
+
+
+def left_out_scores(
+    weights: csr_array, embeddings: NDArray[np.floating]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the score of every latent, and of every weight the score of its latent without that picture, (nnz,)."""
     above, below, directions, totals = _pair_sums(weights, embeddings)
     images = np.diff(weights.indptr)
     latent = np.repeat(np.arange(weights.shape[0]), images)
@@ -186,10 +196,7 @@ def scores_with_errors(
         below[latent] - 2 * (value * totals[latent] - squared),
         images[latent] - 1,
     )
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.bincount(latent, left, minlength=len(images)) / images
-        squares = np.bincount(latent, (left - mean[latent]) ** 2, minlength=len(images))
-        return _ratio(above, below, images), np.sqrt((images - 1) / images * squares)
+    return _ratio(above, below, images), left
 
 
 def encoded(index_path: Path, encoder: Path, pictures: range, device: str) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from visae.data.facts import dataset_facts
+from visae.figures.page import as_page
 from visae.files import atomic_path, read_json, write_text
 from visae.notices import Notice, from_plain
 from visae.vision.card import ModelCard
@@ -18,13 +19,6 @@ from visae.vision.facts import model_facts
 _SCHEMA = {"part": pl.String, "name": pl.String, "what": pl.String, "value": pl.String}
 _PARTS = {"data set": "Data sets", "model": "Models"}
 _LEVELS = ("warning", "note")
-_STYLE = """
-body { font: 14px/1.45 system-ui, sans-serif; color: #1b1b1b; margin: 1.2em; }
-table { border-collapse: collapse; margin: 0 0 1.6em; }
-th, td { border-bottom: 1px solid #d5d5d5; padding: .3em .9em .3em 0; text-align: left; vertical-align: top; }
-th { font-weight: 600; } thead th { border-bottom-width: 2px; } td { max-width: 34em; overflow-wrap: anywhere; }
-.warning { color: #8a2b00; } .note { color: #4a4a4a; }
-"""
 
 
 def data(summaries: Mapping[str, Mapping[str, Any]], cards: Mapping[str, ModelCard]) -> pl.DataFrame:
@@ -51,10 +45,7 @@ def as_html(table: pl.DataFrame) -> str:
     Names and paths of files are text, whatever they hold.
     """
     parts = [_section(title, table.filter(part=part)) for part, title in _PARTS.items()]
-    return (
-        f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>What was read</title><style>{_STYLE}"
-        f"</style></head><body>\n{''.join(parts)}</body></html>\n"
-    )
+    return as_page("What was read", "".join(parts))
 
 
 def write_what_was_read(
