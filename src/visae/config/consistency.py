@@ -90,13 +90,15 @@ def _of_study(settings: Settings, at: str, study: StudySettings) -> Iterator[str
             yield f"{at}: {key}: {dataset!r} must stand in describe too: latents are chosen by their codes on it"
     segmented = settings.datasets.get(study.segmentation or "")
     if segmented and segmented.kind != "union" and not segmented.has_masks:
-        named = " unless its key classes names them" if hasattr(segmented, "classes") else ""
+        key = "mask" if hasattr(segmented, "mask") else "classes"
+        named = f" unless its key {key} names them" if hasattr(segmented, key) else ""
         yield f"{at}: segmentation: {study.segmentation!r} is of kind {segmented.kind}, which has no masks{named}"
     for key in ("classification", "zero_shot"):
         classified = settings.datasets.get(study.tasks.get(key, ""))
         if classified and classified.kind != "union" and not classified.may_have_labels:
-            unless = " with labels: none" if classified.kind == "image_folder" else ""
-            yield f"{at}: {key}: {study.tasks[key]!r} is of kind {classified.kind}{unless}, which has no labels"
+            unless = {"image_folder": " with labels: none", "huggingface": " with masks or label: none"}
+            unlabelled = unless.get(classified.kind, "")
+            yield f"{at}: {key}: {study.tasks[key]!r} is of kind {classified.kind}{unlabelled}, which has no labels"
     read = settings.datasets.get(study.tasks.get("readout", ""))
     if read and not read.is_given:
         yield f"{at}: readout: {study.tasks['readout']!r} is of kind {read.kind}; it reads kinds activations and users"

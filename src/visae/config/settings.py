@@ -12,14 +12,13 @@ from typing import ClassVar, Literal
 # Data sets, heads, interventions, SAEs and sweeps have modules of their own, whose sections are imported from here
 # like all others.
 from visae.config.concepts import ConceptSettings
+from visae.config.dataset_bases import DatasetSettings, DrawnSettings, MaskedSettings  # noqa: F401
 from visae.config.datasets import (  # noqa: F401
     ActivationsSettings,
     AnyDataset,
-    DatasetSettings,
-    DrawnSettings,
+    HuggingFaceSettings,
     ImageFolderSettings,
     ListedFolderSettings,
-    MaskedSettings,
     ScenesSettings,
     SegmentationFolderSettings,
     TableSettings,
