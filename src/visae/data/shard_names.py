@@ -18,7 +18,7 @@ _ROLES = {
 }
 _SHARD = re.compile(r"(?P<before>.*?)(?P<number>\d+)-of-(?P<total>\d+)(?P<after>.*)\.parquet")
 _NUMBERED = re.compile(r"(\d+)\.parquet")
-_OWN_SPLIT = re.compile(r"[A-Za-z0-9_-]+")
+_OWN_SPLIT = re.compile(r"\w+", re.ASCII)
 _NAMED = 5
 _CURE = "set splits, such as splits: {train: data/train-*.parquet, val: data/validation-*.parquet}"
 
@@ -67,24 +67,25 @@ def _split_of(path: Path) -> tuple[str, tuple[str, ...]]:
     others = tuple(part for part in folders if part != "data" and not _roles(part))
     shard = _SHARD.fullmatch(path.name)
     before = shard["before"].rstrip("-._") if shard else ""
-    if before and "-" not in before:
-        role = next((role for role, names in _ROLES.items() if before in names), before)
-        if not _OWN_SPLIT.fullmatch(role):
-            raise DataError(f"root: {path}: the split {role!r} may hold letters, digits, - and _ only; {_CURE}")
-        return role, others
+    # Where the hub's own library writes them, any name is that of a split: `data/unlabelled-00000-of-00002.parquet`.
+    if before and folders[-1:] == ("data",) and _OWN_SPLIT.fullmatch(before):
+        return next((role for role, names in _ROLES.items() if before in names), before), others
     for part in (path.stem, *reversed(folders)):
         roles = _roles(part)
         if len(roles) > 1:
             raise DataError(f"root: {path}: its name tells {' and '.join(roles)}; {_CURE}")
         if roles:
-            # Of `a-train-00000-of-00002` and `b-train-00000-of-00002`, two data sets.
-            return roles[0], (*others, before)
+            # `a-train-00000-of-00002` and `b-train-00000-of-00002` are of two data sets.
+            return roles[0], (*others, *sorted(_words(before) - set(_ROLES[roles[0]])))
     return "", others
 
 
 def _roles(name: str) -> list[str]:
-    words = set(re.split(r"[\W\d_]+", name.casefold()))
-    return [role for role, names in _ROLES.items() if words & set(names)]
+    return [role for role, names in _ROLES.items() if _words(name) & set(names)]
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[\W\d_]+", name.casefold())) - {""}
 
 
 def check_whole(files: Iterable[Path], place: str, pattern: str = "*") -> None:
