@@ -128,7 +128,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _run_other(arguments: list[str]) -> None:
     lines = "\n".join(f"  {name:22}{summary}" for name, summary in _SUMMARIES.items())
     parser = argparse.ArgumentParser(
-        prog="python -m visae",
+        prog="visae",
         description="Find out what a vision transformer has learned, and prove it by experiment.\n"
         "The whole workflow: snakemake --cores all --configfile config/config.yaml",
         epilog=f"stages (each has its own --help):\n{lines}",
@@ -205,7 +205,7 @@ def _parser_of(name: str, function: Callable) -> argparse.ArgumentParser:
     A parameter that groups some, such as the files that a job reads, is an option for each of them.
     """
     text = inspect.getdoc(function) or ""
-    parser = argparse.ArgumentParser(prog=f"python -m visae {name}", description=text.split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog=f"visae {name}", description=text.split("\n\n")[0])
     _add_options(parser, function)
     for key, kind in _hints(function).items():
         if _is_group(key, kind):
