@@ -178,7 +178,7 @@ def _run(name: str, place: tuple[str, str], arguments: list[str]) -> None:
     module, function_name = place
     function = getattr(importlib.import_module(module), function_name)
     parser, values = _parser_of(name, function), {}
-    parsed = vars(parser.parse_args(arguments))
+    parsed = vars(parser.parse_args(_with_names(arguments, _first(function))))
     for parameter, kind in _hints(function).items():
         if _is_group(parameter, kind):
             values[parameter] = kind(**{spec.name: parsed[spec.name] for spec in fields(kind)})
@@ -189,6 +189,27 @@ def _run(name: str, place: tuple[str, str], arguments: list[str]) -> None:
         given = (entry for value in parsed.values() for entry in (value if isinstance(value, list) else [value]))
         repeat_warnings(entry for entry in given if isinstance(entry, str | Path))
     function(**values)
+
+
+def _first(function: Callable) -> list[str]:
+    """Options of the parameters that are required and one word each: they may come first, without their names."""
+    parameters = inspect.signature(function).parameters
+    kinds = {key: kind for key, kind in _hints(function).items() if kind in (Path, str, int, float)}
+    return [_option(key) for key in kinds if parameters[key].default is inspect.Parameter.empty]
+
+
+def _with_names(arguments: list[str], options: list[str]) -> list[str]:
+    """Put options before the arguments that come first and have none."""
+    named, rest = [], list(arguments)
+    for option in options:
+        if not rest or rest[0].startswith("-"):
+            break
+        named += [option, rest.pop(0)]
+    return [*named, *rest]
+
+
+def _option(parameter: str) -> str:
+    return f"--{parameter.strip('_').replace('_', '-')}"
 
 
 def _hints(function: Callable) -> dict[str, Any]:
@@ -205,7 +226,9 @@ def _parser_of(name: str, function: Callable) -> argparse.ArgumentParser:
     A parameter that groups some, such as the files that a job reads, is an option for each of them.
     """
     text = inspect.getdoc(function) or ""
-    parser = argparse.ArgumentParser(prog=f"visae {name}", description=text.split("\n\n")[0])
+    first = " ".join(option.removeprefix("--").upper() for option in _first(function))
+    hint = f"The first arguments may come without their names, in this order: {first}" if first else None
+    parser = argparse.ArgumentParser(prog=f"visae {name}", description=text.split("\n\n")[0], epilog=hint)
     _add_options(parser, function)
     for key, kind in _hints(function).items():
         if _is_group(key, kind):
@@ -245,7 +268,7 @@ def _add_options(parser: argparse.ArgumentParser, function: Callable) -> None:
             options["choices"] = get_args(kind)
         else:
             options["type"] = kind
-        parser.add_argument(f"--{key.strip('_').replace('_', '-')}", dest=key, **options)
+        parser.add_argument(_option(key), dest=key, **options)
 
 
 def _is_group(parameter: str, kind: Any) -> bool:

@@ -67,6 +67,20 @@ def test_what_cannot_be_written_on_a_command_line_is_left_out(capsys: pytest.Cap
     assert "--ties" not in said
 
 
+def test_arguments_that_are_required_may_come_first_without_their_names(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for arguments in (["none", "out"], ["none", "--output", "out"], ["--output", "out", "--source", "none"]):
+        with pytest.raises(SystemExit, match="ModelError: none: no such file or folder"):
+            cli.main(["import-sae", *arguments])
+    with pytest.raises(SystemExit):
+        cli.main(["import-sae", "none", "out", "third"])
+    assert "unrecognized arguments: third" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["import-sae", "--help"])
+    assert "in this order: SOURCE OUTPUT" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_stage_runs_from_its_arguments(tmp_path: Path) -> None:
     index = tmp_path / "index.parquet"
     settings = ["kind=scenes", "train=8", "val=8", "test=8", "image_size=64"]

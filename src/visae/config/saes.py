@@ -8,6 +8,10 @@ from typing import ClassVar, Literal
 
 from visae.config.fields import setting
 
+# Which tokens of a picture, and how activations are normalized.
+TokenKinds = Literal["patches", "class", "all"]
+Normalization = Literal["none", "scale", "per_dimension", "per_token"]
+
 # Of fewer steps the default learning rates are those of so many.
 _SHORTEST = 100
 
