@@ -127,7 +127,7 @@ def together(wildcards):
 
     def batches(sae):
         section = EVERY_SAE[sae]
-        return section.batch_size, section.seed, section.target_point
+        return section.batch_size, section.seed, section.target_point, section.tokens
 
     return {
         sae: own_settings(EVERY_SAE[sae])

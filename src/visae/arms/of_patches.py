@@ -53,7 +53,7 @@ class PatchSelection(Selection[Segmentation]):
             return self.active(self.by_gradient(self.sae, n_latents))
 
         def blocks() -> Iterator[tuple[range, pl.LazyFrame]]:
-            return codes_by_latents(Path(self.codes_manifest), BLOCK_CODES)
+            return codes_by_latents(Path(self.codes_manifest), BLOCK_CODES, "patches")
 
         return self.active(targets_by_patches(blocks, self.sample.labels, self.task.names, by, n_latents))
 
@@ -76,5 +76,7 @@ class PatchSelection(Selection[Segmentation]):
         for batch, tokens in self.task.batches(np.sort(drawn) + labels.pictures.start):
             own = torch.from_numpy(labels.classes[batch - labels.pictures.start] == number).to(self.task.device)
             rows, slopes = self.task.slopes(tokens, number, own)
-            parts.append((rows[own], slopes[own]))
+            # The last ones are the patches, whatever else edits move.
+            n_patches = own.shape[1]
+            parts.append((rows[:, -n_patches:][own], slopes[:, -n_patches:][own]))
         return joined(parts)

@@ -12,10 +12,11 @@ from typing import ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from visae.arms.dictionaries import LabelledPatches, neurons, targets_by_gradient
+from visae.arms.dictionaries import LabelledPatches, mean_input, neurons, targets_by_gradient
 from visae.arms.targets import Activity
 from visae.config.settings import InterventionSettings
 from visae.features.codes import read_codes_manifest
+from visae.features.encoding import encoded_kinds
 from visae.sae import SparseAutoencoder
 from visae.tasks.counts import Target
 from visae.tasks.task import Gradients, Task
@@ -65,17 +66,17 @@ class Selection(ABC, Generic[AnyTask]):
     @property
     @abstractmethod
     def sample(self) -> LabelledPatches:
-        """Patches of the split that are held in memory."""
+        """Tokens of the split that are held in memory."""
 
     @abstractmethod
     def slopes(self, number: int) -> tuple[Tensor, Tensor] | None:
-        """Patches of a class (n, d_model), and the gradient there of its log odds; None without a picture of it."""
+        """Tokens of a class (n, d_model), and the gradient there of its log odds; None without a picture of it."""
 
     def difference(self, class_id: int) -> Tensor | None:
         """Mean patch of a class minus that of others, (d_model,), on `sample`; None where there are none of either."""
         number = self.task.numbers[class_id]
         own = self.sample.numbers == number
-        return self.sample.difference(number, self.sae.mean.device) if 0 < own.sum() < len(own) else None
+        return self.sample.difference(number, self.sae.decoder_bias.device) if 0 < own.sum() < len(own) else None
 
     def neuron(self, class_id: int) -> Tensor | None:
         """Direction (d_model,) of the raw neuron that tells the class best, chosen as latents of dictionaries are."""
@@ -96,7 +97,7 @@ class Selection(ABC, Generic[AnyTask]):
     def k(self) -> int:
         """Codes that the SAE gives a token, in the mean."""
         codes = read_codes_manifest(self.codes_manifest)
-        tokens = codes["n_images"] * self.task.store.n_tokens("all")
+        tokens = codes["n_images"] * self.task.store.n_tokens(encoded_kinds(self.sae))
         return max(1, round(codes["rows"] / tokens))
 
     def by_gradient(self, dictionary: SparseAutoencoder, n_latents: int) -> list[Target]:
@@ -110,7 +111,12 @@ class Selection(ABC, Generic[AnyTask]):
 
     def neurons(self) -> SparseAutoencoder:
         """Raw neurons as a dictionary."""
-        return neurons(self.sae, self.k)
+        return neurons(self.sae, self.k, self.middle)
+
+    @property
+    def middle(self) -> Tensor:
+        """Mean normalized token of `sample`, (d_model,), of which dictionaries without training start."""
+        return mean_input(self.sae, self.sample.rows)
 
 
 def joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:

@@ -198,6 +198,12 @@ class SparseAutoencoder(Normalizing):
             return (codes @ self.decoder_weight.detach()[chosen]) * self.output_scale_of(like)
         return codes @ self.directions()[chosen]
 
+    def along(self, gradients: Tensor, like: Tensor) -> Tensor:
+        """Gradients (…, width) in codes of what has gradients (…, d_target) in the raw output of tokens `like`."""
+        if self.needs_like:
+            return (gradients @ self.decoder_weight.detach().T) * self.output_scale_of(like)
+        return gradients @ self.directions().T
+
     def _rows(self, activations: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
         """Activations as (n, d_model), and their leading dimensions where those are not one."""
         if not activations.ndim or activations.shape[-1] != self.d_model:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
+from torch import Tensor
+
 from visae.config.saes import TokenKinds
 from visae.errors import ModelError
 
@@ -60,3 +62,12 @@ class Place:
         if place.tokens not in get_args(TokenKinds):
             raise ModelError(f"place: tokens: {place.tokens!r}; allowed: {', '.join(get_args(TokenKinds))}")
         return place
+
+
+def among_last(chosen: Tensor, kinds: TokenKinds, n_tokens: int) -> Tensor:
+    """Tokens of a kind, bool (b, n_own), as a mask over the last tokens of a picture: only the class token is first."""
+    if kinds != "class":
+        return chosen
+    mask = chosen.new_zeros(len(chosen), n_tokens)
+    mask[:, :1] = chosen
+    return mask
