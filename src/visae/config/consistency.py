@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from visae.config.published import PublishedSettings
 from visae.config.saes import growing
 from visae.config.settings import GIVEN, AnySae, DrawnSettings, MatryoshkaSettings, Settings, StudySettings
 from visae.config.tasks import TASKS
@@ -30,7 +31,8 @@ def unresolved(settings: Settings) -> Iterator[str]:
         if name == GIVEN:
             yield f"models: {name}: this name stands for given activations in paths; choose another"
     for name, sae in settings.saes.items():
-        yield from of_sae(f"saes: {name}", sae)
+        if not isinstance(sae, PublishedSettings):
+            yield from of_sae(f"saes: {name}", sae)
     for key in ("log10_frequency", "log10_mean"):
         limits = getattr(settings.figures, key)
         if limits and (len(limits) != 2 or limits[0] > limits[1]):

@@ -49,6 +49,8 @@ def from_plain(kind: Any, value: Any) -> Any:
     if isinstance(kind, type) and is_dataclass(kind):
         hints = get_type_hints(kind)
         times = {spec.name for spec in fields(kind) if spec.metadata.get("slurm_time")}
+        # `as` is the key of `as_`; plain settings have the field's own name.
+        value = {name if name in hints else f"{name}_": item for name, item in value.items()}
         read = {name: slurm_minutes(item) for name, item in value.items() if name in times and isinstance(item, str)}
         return kind(**{name: from_plain(hints[name], item) for name, item in {**value, **read}.items()})
     return kind(value) if kind in (int, float) else value
@@ -121,12 +123,13 @@ def _explained_union(error: jsonschema.ValidationError, place: str) -> Iterator[
         next((name, part["const"]) for name, part in member["properties"].items() if "const" in part)
         for member in error.validator_value
     ]
-    key = tags[0][0]
+    key = next((name for name, _ in tags if name in error.instance), tags[0][0])
     wanted = error.instance.get(key)
-    for position, (_, value) in enumerate(tags):
-        if value == wanted:
+    for position, tag in enumerate(tags):
+        if tag == (key, wanted):
             for inner in error.context or ():
                 if inner.relative_schema_path[0] == position:
                     yield from _explained(inner)
             return
-    yield f"{place}: {key}: {wanted!r} is none of {', '.join(value for _, value in tags)}"
+    named = ", ".join(value for name, value in tags if name == key)
+    yield f"{place}: {key}: {wanted!r} is none of {named}"

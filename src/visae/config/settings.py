@@ -34,6 +34,7 @@ from visae.config.heads import (  # noqa: F401
     SegmentationHeadSettings,
 )
 from visae.config.interventions import InterventionSettings
+from visae.config.published import PublishedSettings
 from visae.config.saes import (  # noqa: F401
     AnySae,
     ArchetypalSettings,
@@ -302,7 +303,7 @@ class Settings:
     )
     datasets: dict[str, AnyDataset] = setting("Data sets by name.", not_empty=True)
     models: dict[str, ModelSettings] = setting("Models by name.", {})
-    saes: dict[str, AnySae] = setting("Sparse autoencoders by name.", not_empty=True)
+    saes: dict[str, AnySae | PublishedSettings] = setting("Sparse autoencoders by name.", not_empty=True)
     sweeps: dict[str, SweepSettings] = setting("Sweeps over settings of SAEs by name.", {})
     studies: dict[str, StudySettings] = setting("Studies by name.", not_empty=True)
     features: FeatureSettings = setting("How latents are described.", FeatureSettings())

@@ -54,7 +54,7 @@ def completed(given: Given, unsaid: Unsaid, data: TrainingData | None) -> Given:
     return Given(sae, [*notices, Notice("warning", text)])
 
 
-def _normalized(given: Given, said: Path | None, data: TrainingData | None) -> tuple[SparseAutoencoder, list[Notice]]:
+def _normalized(given: Given, said: str | None, data: TrainingData | None) -> tuple[SparseAutoencoder, list[Notice]]:
     """SAE with the normalization that was said, or that was lost."""
     sae, notices, lost = given
     if said is None and lost.normalization is None:
@@ -66,7 +66,7 @@ def _normalized(given: Given, said: Path | None, data: TrainingData | None) -> t
             "with --manifests they are computed from a store"
         )
         return sae, [*notices, Notice("warning", text)]
-    word = "data" if said is None else str(said)
+    word = "data" if said is None else said
     if word in ("none", "per_token"):
         return renormalized(sae, "none" if word == "none" else "per_token"), notices
     if word != "data":

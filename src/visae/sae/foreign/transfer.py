@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from visae.config.published import Wanted
 from visae.errors import ModelError
 from visae.files import atomic_path, file_sha256, write_json
 from visae.notices import Notice, as_plain, log_notices
@@ -12,6 +13,7 @@ from visae.provenance import Provenance
 from visae.sae.autoencoder import SparseAutoencoder, load_sae, save_sae
 from visae.sae.data import TrainingData
 from visae.sae.foreign.completing import completed
+from visae.sae.foreign.fitting import check_place, check_wanted, located, said_place
 from visae.sae.foreign.registry import read_foreign
 from visae.sae.foreign.saelens import write_saelens
 from visae.sae.foreign.sources import local_source
@@ -38,6 +40,7 @@ def import_sae(
     unsaid: Unsaid | None = None,
     manifests: list[Path] | None = None,
     seed: int = 0,
+    wanted: Wanted | None = None,
 ) -> None:
     """Take in an SAE of another project; writes sae.safetensors and config.json.
 
@@ -58,39 +61,47 @@ def import_sae(
         Manifests of the stores that a study would train on, of the layer that the SAE was trained for.
     seed
         Of the held-out tokens: with that of the study's own SAEs, the same as theirs.
+    wanted
+        What it has to be.
 
     Raises
     ------
     ModelError
         If the files are not what they should be, hold what cannot be kept, or belong to other activations.
     """
-    unsaid = unsaid or Unsaid()
+    unsaid, wanted = unsaid or Unsaid(), wanted or Wanted()
     found_at = local_source(source)
     given, name, path = read_foreign(found_at.path, unsaid)
-    data = None if manifests is None else _data(given.sae, manifests, seed, path)
+    sha256 = file_sha256(path)
+    check_wanted(given.sae, sha256, wanted, found_at.name)
+    given.sae.place = said_place(given.sae.place, wanted)
+    data = None if manifests is None else _data(given.sae, manifests, seed, found_at.name)
     sae, notices, _ = completed(given, unsaid, data)
-    made_from = Source(found_at.name, name, file_sha256(path), __version__, found_at.revision)
+    made_from = Source(found_at.name, name, sha256, __version__, found_at.revision)
     found = None if data is None else quality(sae, *data.held_out)
     notices = [*found_at.notices, *notices, *([] if found is None else _worse_than_the_mean(found))]
     log_notices(found_at.name, notices)
     more = {} if data is None else points(data)
+    if data is not None:
+        sae.place = located(sae.place, data)
     save_sae(sae, output, imported=asdict(made_from), notices=as_plain(notices), **more)
     if data is not None and found is not None:
         _write_measured(sae, found, notices, data, output, Provenance(made_from, manifests or [], seed, "cpu"))
 
 
-def _data(sae: SparseAutoencoder, manifests: list[Path], seed: int, path: Path) -> TrainingData:
+def _data(sae: SparseAutoencoder, manifests: list[Path], seed: int, name: str) -> TrainingData:
     """Stores of the activations that an SAE takes."""
     if sae.is_transcoder:
         raise ModelError(
-            f"{path}: a transcoder, whose error is that of another layer's activations; leave --manifests out"
+            f"{name}: a transcoder, whose error is that of another layer's activations; leave --manifests out"
         )
-    data = TrainingData(manifests, [], batch_size=1, seed=seed)
+    data = TrainingData(manifests, [], batch_size=1, seed=seed, kinds=sae.place.tokens)
     if data.d_model != sae.d_model:
         raise ModelError(
-            f"{manifests[0]}: has activations of {data.d_model} numbers, and {path} is for {sae.d_model}; give the "
+            f"{manifests[0]}: has activations of {data.d_model} numbers, and {name} is for {sae.d_model}; give the "
             "store of the model and layer that it was trained on"
         )
+    check_place(sae.place, data, manifests[0], name)
     return data
 
 
