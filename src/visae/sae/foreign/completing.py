@@ -66,7 +66,7 @@ def _normalized(given: Given, said: str | None, data: TrainingData | None) -> tu
             "with --manifests they are computed from a store"
         )
         return sae, [*notices, Notice("warning", text)]
-    word = "data" if said is None else said
+    word = "data" if said is None else str(said)
     if word in ("none", "per_token"):
         return renormalized(sae, "none" if word == "none" else "per_token"), notices
     if word != "data":

@@ -75,7 +75,7 @@ def import_sae(
     sha256 = file_sha256(path)
     check_wanted(given.sae, sha256, wanted, found_at.name)
     given.sae.place = said_place(given.sae.place, wanted)
-    data = None if manifests is None else _data(given.sae, manifests, seed, found_at.name)
+    data = None if manifests is None else _data(given.sae, manifests, seed, str(path))
     sae, notices, _ = completed(given, unsaid, data)
     made_from = Source(found_at.name, name, sha256, __version__, found_at.revision)
     found = None if data is None else quality(sae, *data.held_out)
