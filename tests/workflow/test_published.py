@@ -30,6 +30,10 @@ from peers_for_tests import run_peer
 
 pytestmark = pytest.mark.slow
 
+# What is described and edited, and a figure of what training leaves behind: other figures do not know where an SAE is
+# from.
+TARGETS = ("interventions", "results/figures/of-vit/training.png")
+
 
 def encoded(values: np.ndarray) -> dict[str, Any]:
     buffer = io.BytesIO()
@@ -128,7 +132,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     listed = workflow.jobs("all")
     assert "train_sae" not in listed
     assert listed["import_sae"] == 2
-    ran = workflow.run("all")
+    ran = workflow.run(*TARGETS)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return workflow
 
@@ -154,11 +158,11 @@ def test_they_are_described_and_edited_with(done: Workflow) -> None:
         measured = done.folder / "results/interventions" / study_name / name
         task = {"of-vit": "segmentation", "of-small": "classification"}[study_name]
         assert read_json(measured / task / "summary.json")["classes"]
-        assert (done.folder / f"results/figures/{study_name}/{name}/training.png").exists()
+    assert (done.folder / "results/figures/of-vit/training.png").exists()
 
 
 def test_nothing_is_left_to_do_until_a_file_changes(done: Workflow) -> None:
-    assert done.jobs("all") == {}
+    assert done.jobs(*TARGETS) == {}
     source = done.folder / "theirs/small/weights.pt"
     before = source.stat()
     source.touch()
