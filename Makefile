@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CORES ?= all
 CONFIG ?= config/config.yaml
 
-.PHONY: demo test test-fast lint format docs bench bench-trainer bench-features bench-interventions bench-quality bench-owners bench-gpu bench-gpu-wheels clean help
+.PHONY: demo test test-fast lint format docs bench bench-trainer bench-features bench-interventions bench-quality bench-owners bench-products bench-gpu bench-gpu-wheels clean help
 
 help:
 	@echo "make demo       run the embedded study: pictures to causal figures, under 6 minutes on 2 cores"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench-features  describing latents beside saev and DuckDB"
 	@echo "make bench-interventions  arms of edits beside a full forward pass an arm"
 	@echo "make bench-owners  how far timm and the owners of weights are apart where they differ"
+	@echo "make bench-products  matrix products on this machine's processor by both of torch's libraries"
 	@echo "make bench-quality  reconstruction beside other packages at equal sparsity; goes on where it was stopped"
 	@echo "make bench-gpu  what one GPU does, under 8 minutes; needs torch, timm and bench/wheels, and no network"
 	@echo "make bench-gpu-wheels  get bench/wheels, for Python GPU_PYTHON (3.12) on x86-64"
@@ -92,6 +93,9 @@ bench-gpu-wheels:
 
 bench-owners: $(VENV)/.ready-dev
 	$(BIN)/python -m bench.owners
+
+bench-products: $(VENV)/.ready-dev
+	$(BIN)/python -m bench.products
 
 clean:
 	rm -rf results/* logs benchmarks .snakemake

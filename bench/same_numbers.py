@@ -46,7 +46,7 @@ def _of_tables(name: str, short: str, old: pl.DataFrame, new: pl.DataFrame) -> I
     renamed = COLUMNS.get(short, {})
     # Both may be of today's form.
     old = old.rename({a: b for a, b in renamed.items() if a in old.columns and b not in old.columns})
-    known = ABOUT.get(short, {})
+    known = {key: value for key, value in ABOUT.get(short, {}).items() if key not in old.columns}
     old = old.with_columns(**{key: pl.lit(value) for key, value in known.items()})
     left_out = (*NOT_COMPARED.get(short, ()), *TIMES)
     values = [

@@ -62,6 +62,13 @@ SWEEPS = {
     name: sweep_members(name, sweep, EVERY_SAE[sweep.base])
     for name, sweep in SETTINGS.sweeps.items()
 }
+# SAEs of class tokens, of which nothing is asked about patches.
+PATCHLESS = [
+    name for name, sae in {**EVERY_SAE, **PUBLISHED}.items() if sae.tokens == "class"
+]
+PATCHLESS += [
+    name for name, sweep in SETTINGS.sweeps.items() if sweep.base in PATCHLESS
+]
 # Those with members that differ in their seed alone.
 SEED_SWEEPS = [
     name

@@ -26,7 +26,7 @@ from torch import Tensor
 from visae.activations.store import ActivationStore
 from visae.edits.edit import Edit, Site, active_values, edited
 from visae.features.ground_truth import caused_patches
-from visae.heads.bootstrap import interval, ratios, resampling_weights
+from visae.intervals import interval, ratios, resampling_weights
 from visae.sae import load_sae
 from visae.vision.model import VisionModel, load_model
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from visae.arms.directions import random_vectors
-from visae.heads.bootstrap import interval, resampling_weights
+from visae.intervals import interval, resampling_weights
 from visae.study import Study
 from visae.tasks.counts import SUPPRESS, Target
 from visae.tasks.readout import Readout

@@ -1,4 +1,4 @@
-"""A Hugging Face hub of a few repositories, as far as a client asks it what they hold, and for their files."""
+"""A Hugging Face hub of a few repositories: what they hold, their files, and what it thinks of a model card."""
 
 import hashlib
 import http.server
@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from cards_for_tests import mistakes
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ def serving(repositories: dict[str, Repository], asked: list[str] | None = None)
             is_api = path.startswith("api/models/")
             owner, name, *rest = path.removeprefix("api/models/").split("/")
             repository = repositories.get(f"{owner}/{name}")
-            if repository is None:
+            if self.headers.get("Authorization") == "Bearer of-nobody":
+                self.answer(401, {"X-Error-Message": "Invalid credentials in Authorization header"})
+            elif repository is None:
                 self.answer(401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
             elif is_api and rest == ["refs"]:
                 self.answer_json(_refs(repository))
@@ -54,6 +58,13 @@ def serving(repositories: dict[str, Repository], asked: list[str] | None = None)
                 self.answer_file(repository, rest[1:])
 
         do_GET = do_HEAD
+
+        def do_POST(self) -> None:
+            assert self.path == "/api/validate-yaml"
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            assert body["repoType"] == "model"
+            wrong = mistakes(body["content"])
+            self.answer(400 if wrong else 200, {"Content-Type": "text/plain"}, "; ".join(wrong).encode())
 
         def answer_info(self, repository: Repository, revision: str, name: str) -> None:
             folder = repository.folder(revision)
@@ -86,7 +97,7 @@ def serving(repositories: dict[str, Repository], asked: list[str] | None = None)
                 self.send_header(key, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            if self.command == "GET":
+            if self.command != "HEAD":
                 self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:

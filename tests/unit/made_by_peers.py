@@ -74,6 +74,24 @@ def dictionary_learning(root, inputs):
         write_found(root, name, sae.encode(inputs), sae(inputs))
 
 
+def saev(root, inputs):
+    without_its_init("saev")
+    from saev import config, nn
+
+    sae = nn.SparseAutoencoder(config.SparseAutoencoder(d_vit=D_MODEL, exp_factor=WIDTH // D_MODEL))
+    optimizer = torch.optim.Adam(sae.parameters(), lr=5e-3)
+    for batch in islice(batches(inputs), STEPS):
+        sae.normalize_w_dec()
+        _, _, losses = sae(batch)
+        optimizer.zero_grad()
+        losses.loss.backward()
+        sae.remove_parallel_grads()
+        optimizer.step()
+    nn.dump(str(root / "made" / "relu" / "sae.pt"), sae)
+    output, codes, _ = nn.load(str(root / "made" / "relu" / "sae.pt"))(inputs)
+    write_found(root, "relu", codes, output)
+
+
 def overcomplete(root, inputs):
     without_its_init("overcomplete")
     from overcomplete import sae as classes

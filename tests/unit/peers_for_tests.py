@@ -49,6 +49,9 @@ PEERS = {
         },
     ),
     "visaebench": Peer(("visaebench==0.1.0",)),
+    "saev": Peer(
+        ("saev==0.1.0", "einops==0.8.1", "beartype==0.23.1", "jaxtyping==0.3.11", "wadler-lindig==0.1.8"),
+    ),
     "overcomplete": Peer(("overcomplete==0.3.0", "einops==0.8.1")),
     "sparsify": Peer(
         (

@@ -205,7 +205,7 @@ def test_a_published_sae_is_taken_in_and_not_trained() -> None:
     assert list(every_sae(settings)) == ["topk", "relu"]
     assert list(of_study(settings, settings.studies["demo"])) == ["topk"]
     assert theirs.whole_source == "hub:somebody/saes/a@main"
-    assert (theirs.by_hand.as_, theirs.by_hand.k, theirs.demands.width) == ("saev", 5, 100)
+    assert (theirs.by_hand.as_, theirs.by_hand.k, theirs.wanted.width) == ("saev", 5, 100)
     plain = json.loads(json.dumps(to_plain(theirs)))
     assert plain["as"] == "saev"
     assert from_plain(PublishedSettings, plain) == theirs

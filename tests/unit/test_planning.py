@@ -10,6 +10,7 @@ from PIL import Image
 
 from visae.cli import main
 from visae.config.parse import parse_config
+from visae.errors import ModelError
 from visae.planning.models import PlannedModel
 from visae.planning.needs import Needs
 from visae.planning.plan import planned
@@ -77,6 +78,22 @@ def test_codes_are_bounded_by_k_by_the_limit_on_l0_or_by_what_is_said() -> None:
     limited["sweeps"]["swept"]["select"] = {"at_most": {"l0": 20}}
     assert [codes.active for codes in needs_of(limited).codes()] == [6, 20]
     assert {codes.tokens for codes in needs_of().codes()} == {30 * 16}
+
+
+@pytest.mark.parametrize(("kinds", "of_picture"), [("patches", 16), ("class", 1), ("all", 17)])
+def test_codes_are_of_the_tokens_that_an_sae_is_of(kinds, of_picture) -> None:
+    config = json.loads(json.dumps(CONFIG))
+    config["saes"]["topk"]["tokens"] = kinds
+    codes = next(codes for codes in needs_of(config).codes() if codes.sae == "topk")
+    assert codes.tokens == 30 * of_picture
+
+
+def test_a_model_without_a_class_token_is_named_before_anything_is_read() -> None:
+    config = json.loads(json.dumps(CONFIG))
+    config["models"]["tiny"] = {**TINY, "architecture": "vit_base_patch16_siglip_224", "image_size": 64}
+    config["saes"]["topk"]["tokens"] = "class"
+    with pytest.raises(ModelError, match=r"tokens: class: vit_base_patch16_siglip_224\S* has no \[CLS\] token"):
+        needs_of(config).codes()
 
 
 def test_a_transcoder_needs_both_layers() -> None:

@@ -12,9 +12,10 @@ from sklearn.metrics import balanced_accuracy_score
 from visae.activations.given import write_store
 from visae.config.settings import ModelSettings, ProbeSettings
 from visae.errors import DataError, ModelError, StoreError
-from visae.heads.bootstrap import class_mean, interval, ratios, resampling_weights
+from visae.heads.bootstrap import class_mean
 from visae.heads.files import HeadFiles
 from visae.heads.probe import load_probe, pooled, train_probe
+from visae.intervals import interval, ratios, resampling_weights
 from visae.vision.model import ModelCard, load_model, prepare_model
 
 N_CLASSES = 3

@@ -39,8 +39,9 @@ CASES = [
             *("MatryoshkaBatchTopKSAE", "JumpReluAutoEncoder", "GatedAutoEncoder"),
         )
     ),
+    ("saev", "relu"),
     *(("overcomplete", name) for name in SAID),
-    *(("sparsify", name) for name in ("topk", "expanded", "transcoder")),
+    *(("sparsify", name) for name in ("topk", "expanded", "transcoder", "skip")),
     *(("visaebench", name) for name in ("topk", "batchtopk", "running", "jumprelu")),
 ]
 

@@ -10,12 +10,13 @@ from safetensors.torch import save_file
 from torch.nn.functional import normalize
 
 from visae.activations.given import write_store
-from visae.config.published import PublishedSettings, Wanted
+from visae.config.published import PublishedSettings
 from visae.errors import ModelError
 from visae.files import file_sha256, read_json
 from visae.sae import load_sae
 from visae.sae.foreign.published_sae import import_published
 from visae.sae.foreign.transfer import import_sae
+from visae.sae.foreign.unsaid import Unsaid
 from visae.sae.place import Place
 
 WIDTH = 40
@@ -70,7 +71,7 @@ def test_a_store_of_another_place_is_refused(theirs, tmp_path, said, message):
         import_sae(theirs, tmp_path / "out", manifests=[manifest])
     assert not (tmp_path / "out").exists()
     # What is said by hand overrules a file.
-    import_sae(theirs, tmp_path / "out", manifests=[manifest], wanted=Wanted(**said))
+    import_sae(theirs, tmp_path / "out", manifests=[manifest], unsaid=Unsaid(**said))
     assert place_of(tmp_path / "out") == Place("a-vit", "aa", said.get("layer", 7), said.get("hook", "residual"))
 
 
@@ -96,6 +97,7 @@ def test_a_section_of_a_study_writes_what_training_would(theirs, tmp_path):
         ({"sha256": "0" * 64}, f"saes: not: .*layers.7: sha256: its weights have {sha256}, and 000"),
         ({"width": WIDTH + 1}, f"saes: not: .*layers.7: width: it has {WIDTH} latents, and {WIDTH + 1} were wanted"),
         ({"as_": "saev"}, "saes: not: "),
+        ({"as_": "sae-for-vlm"}, "saes: not: "),
         ({"source": str(tmp_path / "gone")}, "saes: not: .*gone: no such file or folder"),
     ):
         with pytest.raises(ModelError, match=message):

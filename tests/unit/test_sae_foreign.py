@@ -41,6 +41,10 @@ MADE = [
 ]
 
 
+MADE_BY_TRAINING = ["standard", "gated", "jumprelu", "topk", "batchtopk", "matryoshka"]
+ACROSS = ["transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder"]
+
+
 def read_saelens(folder):
     return read_foreign(folder, Unsaid(as_="saelens")).given
 
@@ -88,8 +92,14 @@ def test_saelens_computes_from_our_export_what_we_do(name, compared, exported, d
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["made", "scaled"])
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((kind, name) for kind in ("made", "scaled", "standardized") for name in MADE),
+        *(("trained", name) for name in (*MADE_BY_TRAINING, "layer_norm")),
+        *(("across", f"{name}{end}") for name in ACROSS for end in ("", "-layer_norm")),
+    ],
+)
 def test_we_compute_from_saelens_files_what_it_does(name, kind, compared, data):
     folder = compared / kind / name
     sae, found = read_saelens(folder).sae, load_file(folder / "found.safetensors")
@@ -118,8 +128,12 @@ def test_what_saelens_cannot_hold_is_refused_by_its_key(data, tmp_path):
     clamped = TopKSettings(variant="topk", k=3, clamp=3.0, **SHARED)
     with pytest.raises(ModelError, match="clamp: 3: SAELens has no clamping"):
         write_saelens(trained(clamped, 1, data).sae, tmp_path / "clamped")
+    each = trained(TopKSettings(variant="topk", k=3, normalization="per_token", **SHARED), 1, data).sae
+    each.eps.fill_(1e-3)
+    with pytest.raises(ModelError, match=r"per_token with eps 0\.001: SAELens' layer_norm has 1e-05"):
+        write_saelens(each, tmp_path / "eps")
     topk = TopKSettings(variant="topk", k=3, **SHARED)
-    with pytest.raises(ModelError, match="variant topk: SAELens has no transcoders with it; allowed: relu, jumprelu"):
+    with pytest.raises(ModelError, match="variant topk: SAELens has transcoders of relu and jumprelu alone"):
         write_saelens(trained(topk, 1, data, data[:, :5]).sae, tmp_path / "transcoder")
     assert not any(tmp_path.iterdir())
 
@@ -293,7 +307,6 @@ def test_what_a_file_of_saev_does_not_tell_is_asked_for(tmp_path):
     ("header", "threshold", "message"),
     [
         (first_schema("BatchTopK", top_k=3), None, "code rule 'BatchTopK' in schema 1; allowed: Relu, TopK"),
-        (schema(4, "BatchTopK", top_k=3), None, "BatchTopK of schema 2 or with activation.threshold"),
         ({"schema": 6, "cfg": {}}, None, r"schema: 6; allowed: none \(saev 0\.1\.0\), 1 to 5"),
         (schema(4, "AbsBatchTopK", top_k=3), None, "code rule 'AbsBatchTopK' in schema 4; allowed: Relu, TopK"),
         (schema(5, "TopK"), None, "not a checkpoint of saev: KeyError: 'top_k'"),

@@ -178,3 +178,20 @@ def test_a_model_without_a_class_token_is_refused_with_what_to_do(tmp_path):
     settings = TopKSettings(**TOPK, steps=1, tokens="class")
     with pytest.raises(StoreError, match=r"no \[CLS\] token: the model has none; choose tokens: patches"):
         train(settings, [manifest], tmp_path / "out", tmp_path / "work", "cpu")
+
+
+@pytest.mark.parametrize("tokens", ["class", "all"])
+def test_a_transcoder_may_be_of_other_tokens_and_give_them_in_its_targets_units(manifest, tokens, tmp_path):
+    store = ActivationStore.open(manifest)
+    rows = store.read(range(IMAGES), "all")
+    target = (torch.tanh(rows) @ torch.randn(D, 7, generator=torch.Generator().manual_seed(2)) * 30 + 100).numpy()
+    other = write_store(tmp_path / "target", target, [-1, -2, *range(PATCHES)], {"train": 300, "val": 100}, layer=3)
+    settings = TopKSettings(**TOPK, steps=150, tokens=tokens, normalization="per_token", target_layer=3)
+    summary = train(settings, [manifest], tmp_path / "out", tmp_path / "work", "cpu", target_manifests=[other])
+    assert summary["n_tokens"] == 100 * store.n_tokens(tokens)
+    assert summary["normalized_mse"] < 0.9
+    sae = load_sae(tmp_path / "out/config.json")
+    held_out = store.read(store.image_ids("val"), tokens)
+    wanted = ActivationStore.open(other).read(store.image_ids("val"), tokens)
+    assert sae(held_out).shape == wanted.shape
+    assert float((sae(held_out) - wanted).square().sum() / (wanted - wanted.mean((0, 1))).square().sum()) < 0.9

@@ -19,7 +19,7 @@ from visae.files import file_sha256
 from visae.sae import load_sae
 from visae.sae.autoencoder import SparseAutoencoder
 from visae.sae.foreign.saelens import write_saelens
-from visae.sae.foreign.sources import local_source
+from visae.sae.sources import local_source
 from visae.sae.variants.topk import TopK
 
 D_MODEL, WIDTH = 8, 24
@@ -88,6 +88,10 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     (root / "many").mkdir()
     for number in (1, 2):
         torch.save({"W_dec": torch.zeros(1)}, root / f"many/n_images_{number}.pt")
+    (root / "prisma").mkdir()
+    for name in ("n_images_9.pt", "n_images_9_log_feature_sparsity.pt", "optimizer_9.pt"):
+        torch.save({"W_dec": torch.zeros(1)}, root / "prisma" / name)
+    (root / "prisma/config.json").write_text("{}")
     (root / "evil").mkdir()
     torch.save(Run(root / "has-run"), root / "evil/ae.pt")
     asked: list[str] = []
@@ -97,6 +101,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
         "someone/flat": Repository({"main": root / "flat"}),
         "someone/empty": Repository({"main": root / "empty"}),
         "someone/many": Repository({"main": root / "many"}),
+        "someone/prisma": Repository({"main": root / "prisma"}),
         "someone/evil": Repository({"main": root / "evil"}),
         "someone/gated": Repository({"main": saes}, is_gated=True),
     }
@@ -143,7 +148,7 @@ def test_the_only_sae_of_a_repository_is_found(source: str, hub: Hub, tmp_path: 
 
 
 WRONG = {
-    "hub:someone/none": r"no model repository someone/none that you may see; .*spelling.*hf auth login",
+    "hub:someone/none": r"no model repository someone/none that you may see .*spelling.*hf auth login",
     "hub:someone/saes/clip/layer11@v2": r"no revision v2; it has: main, v1, refs/pr/1.*before the @",
     "hub:someone/saes@main/clip/layer11": r"no revision main/clip/layer11; it has: main.*before the @",
     "hub:someone/saes/clip/layer7": r"no clip/layer7; it has SAEs in: hub:someone/saes/clip/layer11, hub:someone/saes/",
@@ -152,6 +157,7 @@ WRONG = {
     "hub:someone/empty": r"no file of weights; it has no SAE: no file in it ends in .safetensors",
     "hub:someone/many": r"2 files of weights; name one: hub:someone/many/n_images_1.pt, hub:someone/many/n_images_2.pt",
     "hub:someone/gated/clip/layer5": r"someone/gated is gated: .*accept them on its page.*HF_TOKEN",
+    "hub:someone/saes/clip/layer11/README.md": r"clip/layer11/README.md holds no weights; it has SAEs in: hub:",
     "hub:someone": r"write hub:owner/name\[/subfolder\]\[@revision\]",
     "hub:someone/saes/../x": r"write hub:owner/name",
     "hub:someone/saes@": r"write hub:owner/name",
@@ -175,6 +181,25 @@ def test_what_the_hub_has_not_is_named_and_nothing_is_written(source: str, refus
     assert message is not None
     assert message.startswith(f"{source}: ")
     assert re.search(WRONG[source], message, re.DOTALL), message
+
+
+@pytest.mark.slow
+def test_what_training_leaves_beside_weights_is_not_taken_for_an_sae(hub: Hub) -> None:
+    """And a file of settings stands for the SAE that it is of."""
+    names = ["hub:someone/prisma", "hub:someone/prisma/config.json", "hub:someone/flat/cfg.json"]
+    code = f"from visae.sae.sources import local_source\nfor name in {names}: print(local_source(name).path)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=hub.environment(), check=True)
+    ends = [f"{commit_of(hub.root / 'prisma')}/n_images_9.pt"] * 2 + [commit_of(hub.root / "flat")]
+    assert all(path.endswith(end) for path, end in zip(done.stdout.split(), ends, strict=True))
+    assert not any("sparsity" in path or "optimizer" in path for path in hub.asked)
+
+
+@pytest.mark.slow
+def test_a_token_that_the_hub_does_not_know_is_named(hub: Hub, tmp_path: Path) -> None:
+    done = hub.run("hub:someone/flat", tmp_path / "out", HF_TOKEN="of-nobody")
+    assert "the hub does not know the token of this machine; log in again" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

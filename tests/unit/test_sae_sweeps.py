@@ -81,6 +81,8 @@ def test_names_depend_on_a_members_own_settings_alone() -> None:
         ({"base": "topk", "grid": {"k": [8, 0]}}, r'sizes: member \{"k": 0\}: k: 0 is less than the minimum of 1'),
         ({"base": "topk", "list": [{"expansion": 0}]}, r"expansion: 0 is less than the minimum of 1"),
         ({"base": "topk", "list": [{"variant": "relu"}]}, r"variant: a sweep has one variant"),
+        ({"base": "topk", "grid": {"tokens": ["class", "all"]}}, r"tokens: a sweep has one kind of tokens, its base's"),
+        ({"base": "topk", "grid": {"normalization": ["batch"]}}, r"normalization: 'batch' is not one of"),
         ({"base": "topk", "grid": {"k": [1]}, "select": {"at_most": {"dead": 1}}}, r"unknown metric 'dead'; allowed"),
         ({"base": "topk", "grid": {"k": [1]}, "select": {"by": "dead"}}, r"select: by: 'dead' is not one of"),
         ({"base": "topk", "bogus": 1}, r"sweeps: sizes: unknown key 'bogus'; allowed: base"),
@@ -98,6 +100,14 @@ def test_a_job_of_many_members_asks_for_the_state_of_all_but_one() -> None:
     # Float32 weights, gradients, and two moments.
     assert further_megabytes([small, large, small], 1024) == pytest.approx(2 * 16 * weights / 1e6, rel=1e-3)
     assert further_megabytes([large], 1024) == 0
+
+
+def test_members_of_class_tokens_have_no_scores_of_patches() -> None:
+    saes = {**copy.deepcopy(DEMO["saes"]), "cls": {**DEMO["saes"]["topk"], "tokens": "class"}}
+    sweep = {"base": "cls", "grid": {"normalization": ["scale", "per_token"]}, "score": True}
+    with pytest.raises(ConfigError, match="sweeps: kinds: score: scores are of patches, and cls is of class tokens"):
+        parse_config({**copy.deepcopy(DEMO), "saes": saes, "sweeps": {"kinds": sweep}})
+    parse_config({**copy.deepcopy(DEMO), "saes": saes, "sweeps": {"kinds": {**sweep, "score": False}}})
 
 
 def test_a_sweep_may_not_have_the_name_of_an_sae() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from visae.activations.schema import FORMAT, ShardHeader, ShardRecord
+from visae.activations.severity import outlier_severity
 from visae.errors import StoreError
 from visae.files import read_json, write_json
 
@@ -74,6 +75,7 @@ def write_manifest(
         "rows": sum(record.rows for record in records),
         "images_per_group": header.images_per_group,
         "splits": {name: list(bounds) for name, bounds in splits.items()},
+        "outlier_severity": outlier_severity(folder, header, records),
         "shards": [asdict(record) for record in records],
         **more,
     }

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from visae.config.fields import setting
-from visae.config.saes import TokenKinds
 from visae.config.unsaid import Unsaid
 from visae.errors import ConfigError
 
@@ -22,29 +21,22 @@ _HUB = "hub:"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What an SAE from elsewhere has to be to be taken in; None leaves it open."""
+class Pinned:
+    """Which SAE it has to be; None leaves it open."""
 
     sha256: str | None = setting("sha256 of its file of weights; another file is refused.", None)
     width: int | None = setting("Latents that it has; another number is refused.", None, minimum=1)
-    layer: int | None = setting(
-        "Block that it was trained on, counted from 0; left out, what its file says. It is refused for another.",
-        None,
-        minimum=0,
-    )
-    hook: Literal["residual", "attention", "mlp", "norm"] | None = setting(
-        "What of that block, as a study's `hook`; left out, what its file says.", None
-    )
-    tokens: TokenKinds | None = setting("Which tokens it was trained on; left out, what its file says.", None)
-
-    @property
-    def demands(self) -> Wanted:
-        """These alone, of a section that says more."""
-        return Wanted(**{spec.name: getattr(self, spec.name) for spec in fields(Wanted)})
 
 
 @dataclass(frozen=True, kw_only=True)
-class PublishedSettings(Unsaid, Wanted):
+class Wanted(Pinned):
+    """What an SAE from elsewhere has to be to be taken in."""
+
+    of_patches: bool = setting("Refuse an SAE of class tokens alone.", False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedSettings(Unsaid, Pinned):
     """An SAE that somebody published: it is taken in where others are trained.
 
     Its error is measured on the studies' `train_on`, and what its file has lost is learned again from that.
@@ -68,6 +60,11 @@ class PublishedSettings(Unsaid, Wanted):
     def whole_source(self) -> str:
         """Source with its revision."""
         return f"{self.source}@{self.revision}" if self.revision else self.source
+
+    @property
+    def wanted(self) -> Wanted:
+        """What its file has to hold: of class tokens, rules leave out what is asked about patches."""
+        return Wanted(sha256=self.sha256, width=self.width, of_patches=self.tokens != "class")
 
     def expansion(self, d_model: int) -> int:
         """Latents per dimension that are planned with."""

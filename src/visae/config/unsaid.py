@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from visae.config.fields import setting
+from visae.config.saes import TokenKinds
 
 DecoderBias = Literal["subtracted", "not-subtracted"]
 CodeRule = Literal[
@@ -19,6 +20,7 @@ CodeRule = Literal[
     "orthogonal-matching-pursuit",
 ]
 Format = Literal[
+    "visae",
     "saev",
     "saelens",
     "sparsify",
@@ -31,6 +33,8 @@ Format = Literal[
     "prisma",
     "patchsae",
 ]
+# Of the place.
+PLACE = ("layer", "hook", "tokens")
 Rows = Literal["l2", "max_l2", "l1", "max_l1", "identity"]
 
 
@@ -67,19 +71,26 @@ class Unsaid:
         "overcomplete: how its dictionary's rows are normalized, where they do not show it.", None
     )
     delta: float | None = setting("overcomplete, archetypal: bound of what a row departs from the points' hull.", None)
+    layer: int | None = setting(
+        "Block that it was trained on, counted from 0, where the file does not say.", None, minimum=0
+    )
+    hook: Literal["residual", "attention", "mlp", "norm"] | None = setting(
+        "What of that block, as a study's `hook`, where the file does not say.", None
+    )
+    tokens: TokenKinds | None = setting("Tokens that it was trained on, where the file does not say.", None)
     transposed: Literal["none", "encoder", "decoder", "both"] | None = setting(
         "Which matrices the file has the other way round, where they are square; left out, one that looks transposed "
         "is refused.",
         None,
     )
 
+    def useless(self, known: tuple[str, ...]) -> list[str]:
+        """Options that were given and that a format whose own are `known` has no use for, as they are written."""
+        always = ("as_", "member", "transposed", "normalization", *PLACE, *known)
+        given = [spec.name for spec in fields(Unsaid) if getattr(self, spec.name) is not None]
+        return [f"--{name.replace('_', '-')}" for name in given if name not in always]
+
     @property
     def by_hand(self) -> Unsaid:
         """These alone, of a section that says more."""
         return Unsaid(**{spec.name: getattr(self, spec.name) for spec in fields(Unsaid)})
-
-    def useless(self, known: tuple[str, ...]) -> list[str]:
-        """Options that were given and that a format whose own are `known` has no use for, as they are written."""
-        always = ("as_", "member", "transposed", "normalization", *known)
-        given = [spec.name for spec in fields(Unsaid) if getattr(self, spec.name) is not None]
-        return [f"--{name.replace('_', '-')}" for name in given if name not in always]

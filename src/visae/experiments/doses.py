@@ -17,7 +17,7 @@ from visae.arms.changes import Draws
 from visae.edits.edit import ActiveValues
 from visae.experiments.runner import Batch, Runner
 from visae.experiments.tables import measured_columns
-from visae.heads.bootstrap import resampling_weights
+from visae.intervals import resampling_weights
 from visae.tasks.counts import COMMON, SUPPRESS, ClassCounts, Key, Shares, Target, mean_shares, with_intervals
 from visae.tasks.task import Task
 

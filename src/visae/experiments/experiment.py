@@ -21,6 +21,7 @@ from visae.experiments.files import ExperimentFiles
 from visae.experiments.runner import Runner
 from visae.experiments.tables import arms_table, becomes_table, over_classes, significance, untrained_table
 from visae.experiments.untrained import against_untrained, rank_tests
+from visae.features.codes import with_kind
 from visae.files import atomic_path, write_json
 from visae.progress import progress_bar
 from visae.provenance import Provenance
@@ -122,11 +123,12 @@ def run_experiment(
     }
     for name, table in tables.items():
         with atomic_path(output / f"{name}.parquet") as temporary:
-            table.write_parquet(temporary)
+            (with_kind(table, opened.tokens) if name in ("arms", "doses") else table).write_parquet(temporary)
     pictures = {counts.target.class_id: int((counts.n_target > 0).sum()) for counts in measured}
     by_class = {target.class_id: target for target in targets}
     summary = {
         "task": task,
+        "tokens": opened.tokens,
         "answers": [c["name"] for c in opened.classes],
         "over_classes": over_classes(rows),
         "classes": [

@@ -16,8 +16,10 @@ from visae.config.settings import FaithfulnessSettings
 from visae.device import chosen_device, described
 from visae.edits.edit import refuse_transcoder
 from visae.errors import DataError
+from visae.features.codes import with_kind
 from visae.files import atomic_path, write_json
-from visae.heads.bootstrap import COVERAGE, estimates
+from visae.heads.bootstrap import estimates
+from visae.intervals import COVERAGE
 from visae.progress import progress_bar
 from visae.provenance import Provenance
 from visae.sae import SparseAutoencoder, load_sae
@@ -100,8 +102,9 @@ def measure_faithfulness(
         ]
     table = pl.DataFrame(rows, infer_schema_length=None)
     with atomic_path(output / "faithfulness.parquet") as temporary:
-        table.write_parquet(temporary)
+        with_kind(table, dictionary.place.tokens).write_parquet(temporary)
     summary = {
+        "tokens": dictionary.place.tokens,
         "measures": {
             name: {row["quantity"]: {k: row[k] for k in ("value", "low", "high")} for row in part.to_dicts()}
             for (name,), part in table.group_by("measure", maintain_order=True)

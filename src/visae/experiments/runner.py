@@ -55,6 +55,9 @@ class Runner:
     seed: int
     examples: list[dict[str, Any]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.task.tokens = self.sae.place.tokens  # edits move what the SAE was trained on
+
     def limit(self, way: Way) -> int | None:
         """Pictures of a class that are edited, at most."""
         if self.task.unit != "patch":

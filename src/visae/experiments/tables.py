@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from visae.arms.arms import ARMS, AUTOMATIC, MATCHED, NATURAL
 from visae.errors import DataError
 from visae.features.resampling import benjamini_hochberg, p_value
-from visae.heads.bootstrap import resampling_weights
+from visae.intervals import resampling_weights
 from visae.tasks.counts import COMMON, INSERT, SUPPRESS, ClassCounts, Key, Way, mean_shares, with_intervals
 from visae.tasks.task import Task
 

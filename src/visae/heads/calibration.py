@@ -10,7 +10,8 @@ import polars as pl
 import torch
 from torch.nn import functional
 
-from visae.heads.bootstrap import RESAMPLES, Estimate, class_mean, estimates, grouped_means, grouped_sums
+from visae.heads.bootstrap import Estimate, class_mean, estimates, grouped_means, grouped_sums
+from visae.intervals import RESAMPLES
 
 BINS = 15
 """Equally wide bins of confidence, [lower, upper), by which calibration is measured."""

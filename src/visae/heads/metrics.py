@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 import torch
 
-from visae.heads.bootstrap import class_mean, ratios
+from visae.heads.bootstrap import class_mean
+from visae.intervals import ratios
 
 
 def confusion_matrix(labels: torch.Tensor, predictions: torch.Tensor, n_classes: int) -> torch.Tensor:

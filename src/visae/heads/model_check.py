@@ -14,11 +14,11 @@ from visae.config.settings import ModelIdentity
 from visae.device import chosen_device
 from visae.errors import ConfigError, DataError, ModelError
 from visae.files import write_json
-from visae.heads.bootstrap import COVERAGE, RESAMPLES
 from visae.heads.class_folders import ClassFolders, read_class_folders
 from visae.heads.model_scores import NETWORKS, Judgeable, promise_notices, published_notices, scores
 from visae.heads.pooled_layers import PooledLayers, read_layers
 from visae.heads.pretraining import promised, published
+from visae.intervals import COVERAGE, RESAMPLES
 from visae.notices import Notice, as_plain, log_notices
 from visae.vision.model import HookPoint, VisionModel, load_model, prepare_model
 from visae.vision.weights import created

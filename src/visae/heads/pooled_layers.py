@@ -6,16 +6,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
-from visae.data.images import Preprocessing, pixels
-from visae.errors import DataError
 from visae.heads.probe import pooled
-from visae.progress import progress_bar
+from visae.vision.batches import picture_batches
 from visae.vision.model import HookPoint, VisionModel
 
 Place = tuple[int | None, str]
@@ -88,20 +84,16 @@ def read_layers(
     read: list[int] = []
     digests: list[bytes] = []
     unreadable: list[str] = []
-    loader = DataLoader(_Pictures(paths, card), batch_size=batch_size, num_workers=workers, collate_fn=list)
-    with progress_bar(len(paths), what, "pictures") as bar:
-        for batch in loader:
-            usable = [entry for entry in batch if entry.image is not None]
-            unreadable += [entry.problem for entry in batch if entry.image is None]
-            if usable:
-                images = torch.stack([entry.image for entry in usable]).to(device)
-                rows = slice(len(read), len(read) + len(usable))
-                read += [entry.number for entry in usable]
-                digests += [hashlib.sha256(entry.image.numpy().tobytes()).digest() for entry in usable]
-                for model, kept in zip(models, files, strict=True):
-                    for place, values in _pooled(model, images, layers).items():
-                        kept[place][rows] = values.float().cpu().numpy()
-            bar.update(len(batch))
+    for batch in picture_batches(paths, card, batch_size=batch_size, workers=workers, what=what):
+        unreadable += batch.unreadable
+        if len(batch.numbers):
+            images = batch.images.to(device)
+            rows = slice(len(read), len(read) + len(images))
+            read += batch.numbers.tolist()
+            digests += [hashlib.sha256(image.numpy().tobytes()).digest() for image in batch.images]
+            for model, kept in zip(models, files, strict=True):
+                for place, values in _pooled(model, images, layers).items():
+                    kept[place][rows] = values.float().cpu().numpy()
     features = [{place: array[: len(read)] for place, array in kept.items()} for kept in files]
     return PooledLayers(features, np.array(read, dtype=np.int64), digests, unreadable)
 
@@ -114,27 +106,3 @@ def _pooled(model: VisionModel, images: torch.Tensor, layers: Sequence[int]) -> 
     by_layer: dict[int | None, torch.Tensor] = {layer: tokens[point] for point, layer in points.items()}
     by_layer[None] = model.final_norm(tokens[last]) if resumed else model(images)
     return {(layer, kind): pooled(by_layer[layer], model.card.n_prefix, kind) for layer, kind in places(model, layers)}
-
-
-class _Entry(NamedTuple):
-    """A picture by its number: its pixels, or why there are none."""
-
-    number: int
-    image: torch.Tensor | None
-    problem: str = ""
-
-
-class _Pictures(Dataset):
-    """Decoded pictures in order, unreadable ones among them."""
-
-    def __init__(self, paths: list[str], card: Preprocessing) -> None:
-        self.paths, self.card = paths, card
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, item: int) -> _Entry:
-        try:
-            return _Entry(item, pixels(self.paths[item], self.card))
-        except DataError as error:
-            return _Entry(item, None, str(error))

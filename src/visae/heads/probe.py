@@ -21,12 +21,13 @@ from visae.data.index import read_classes, read_index
 from visae.device import chosen_device, described
 from visae.errors import DataError, ModelError
 from visae.files import atomic_path, read_json, write_json
-from visae.heads.bootstrap import COVERAGE, RESAMPLES, estimates
+from visae.heads.bootstrap import estimates
 from visae.heads.calibration import BINS, Judged, Verdicts, verdicts
 from visae.heads.files import HeadFiles
 from visae.heads.metrics import confusion_table
 from visae.heads.solvers import SOLVERS, choose_c, chosen_solver
 from visae.heads.tokens import check_origin, final_tokens, open_store
+from visae.intervals import COVERAGE, RESAMPLES
 from visae.provenance import Provenance
 from visae.vision.model import ModelCard, VisionModel, load_model
 from visae.weights import check_names, check_shapes, check_values, read_weights

@@ -17,7 +17,6 @@ from visae.data.index import read_classes
 from visae.device import chosen_device, described
 from visae.errors import DataError
 from visae.files import atomic_path, write_json
-from visae.heads.bootstrap import COVERAGE, RESAMPLES
 from visae.heads.files import SegmentationFiles
 from visae.heads.masks import UNLABELLED, Masks, patch_channels
 from visae.heads.metrics import confusion_matrix, mean_iou
@@ -25,6 +24,7 @@ from visae.heads.segmentation_head import SegmentationHead, new_head
 from visae.heads.segmentation_metrics import SegmentationTally
 from visae.heads.tokens import final_tokens, open_store
 from visae.heads.training_tokens import TrainingTokens
+from visae.intervals import COVERAGE, RESAMPLES
 from visae.progress import progress_bar
 from visae.provenance import Provenance
 from visae.vision.model import VisionModel, load_model

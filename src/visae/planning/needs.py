@@ -12,6 +12,7 @@ from visae.activations.schema import ShardHeader, TokenChoice
 from visae.activations.store import ActivationStore
 from visae.config.members import scored_on, sweep_members, trained
 from visae.config.published import PublishedSettings
+from visae.config.saes import TokenKinds
 from visae.config.settings import GIVEN, AnySae, ReluSettings, Settings, StudySettings, TopKSettings
 from visae.config.stored import layers_of, members_of, used_datasets
 from visae.features.codes import RUN_ROWS
@@ -146,10 +147,11 @@ class Needs:
         found = {}
         for study in self.settings.studies.values():
             for name in study.saes:
-                sae = self.untrained(study, self.members(name)[0])
+                section = self.members(name)[0]
+                sae = self.untrained(study, section)
                 active = self._active(name)
                 for dataset in study.describe:
-                    tokens = self._patches(dataset, study)
+                    tokens = self._described(dataset, study, section.tokens)
                     a_picture = tokens / self.pictures[dataset]
                     together = min(self.pictures[dataset], RUN_ROWS / (active * a_picture))
                     bits = sum(math.ceil(math.log2(max(2.0, number))) for number in (a_picture, together))
@@ -172,10 +174,10 @@ class Needs:
     def _planned(self, name: str, section: PublishedSettings) -> AnySae:
         """What a published SAE is counted as: one without training, of its width as far as that is known."""
         study = next(study for study in self.settings.studies.values() if name in study.saes)
-        expansion = section.expansion(self._d_model(study, study.point))
+        expansion, tokens = section.expansion(self._d_model(study, study.point)), section.tokens or "patches"
         if section.k is None:
-            return ReluSettings(variant="relu", expansion=expansion, steps=0)
-        return TopKSettings(variant="topk", k=section.k, expansion=expansion, steps=0)
+            return ReluSettings(variant="relu", expansion=expansion, steps=0, tokens=tokens)
+        return TopKSettings(variant="topk", k=section.k, expansion=expansion, steps=0, tokens=tokens)
 
     def untrained(self, study: StudySettings, section: AnySae) -> SparseAutoencoder:
         """An SAE of a study, without memory for its weights."""
@@ -204,12 +206,15 @@ class Needs:
             return self._given(members_of(self.settings, study.train_on)[0]).d_model
         return self.models[study.model].card.layers[HookPoint.parse(point).layer].d_model
 
-    def _patches(self, dataset: str, study: StudySettings) -> int:
+    def _described(self, dataset: str, study: StudySettings, kinds: TokenKinds) -> int:
+        """Tokens of a kind; ModelError where the model has no class token and those are wanted."""
         if study.model is None:
             store = self._given(dataset)
-            return store.n_images * store.n_tokens("patches")
-        header = self._header(dataset, study.model, HookPoint(study.layer, study.hook))
-        return header.n_images * (header.choice.n_rows - header.choice.n_prefix)
+            return store.n_images * store.n_tokens(kinds)
+        self.models[study.model].card.token_slice(kinds)
+        choice = self._header(dataset, study.model, HookPoint(study.layer, study.hook)).choice
+        of_picture = {"patches": choice.n_rows - choice.n_prefix, "class": 1, "all": choice.n_rows}
+        return self.pictures[dataset] * of_picture[kinds]
 
     def _given(self, dataset: str) -> ActivationStore:
         layer = layers_of(self.settings, dataset, GIVEN)[0]

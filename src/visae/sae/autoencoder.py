@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from visae.config.saes import Normalization
 from visae.errors import ModelError
 from visae.files import atomic_path, file_sha256, read_json, write_json
+from visae.notices import log_notices
 from visae.sae.normalizing import Normalizing
 from visae.sae.place import Place
+from visae.sae.sources import local_source
 from visae.sae.variants.members import VARIANTS
 from visae.sae.variants.sparse import SparseCodes, weighted_rows
 from visae.sae.variants.variant import Variant, Weights
@@ -24,8 +26,11 @@ from visae.weights import check_names, check_shapes, read_weights
 FORMAT = "visae sparse autoencoder 1"
 # Entries of config.json: what decides the function, and what `save_sae` is given beside.
 _ALWAYS = frozenset({"format", "variant", "options", "width", "d_model", "weights_sha256"})
-_DECISIVE = (*_ALWAYS, "d_target", "clamp", "normalization", "place")
-_ABOUT = ("settings", "rates", "provenance", "imported", "notices", "layer", "hook", "target_layer", "target_hook")
+_DECISIVE = (*_ALWAYS, "d_target", "clamp", "normalization", "skip", "place")
+_ABOUT = (
+    *("settings", "rates", "provenance", "imported", "notices", "proof"),
+    *("layer", "hook", "target_layer", "target_hook"),
+)
 # Tokens whose sparse codes are spread out at once by `latent_values`.
 _CHUNK = 8192
 
@@ -34,12 +39,10 @@ class SparseAutoencoder(Normalizing):
     """A sparse autoencoder that takes raw activations and gives raw activations.
 
     Inside, activations are normalized (by default centred by `mean` and divided by `scale`, so that they have a mean
-    squared norm of d_model); weights and codes are in those units. Decoder rows have unit norm.
-
-    With `d_target` it is a transcoder: it takes raw activations of one layer and gives those of another, which have a
-    mean and a scale of their own.
-
-    Activations may have any leading dimensions, (…, d_model); codes and what is decoded then have the same.
+    squared norm of d_model); weights and codes are in those units. Decoder rows have unit norm where it was trained
+    here. With `d_target` it is a transcoder: it takes raw activations of one layer and gives those of another, which
+    have a mean and a scale of their own. Activations may have any leading dimensions, (…, d_model); codes and what is
+    decoded then have the same.
 
     Parameters
     ----------
@@ -56,9 +59,14 @@ class SparseAutoencoder(Normalizing):
         before it is encoded (`limit` holds the product, in normalized units); None clamps nothing.
     normalization
         `none`, `scale`, `per_dimension` or `per_token`; see `Normalizing`.
+    has_skip
+        Whether `skip` (d_target, d_model) times the raw activation is added to what is decoded, as some transcoders of
+        other projects have it. Nothing here trains it.
 
     Attributes
     ----------
+    skip
+        Raw units of the output per raw unit of the input, or None.
     place
         Where it belongs, as far as that is known.
 
@@ -70,6 +78,8 @@ class SparseAutoencoder(Normalizing):
     torch.Size([5, 8])
     """
 
+    skip: Tensor | None
+
     def __init__(
         self,
         d_model: int,
@@ -78,6 +88,7 @@ class SparseAutoencoder(Normalizing):
         d_target: int | None = None,
         clamp: float | None = None,
         normalization: Normalization = "scale",
+        has_skip: bool = False,
     ) -> None:
         super().__init__(normalization, d_model, d_target, clamp)
         self.variant, self.place = variant, Place()
@@ -86,6 +97,7 @@ class SparseAutoencoder(Normalizing):
         self.encoder_bias = nn.Parameter(torch.zeros(width))
         self.decoder_weight = nn.Parameter(torch.zeros(width, d_out))
         self.decoder_bias = nn.Parameter(torch.zeros(d_out))
+        self.register_buffer("skip", torch.zeros(d_out, d_model) if has_skip else None)
 
     @property
     def width(self) -> int:
@@ -128,7 +140,8 @@ class SparseAutoencoder(Normalizing):
         ----------
         like
             (…, d_model), the raw activations that the codes are of: under `per_token` the tokens' own means and
-            deviations are needed, which codes do not hold. Without effect under other normalizations.
+            deviations are needed, which codes do not hold, and with `skip` they are part of what comes out. Without
+            effect otherwise.
 
         Raises
         ------
@@ -144,7 +157,12 @@ class SparseAutoencoder(Normalizing):
             rows = codes @ self.decoder_weight
         if self.needs_like and like is not None and like.shape != rows.shape:
             raise ModelError(f"like: activations {list(like.shape)} for codes that decode to {list(rows.shape)}")
-        return (rows + self.decoder_bias) * self.output_scale_of(like) + self.output_mean_of(like)
+        decoded = (rows + self.decoder_bias) * self.output_scale_of(like) + self.output_mean_of(like)
+        if self.skip is None:
+            return decoded
+        if like is None:
+            raise ModelError("skip: what is decoded depends on what went in; give it: decode(codes, like=activations)")
+        return decoded + like @ self.skip.T
 
     def forward(self, activations: Tensor) -> Tensor:
         """Raw activations (…, d_target) that raw activations (…, d_model) give; differentiable."""
@@ -165,44 +183,6 @@ class SparseAutoencoder(Normalizing):
             out[codes.tokens[kept], column[codes.latents[kept]]] = codes.values[kept]
         chosen = values[:, which]
         return chosen if leading is None else chosen.view(*leading, len(latents))
-
-    def directions(self) -> Tensor:
-        """Change of the raw output per unit of each code, (width, d_target).
-
-        Raises
-        ------
-        ModelError
-            Under `per_token`, where each token has a change of its own: see `change`.
-        """
-        if self.needs_like:
-            raise ModelError("normalization: per_token: a code moves each token by its own deviation; use change()")
-        return self.decoder_weight.detach() * self.output_scale_of(None)
-
-    def raw_rows(self) -> Tensor:
-        """Decoder rows (width, d_target) as they lie in raw space, each up to a factor; for angles between them."""
-        return self.directions() if self.normalization == "per_dimension" else self.decoder_weight.detach()
-
-    def change(self, codes: Tensor, latents: Sequence[int] | Tensor, like: Tensor) -> Tensor:
-        """Change of the raw output (…, d_target) of tokens `like` (…, d_model) when codes change by (…, m).
-
-        It is what `decode` gives of the changed codes less what it gives of the others, for the same `like`: the
-        change of the codes times their decoder rows, times `scale` or, under `per_token`, the token's own deviation.
-
-        Parameters
-        ----------
-        latents
-            The m latents whose codes change.
-        """
-        chosen = torch.as_tensor(latents, dtype=torch.int64, device=self.decoder_bias.device)
-        if self.needs_like:
-            return (codes @ self.decoder_weight.detach()[chosen]) * self.output_scale_of(like)
-        return codes @ self.directions()[chosen]
-
-    def along(self, gradients: Tensor, like: Tensor) -> Tensor:
-        """Gradients (…, width) in codes of what has gradients (…, d_target) in the raw output of tokens `like`."""
-        if self.needs_like:
-            return (gradients @ self.decoder_weight.detach().T) * self.output_scale_of(like)
-        return gradients @ self.directions().T
 
     def _rows(self, activations: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
         """Activations as (n, d_model), and their leading dimensions where those are not one."""
@@ -237,6 +217,7 @@ def save_sae(sae: SparseAutoencoder, folder: str | Path, **more: Any) -> Path:
         "d_target": sae.d_target if sae.is_transcoder else None,
         "clamp": sae.clamp,
         "normalization": sae.normalization,
+        "skip": sae.skip is not None,
         "place": asdict(sae.place),
         "weights_sha256": file_sha256(weights),
         **more,
@@ -248,24 +229,35 @@ def save_sae(sae: SparseAutoencoder, folder: str | Path, **more: Any) -> Path:
 def load_sae(config_path: str | Path, device: str | torch.device = "cpu") -> SparseAutoencoder:
     """Load a sparse autoencoder by its config.json; sae.safetensors lies beside it.
 
+    Parameters
+    ----------
+    config_path
+        config.json, the folder of both, or where `export-sae --as hub` was uploaded to,
+        `hub:owner/name[/subfolder][@revision]`.
+
     Raises
     ------
     ModelError
         If a file is missing, damaged, or not of the other.
     """
+    if str(config_path).startswith("hub:"):
+        found = local_source(config_path)
+        log_notices(found.name, found.notices)
+        config_path = found.path
     config_path = Path(config_path)
+    if config_path.is_dir():
+        config_path = config_path / "config.json"
     weights = config_path.with_name("sae.safetensors")
-    for path in (config_path, weights):
-        if not path.is_file():
-            raise ModelError(f"{path}: no such file; train the SAE with: snakemake {config_path}")
     config = _config(config_path)
+    if not weights.is_file():
+        raise ModelError(f"{weights}: no such file; train the SAE with: snakemake {config_path}")
     if file_sha256(weights) != config["weights_sha256"]:
         raise ModelError(f"{weights}: not the weights that {config_path.name} was written with; train the SAE again")
     try:
         variant = VARIANTS[config["variant"]].from_options(**config["options"])
-        # Files of before there were transcoders, clamping and kinds of normalization say nothing of them.
+        # Files of before there were transcoders, clamping, kinds of normalization and skips say nothing of them.
         more = (config.get("d_target"), config.get("clamp"), config.get("normalization", "scale"))
-        sae = SparseAutoencoder(config["d_model"], config["width"], variant, *more)
+        sae = SparseAutoencoder(config["d_model"], config["width"], variant, *more, bool(config.get("skip")))
         sae.place = _place(config)
     except ModelError as error:
         raise ModelError(f"{config_path}: {error}") from error
@@ -278,6 +270,15 @@ def load_sae(config_path: str | Path, device: str | torch.device = "cpu") -> Spa
     return sae.eval().requires_grad_(False).to(device)
 
 
+def load_place(config_path: str | Path) -> Place:
+    """Where the SAE of a config.json belongs, without its weights; ModelError as of `load_sae`."""
+    config = _config(Path(config_path))
+    try:
+        return _place(config)
+    except ModelError as error:
+        raise ModelError(f"{config_path}: {error}") from error
+
+
 def _place(config: Mapping[str, Any]) -> Place:
     """Where an SAE belongs; files of before there were places say layer and hook at most, and mean patches."""
     if "place" in config:
@@ -287,12 +288,17 @@ def _place(config: Mapping[str, Any]) -> Place:
 
 def _config(path: Path) -> dict[str, Any]:
     """Entries of a config.json that this version can keep what it says of."""
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; train the SAE with: snakemake {path}")
     try:
         config = dict(read_json(path))
     except (ValueError, TypeError) as error:
         raise ModelError(f"{path}: damaged ({error}); train the SAE again with: snakemake {path} --force") from error
     if config.get("format") != FORMAT or config.get("variant") not in VARIANTS:
-        raise ModelError(f"{path}: not the config of a sparse autoencoder that this version reads ({FORMAT})")
+        raise ModelError(
+            f"{path}: not the config of a sparse autoencoder that this version reads ({FORMAT}); those of other "
+            "projects are taken in by import-sae"
+        )
     if unknown := sorted(config.keys() - {*_DECISIVE, *_ABOUT}):
         raise ModelError(
             f"{path}: unknown keys: {', '.join(unknown)}; a newer visae wrote it, and this one may compute other "

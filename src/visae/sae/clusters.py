@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from visae.products import linear
+
 _CHUNK = 8192
 _ITERATIONS = 8
 
@@ -17,7 +19,7 @@ def centroids(directions: Tensor, n_clusters: int, generator: torch.Generator) -
     if n_clusters == 0:
         return found
     for _ in range(_ITERATIONS):
-        nearest = torch.cat([(part @ found.T).argmax(1) for part in directions.split(_CHUNK)])
+        nearest = torch.cat([linear(part, found).argmax(1) for part in directions.split(_CHUNK)])
         sums = torch.zeros_like(found).index_add_(0, nearest, directions)
         # A cluster that has lost all members stays where it is.
         found = normalize(sums + 1e-6 * found)
@@ -29,7 +31,7 @@ def cluster_means(points: Tensor, n_clusters: int, generator: torch.Generator) -
     found = points[torch.randperm(len(points), generator=generator)[:n_clusters]].clone()
     for _ in range(_ITERATIONS):
         halves = found.square().sum(1) / 2
-        nearest = torch.cat([(part @ found.T - halves).argmax(1) for part in points.split(_CHUNK)])
+        nearest = torch.cat([(linear(part, found) - halves).argmax(1) for part in points.split(_CHUNK)])
         sums = torch.zeros_like(found).index_add_(0, nearest, points)
         counts = torch.bincount(nearest, minlength=n_clusters).unsqueeze(1)
         # A cluster that has lost all members stays where it is.

@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 from visae.config.settings import AnySae
 from visae.errors import TrainingError
+from visae.products import linear
 from visae.sae.autoencoder import SparseAutoencoder
 from visae.sae.clusters import centroids
 from visae.sae.variants.baselines import Baseline
@@ -82,7 +83,7 @@ def initial_sae(settings: AnySae, sample: Tensor, seed: int, target: Tensor | No
     else:
         wanted = sae.normalized_target(target)[some]
         # What the target is on average where a latent would be active; a little of chance keeps rows apart.
-        means = (inputs[some] @ weights.encoder.T).relu_().T @ wanted
+        means = linear(linear(inputs[some], weights.encoder).relu_().T, wanted.T)
         chance = torch.randn(means.shape, generator=generator)
         weights.decoder.copy_(normalize(normalize(means) + 0.1 * normalize(chance)))
         sae.variant.start(weights, inputs[some], generator, wanted)

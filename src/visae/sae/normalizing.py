@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import get_args
 
 import torch
@@ -48,6 +49,7 @@ class Normalizing(nn.Module):
     target_scale: Tensor
     limit: Tensor
     middle: Tensor
+    decoder_weight: nn.Parameter
 
     def __init__(self, normalization: Normalization, d_model: int, d_target: int | None, clamp: float | None) -> None:
         super().__init__()
@@ -115,7 +117,7 @@ class Normalizing(nn.Module):
         if self.centres:
             return self.scale
         if self.normalization == "none":
-            return torch.ones((), device=self._device)
+            return torch.ones((), device=self.decoder_weight.device)
         return self._deviation(self._given(like))
 
     def output_mean_of(self, like: Tensor | None) -> Tensor:
@@ -125,8 +127,46 @@ class Normalizing(nn.Module):
         if self.centres:
             return self.mean
         if self.normalization == "none":
-            return torch.zeros((), device=self._device)
+            return torch.zeros((), device=self.decoder_weight.device)
         return self._given(like).mean(-1, keepdim=True)
+
+    def directions(self) -> Tensor:
+        """Change of the raw output per unit of each code, (width, d_target).
+
+        Raises
+        ------
+        ModelError
+            Under `per_token`, where each token has a change of its own: see `change`.
+        """
+        if self.needs_like:
+            raise ModelError("normalization: per_token: a code moves each token by its own deviation; use change()")
+        return self.decoder_weight.detach() * self.output_scale_of(None)
+
+    def raw_rows(self) -> Tensor:
+        """Decoder rows (width, d_target) as they lie in raw space, each up to a factor; for angles between them."""
+        return self.directions() if self.normalization == "per_dimension" else self.decoder_weight.detach()
+
+    def change(self, codes: Tensor, latents: Sequence[int] | Tensor, like: Tensor) -> Tensor:
+        """Change of the raw output (…, d_target) of tokens `like` (…, d_model) when codes change by (…, m).
+
+        It is what `decode` gives of the changed codes less what it gives of the others, for the same `like`: the
+        change of the codes times their decoder rows, times `scale` or, under `per_token`, the token's own deviation.
+
+        Parameters
+        ----------
+        latents
+            The m latents whose codes change.
+        """
+        chosen = torch.as_tensor(latents, dtype=torch.int64, device=self.decoder_weight.device)
+        if self.needs_like:
+            return (codes @ self.decoder_weight.detach()[chosen]) * self.output_scale_of(like)
+        return codes @ self.directions()[chosen]
+
+    def along(self, gradients: Tensor, like: Tensor) -> Tensor:
+        """Gradients (…, width) in codes of what has gradients (…, d_target) in the raw output of tokens `like`."""
+        if self.needs_like:
+            return (gradients @ self.decoder_weight.detach().T) * self.output_scale_of(like)
+        return gradients @ self.directions().T
 
     def _deviation(self, activations: Tensor) -> Tensor:
         # torch.std warns where there are no tokens.
@@ -140,7 +180,3 @@ class Normalizing(nn.Module):
                 "activations that they are of: decode(codes, like=activations)"
             )
         return like.float()
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.parameters()).device

@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from visae.heads.bootstrap import class_mean, interval
+from visae.heads.bootstrap import class_mean
+from visae.intervals import interval
 
 Way = Literal["suppress", "insert"]
 """What is done to a class's latents: set to another value where the class is, or to a value where it is not."""

@@ -18,6 +18,7 @@ from visae.config.settings import ModelIdentity
 from visae.errors import ModelError
 from visae.files import atomic_path, file_sha256, write_json
 from visae.notices import log_notices
+from visae.products import speed_up_linears
 from visae.vision.assumptions import activation_function, assumed, own_size
 from visae.vision.card import LayerShape, ModelCard
 from visae.vision.facts import model_facts
@@ -45,6 +46,7 @@ class VisionModel(nn.Module):
     def __init__(self, module: nn.Module, card: ModelCard) -> None:
         super().__init__()
         self.module: Any = module.eval().requires_grad_(False)
+        speed_up_linears(self.module)
         self.card = card
         family = next(family for family in FAMILIES if family.family == card.family)
         self._layers = family(self.module, card.image_size)

@@ -45,7 +45,8 @@ def _member(source: Path, member: str) -> Path:
     """Path of a run or of a relative path."""
     runs = {str(entry.get("run_id")): entry["path"] for entry in _manifest(source)}
     path = source / runs.get(member, member)
-    if not path.resolve().is_relative_to(source.resolve()) or not path.exists():
+    # By its parts alone: files of the hub's cache are links to where it keeps them.
+    if ".." in Path(member).parts or not path.is_relative_to(source) or not path.exists():
         names = ", ".join([*runs, *_names(source, _weights_below(source))][:_NAMED])
         raise ModelError(f"{source}: --member {member}: not there; allowed: {names or 'none: it has no SAEs'}")
     return path
@@ -101,7 +102,9 @@ def _several(folder: Path, paths: list[Path]) -> ModelError:
             "safetensors or torch.save, with the settings beside them"
         )
     runs = {entry["path"]: entry for entry in _manifest(folder)}
-    lines = [f"  {_described(name, runs.get(name, {}))}" for name in _names(folder, paths)[:_NAMED]]
+    # In the order of the manifest, which is by layer.
+    names = sorted(_names(folder, paths), key=lambda name: [*runs].index(name) if name in runs else len(runs))
+    lines = [f"  {_described(name, runs.get(name, {}))}" for name in names[:_NAMED]]
     more = f"\n  and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
     return ModelError(f"{folder}: has {len(paths)} SAEs; choose one with --member:\n" + "\n".join(lines) + more)
 
@@ -142,8 +145,9 @@ def _listed(contents: Contents) -> Contents:
     ModelError
         If the file is another than the one that it lists.
     """
-    for folder in contents.path.resolve().parents[:_ABOVE]:
-        name, manifest = contents.path.resolve().relative_to(folder).as_posix(), folder / MANIFEST
+    path = contents.path.absolute()
+    for folder in path.parents[:_ABOVE]:
+        name, manifest = path.relative_to(folder).as_posix(), folder / MANIFEST
         # One that does not name the file may be of anything.
         if not manifest.is_file() or name not in manifest.read_text(encoding="utf-8", errors="replace"):
             continue

@@ -16,6 +16,7 @@ from visae.sae.foreign.given import Given, Lost, renormalized
 from visae.sae.foreign.rules import batchtopk
 from visae.sae.foreign.unsaid import Unsaid
 from visae.sae.initial import normalization
+from visae.sae.variants.matryoshka import Matryoshka
 from visae.sae.variants.selection import largest_of_batch
 
 # Tokens that a threshold is learned from: all of their pre-activations are looked at.
@@ -50,7 +51,8 @@ def completed(given: Given, unsaid: Unsaid, data: TrainingData | None) -> Given:
         f"threshold {threshold:.6g}: it has been lost from the file, and was learned again from {len(sample)} tokens, "
         f"which it leaves {k} codes each on average"
     )
-    sae.variant = batchtopk(k, threshold, is_from_it_on=True)
+    rule = batchtopk(k, threshold, is_from_it_on=True)
+    sae.variant = Matryoshka(rule) if isinstance(sae.variant, Matryoshka) else rule
     return Given(sae, [*notices, Notice("warning", text)])
 
 

@@ -86,11 +86,12 @@ def kind_of(path: Path) -> Kind | None:
     """What a file is by its first bytes; None for what holds no tensors."""
     with path.open("rb") as file:
         start = file.read(9)
-        if start.startswith((_ZIP, _PICKLE)):
-            return "torch"
+        # First of all: a length may begin with the byte that pickles begin with.
         length = int.from_bytes(start[:8], "little")
         if start[8:] == b"{" and length < path.stat().st_size:
             return "safetensors"
+        if start.startswith((_ZIP, _PICKLE)):
+            return "torch"
         if start.startswith(b"{"):
             file.seek(0)
             first = file.readline(_TOO_LARGE_FOR_SETTINGS)
@@ -160,6 +161,8 @@ def _refusal(path: Path, error: pickle.UnpicklingError) -> str:
         "import json, os, torch\n"
         "from safetensors.torch import save_file\n"
         f"loaded = torch.load({path.name!r}, map_location='cpu', weights_only=False)\n"
+        "if isinstance(loaded, torch.nn.Module):\n"
+        "    loaded = {'cfg': getattr(loaded, 'cfg', {}), 'state_dict': loaded.state_dict()}\n"
         "settings = loaded.get('cfg', loaded.get('config', {}))\n"
         "settings = settings if isinstance(settings, dict) else vars(settings)\n"
         "state = loaded.get('state_dict', loaded)\n"

@@ -21,9 +21,11 @@ from torch import Tensor
 from visae.errors import ModelError
 from visae.notices import Notice
 from visae.sae.foreign.contents import Contents
-from visae.sae.foreign.given import Given, Parts, checked, oriented, refuse_other_sizes, sae_of, sizes
-from visae.sae.foreign.rules import batchtopk, checked_k, gated, jumprelu, topk
+from visae.sae.foreign.given import Given, Lost, Parts, checked, oriented, refuse_other_sizes, sae_of, sizes
+from visae.sae.foreign.places import place_of_layer, tokens_of
+from visae.sae.foreign.rules import batchtopk, checked_k, gated, jumprelu, lost_threshold, topk
 from visae.sae.foreign.unsaid import Unsaid
+from visae.sae.variants.batchtopk import BatchTopK
 from visae.sae.variants.matryoshka import Matryoshka
 from visae.sae.variants.relu import Relu
 from visae.sae.variants.variant import Variant
@@ -107,8 +109,11 @@ def read(contents: Contents, unsaid: Unsaid) -> Given:
     parts = oriented(contents.path, parts, unsaid)
     if kind == "AutoEncoder":
         parts = parts.of_unit_rows()
-    rule, notices = _rule(contents, unsaid, kind, tensors, parts)
-    return Given(sae_of(rule, parts.weights), notices)
+    rule, notices, lost = _rule(contents, unsaid, kind, tensors, parts)
+    sae, said = sae_of(rule, parts.weights), contents.section("trainer")
+    tokens, hook = tokens_of(said.get("tokens")), said.get("submodule_name")
+    sae.place = place_of_layer(said.get("lm_name"), said.get("layer"), tokens, hook)
+    return Given(sae, notices, lost)
 
 
 def _class_of(contents: Contents, unsaid: Unsaid) -> str:
@@ -152,30 +157,38 @@ def _checked(contents: Contents, kind: str) -> dict[str, Tensor]:
     shapes = {name: shape for name, shape in shapes.items() if name in its.names}
     counts = {name: contents.tensors[name].float() for name in _COUNTS if name in contents.tensors}
     whole = replace(contents, tensors=contents.tensors | counts)
-    return checked(whole, shapes, {"k", *(("threshold",) if kind == "AutoEncoderTopK" else ())}, of=of)
+    return checked(whole, shapes, _YOUNG & {*its.own} if "k" in its.own else (), of=of)
 
 
 def _rule(
     contents: Contents, unsaid: Unsaid, kind: str, tensors: dict[str, Tensor], parts: Parts
-) -> tuple[Variant, list[Notice]]:
-    """Code rule of a class, and what is to be said of it."""
+) -> tuple[Variant, list[Notice], Lost]:
+    """Code rule of a class, what is to be said of it, and what it has lost."""
     if kind in ("AutoEncoder", "AutoEncoderNew"):
-        return Relu(), []
+        return Relu(), [], Lost()
     if kind == "GatedAutoEncoder":
-        return gated(tensors["r_mag"], tensors["mag_bias"], parts.shift), []
+        return gated(tensors["r_mag"], tensors["mag_bias"], parts.shift), [], Lost()
     if kind == "JumpReluAutoEncoder":
-        return jumprelu(tensors["threshold"]), []
+        return jumprelu(tensors["threshold"]), [], Lost()
     k = _k(contents, unsaid, tensors, len(parts.encoder))
     if kind == "AutoEncoderTopK":
-        return topk(contents, k, len(parts.encoder)), []
-    found = float(tensors["threshold"]) if unsaid.threshold is None else unsaid.threshold
-    rule = batchtopk(k, found)
+        return topk(contents, k, len(parts.encoder)), [], Lost()
+    rule, notices, lost = _thresholded(contents, unsaid, tensors.get("threshold"), k)
+    return Matryoshka(rule) if kind == "MatryoshkaBatchTopKSAE" else rule, notices, lost
+
+
+def _thresholded(
+    contents: Contents, unsaid: Unsaid, threshold: Tensor | None, k: int
+) -> tuple[BatchTopK, list[Notice], Lost]:
+    """BatchTopK by its threshold, which the file may have lost, or training never learned."""
+    if threshold is None or unsaid.threshold is not None:
+        rule, lost = lost_threshold(contents, unsaid, k)
+        return rule, [], lost
     text = (
-        f"threshold {found:g}: training was too short to learn it, and every positive value is a code, as "
+        f"threshold {float(threshold):g}: training was too short to learn it, and every positive value is a code, as "
         f"dictionary_learning has it, not {k} a token; --threshold says another"
     )
-    notices = [Notice("warning", text)] if found < 0 else []
-    return Matryoshka(rule) if kind == "MatryoshkaBatchTopKSAE" else rule, notices
+    return batchtopk(k, float(threshold)), [Notice("warning", text)] if threshold < 0 else [], Lost()
 
 
 def _k(contents: Contents, unsaid: Unsaid, tensors: dict[str, Tensor], width: int) -> int:

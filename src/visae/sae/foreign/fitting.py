@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from visae.config.published import Wanted
@@ -34,12 +33,11 @@ def check_wanted(sae: SparseAutoencoder, sha256: str, wanted: Wanted, name: str)
         )
     if wanted.width is not None and sae.width != wanted.width:
         raise ModelError(f"{name}: width: it has {sae.width} latents, and {wanted.width} were wanted")
-
-
-def said_place(place: Place, wanted: Wanted) -> Place:
-    """Where an SAE belongs: what is said by hand, else what its file says."""
-    said = {key: getattr(wanted, key) for key in ("layer", "hook", "tokens")}
-    return replace(place, **{key: value for key, value in said.items() if value is not None})
+    if wanted.of_patches and sae.place.tokens == "class":
+        raise ModelError(
+            f"{name}: tokens: it was trained on class tokens, as its file says; write tokens: class in its section, so "
+            "that nothing is asked about patches"
+        )
 
 
 def check_place(place: Place, data: TrainingData, manifest: Path, name: str) -> None:

@@ -86,12 +86,19 @@ class Parts:
 
 
 def sae_of(
-    variant: Variant, weights: Weights, d_target: int | None = None, normalization: Normalization = "none"
+    variant: Variant,
+    weights: Weights,
+    d_target: int | None = None,
+    normalization: Normalization = "none",
+    skip: Tensor | None = None,
 ) -> SparseAutoencoder:
     """SAE with given weights, which takes activations as they are, or with a normalization that has no numbers."""
     width, d_model = weights.encoder.shape
-    sae = SparseAutoencoder(d_model, width, variant, d_target, normalization=normalization)
+    has_skip = skip is not None and bool(skip.any())
+    sae = SparseAutoencoder(d_model, width, variant, d_target, None, normalization, has_skip)
     with torch.no_grad():
+        if skip is not None and sae.skip is not None:
+            sae.skip.copy_(skip)
         for own, given in zip(sae.weights, weights, strict=True):
             if own.shape != given.shape:
                 raise ModelError(f"weights of shape {list(given.shape)} where {list(own.shape)} belong")
@@ -121,7 +128,7 @@ def checked(
     ModelError
         If any is missing, unknown, no number, or of another shape.
     """
-    optional = set(optional)
+    optional = set(optional) & shapes.keys()
     check_names(contents.path, contents.tensors, shapes.keys() - optional, optional, of=of)
     check_values(contents.path, contents.tensors)
     check_shapes(contents.path, contents.tensors, shapes)
@@ -237,7 +244,7 @@ def renormalized(
         (d_model,), and () or (d_model,): of `scale` and `per_dimension`.
     """
     weights, target = sae.weights, sae.d_target if sae.is_transcoder else None
-    made = sae_of(sae.variant, weights, target, normalization)
+    made = sae_of(sae.variant, weights, target, normalization, sae.skip)
     made.place = sae.place
     if mean is not None and scale is not None:
         made.mean.copy_(mean)

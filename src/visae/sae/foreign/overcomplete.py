@@ -24,7 +24,7 @@ from visae.notices import Notice
 from visae.sae.foreign.contents import Contents
 from visae.sae.foreign.given import Given, Lost, Parts, checked, oriented, sae_of
 from visae.sae.foreign.rules import checked_k, jumprelu, lost_threshold, topk
-from visae.sae.foreign.unsaid import Rows, Unsaid
+from visae.sae.foreign.unsaid import CodeRule, Rows, Unsaid
 from visae.sae.variants.pursuit import MatchingPursuit, OrthogonalMatchingPursuit
 from visae.sae.variants.quantized import Quantized
 from visae.sae.variants.relu import Relu
@@ -41,6 +41,7 @@ _OWN = ("thresholds", "Q")
 _PURSUITS = {"matching-pursuit": MatchingPursuit, "orthogonal-matching-pursuit": OrthogonalMatchingPursuit}
 # How far rows may be from the norm that the last step before saving took them off.
 _NEAR, _NOTHING = 0.05, 1e-8
+_NAMED_BY = ("activation", "sae_type", "architecture")
 ASKS = ("code", "k", "threshold", "rows", "delta")
 
 
@@ -58,6 +59,10 @@ def read(contents: Contents, unsaid: Unsaid) -> Given:
         If it is damaged, has an encoder that is more than one product, or does not say what nobody has said.
     """
     of = "SAE of overcomplete"
+    if not recognizes(contents):
+        raise ModelError(
+            f"{contents.path}: {_PLAIN[0]!r}, or else {', '.join(map(repr, _ARCHETYPAL))}, is missing for {of}"
+        )
     if deep := sorted(name for name in contents.tensors if name.startswith(_OTHERS)):
         raise ModelError(
             f"{contents.path}: {deep[0]}: an encoder of several layers, which no code rule here has; only SAEs whose "
@@ -65,20 +70,30 @@ def read(contents: Contents, unsaid: Unsaid) -> Given:
         )
     tied = {name for name in contents.tensors if name.startswith(_TIED)}
     contents = replace(contents, tensors={name: contents.tensors[name] for name in contents.tensors.keys() - tied})
-    tensors = checked(
-        contents, _shapes(contents), optional=(*_ENCODERS, *_BIASES, *_OWN, "dictionary.multiplier"), of=of
-    )
+    optional = {*_ENCODERS, *_BIASES, *_OWN, "dictionary.multiplier"} - _required(contents, is_tied=bool(tied))
+    tensors = checked(contents, _shapes(contents), optional, of=of)
     notices: list[Notice] = []
-    decoder = _dictionary(contents, tensors, unsaid, notices)
-    width, d_model = decoder.shape
-    encoder = next((tensors[name] for name in _ENCODERS if name in tensors), decoder)
+    rows = tensors[_PLAIN[0]] if _PLAIN[0] in tensors else _combined(tensors, unsaid, notices)
+    width, d_model = rows.shape
+    encoder = next((tensors[name] for name in _ENCODERS if name in tensors), None)
     nothing = torch.zeros(width, dtype=torch.float64)
     bias = next((tensors[name] for name in _BIASES if name in tensors), nothing)
-    parts = Parts(encoder, bias, decoder, torch.zeros(d_model, dtype=torch.float64), False)
+    parts = Parts(rows if encoder is None else encoder, bias, rows, torch.zeros(d_model, dtype=torch.float64), False)
     parts = oriented(contents.path, parts, unsaid)
-    has_encoder = bool(tied) or encoder is not decoder
+    decoder = _normalized(contents, parts.decoder, unsaid.rows) if _PLAIN[0] in tensors else parts.decoder
+    decoder = decoder * tensors.get("dictionary.multiplier", nothing[0]).exp()
+    parts = replace(parts, encoder=decoder if encoder is None else parts.encoder, decoder=decoder)
+    has_encoder = bool(tied) or encoder is not None
     rule, lost = _rule(contents, tensors, unsaid, has_encoder)
     return Given(sae_of(rule, parts.weights), notices, lost)
+
+
+def _required(contents: Contents, is_tied: bool) -> set[str]:
+    """Tensors of an encoder that others of it must have beside them; a pursuit has no encoder."""
+    linear = {_ENCODERS[0], _BIASES[0]}
+    if linear & contents.tensors.keys():
+        return linear
+    return {_ENCODERS[1]} if not is_tied and contents.tensors.keys() & {_BIASES[1], *_OWN} else set()
 
 
 def _shapes(contents: Contents) -> dict[str, tuple[int, ...]]:
@@ -100,11 +115,8 @@ def _shapes(contents: Contents) -> dict[str, tuple[int, ...]]:
     return shapes | {_PLAIN[0]: rows}
 
 
-def _dictionary(contents: Contents, tensors: dict[str, Tensor], unsaid: Unsaid, notices: list[Notice]) -> Tensor:
-    """Decoder rows (width, d_model) as overcomplete has them in eval mode."""
-    factor = tensors.get("dictionary.multiplier", torch.zeros((), dtype=torch.float64)).exp()
-    if _PLAIN[0] in tensors:
-        return _normalized(contents, tensors[_PLAIN[0]], unsaid.rows) * factor
+def _combined(tensors: dict[str, Tensor], unsaid: Unsaid, notices: list[Notice]) -> Tensor:
+    """Rows (width, d_model) of an archetypal dictionary as overcomplete has them in eval mode, unmultiplied."""
     combination = tensors["dictionary.W"].relu()
     combination = combination / (combination.sum(1, keepdim=True) + _NOTHING)
     departures = tensors["dictionary.Relax"]
@@ -118,7 +130,7 @@ def _dictionary(contents: Contents, tensors: dict[str, Tensor], unsaid: Unsaid, 
             "bounds them again"
         )
         notices.append(Notice("note", text))
-    return (combination @ tensors["dictionary.C"] + departures) * factor
+    return combination @ tensors["dictionary.C"] + departures
 
 
 def _normalized(contents: Contents, rows: Tensor, kind: Rows | None) -> Tensor:
@@ -126,7 +138,8 @@ def _normalized(contents: Contents, rows: Tensor, kind: Rows | None) -> Tensor:
     orders: dict[str, float] = {"l2": 2, "max_l2": 2, "l1": 1, "max_l1": 1}
     norms = {order: torch.linalg.vector_norm(rows, ord=order, dim=1, keepdim=True) for order in (1, 2)}
     if kind is None:
-        near = {order: float((norms[order][norms[order] > 0] - 1).abs().max()) < _NEAR for order in norms}
+        off = {order: (norm[norm > 0] - 1).abs() for order, norm in norms.items()}
+        near = {order: bool((far < _NEAR).all()) for order, far in off.items()}
         kind = "l2" if near[2] else "l1" if near[1] else None
     if kind is None:
         raise contents.wrong(
@@ -143,7 +156,8 @@ def _normalized(contents: Contents, rows: Tensor, kind: Rows | None) -> Tensor:
 
 def _rule(contents: Contents, tensors: dict[str, Tensor], unsaid: Unsaid, has_encoder: bool) -> tuple[Variant, Lost]:
     """Code rule, told by the tensors where only one class has them."""
-    code = unsaid.code
+    code = unsaid.code or _said_code(contents)
+    unsaid = replace(unsaid, k=unsaid.k or contents.said.get("k"), threshold=_said_threshold(contents, unsaid))
     if "thresholds" in tensors and code in (None, "jumprelu"):
         return jumprelu(tensors["thresholds"].exp()), Lost()
     if "Q" in tensors and code in (None, "quantized", "quantized-hard"):
@@ -152,14 +166,32 @@ def _rule(contents: Contents, tensors: dict[str, Tensor], unsaid: Unsaid, has_en
     own = [name for name in _OWN if name in tensors]
     if not own and code in _PURSUITS and not has_encoder:
         return _PURSUITS[code](checked_k(contents, unsaid.k, width)), Lost()
-    if not own and code == "topk":
+    if has_encoder and not own and code == "topk":
         return topk(contents, unsaid.k, width), Lost()
-    if not own and code == "batchtopk":
+    if has_encoder and not own and code == "batchtopk":
         return lost_threshold(contents, unsaid, None)
-    if not own and code == "relu":
+    if has_encoder and not own and code == "relu":
         return Relu(), Lost()
-    rules = "relu, topk (with --k) or batchtopk (with --threshold, or --k and --manifests)"
-    allowed = rules if has_encoder else f"matching-pursuit or orthogonal-matching-pursuit (with --k), or, tied, {rules}"
+    allowed = "relu, topk (with --k) or batchtopk (with --threshold, or --k and --manifests)"
+    if not has_encoder:
+        allowed = "matching-pursuit or orthogonal-matching-pursuit (with --k)"
     if own:
         allowed = "jumprelu" if own[0] == "thresholds" else "quantized, quantized-hard"
     raise contents.wrong("code", code, f"--code {allowed}; the state dicts of these classes have the same tensors")
+
+
+def _said_code(contents: Contents) -> CodeRule | None:
+    """Rule by visaebench's keys, with which it opens such files; None where there are none."""
+    named = str(next((contents.said[key] for key in _NAMED_BY if key in contents.said), "")).lower()
+    rules: tuple[CodeRule, ...] = ("topk", "batchtopk", "jumprelu")
+    return next((rule for rule in rules if rule == named), None)
+
+
+def _said_threshold(contents: Contents, unsaid: Unsaid) -> float | None:
+    """Threshold that was said by hand, or that stands beside the file."""
+    said = contents.said.get("threshold")
+    if unsaid.threshold is not None or said is None:
+        return unsaid.threshold
+    if isinstance(said, bool) or not isinstance(said, int | float):
+        raise contents.wrong("threshold", said, "a number")
+    return float(said)

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from visae.config.saes import TokenKinds
 from visae.sae.place import Place
+from visae.vision.hook_points import Hook
 
-# Hook points of TransformerLens and ViT-Prisma, and what they are here.
-_HOOKS = {"hook_resid_post": "residual", "hook_mlp_out": "mlp", "hook_attn_out": "attention"}
+# What hook points are called in TransformerLens and ViT-Prisma, whose names SAELens keeps.
+HOOKS = {"residual": "hook_resid_post", "attention": "hook_attn_out", "mlp": "hook_mlp_out"}
+_OURS = {theirs: ours for ours, theirs in HOOKS.items()}
 _NUMBERED = re.compile(r"(?:^|[._])(?:layers?|blocks?|h|resblocks)[._](\d+)(?:[._](.+))?$")
+
+
+def tokens_of(value: Any) -> TokenKinds:
+    """Kind of tokens that an export of visae says; patches where none is said."""
+    return {kind: kind for kind in get_args(TokenKinds)}.get(value, "patches")
 
 
 def place_of_hook(model: Any, hook: Any, tokens: TokenKinds = "patches") -> Place:
@@ -20,7 +27,7 @@ def place_of_hook(model: Any, hook: Any, tokens: TokenKinds = "patches") -> Plac
     place = Place(model=str(model) if model else None, tokens=tokens)
     if found is None:
         return place
-    return replace(place, layer=int(found[1]), hook=_HOOKS.get(found[2], found[2]))
+    return replace(place, layer=int(found[1]), hook=_OURS.get(found[2], found[2]))
 
 
 def place_of_module(name: str) -> Place:
@@ -32,7 +39,11 @@ def place_of_module(name: str) -> Place:
     return Place(layer=int(found[1]), hook={"": "residual", "attn": "attention"}.get(inner, inner))
 
 
-def place_of_layer(model: Any, layer: Any, tokens: TokenKinds = "patches") -> Place:
-    """Place of a block's number, which some files have as text; a block that is no number is not known."""
+def place_of_layer(model: Any, layer: Any, tokens: TokenKinds = "patches", hook: Any = "residual") -> Place:
+    """Place of a block's number, which some files have as text; a block that is no number is not known.
+
+    Of `hook` the names of visae are taken, which its exports have; other projects have names of their own there.
+    """
     is_number = isinstance(layer, int | str) and not isinstance(layer, bool) and str(layer).isdecimal()
-    return Place(model=str(model) if model else None, layer=int(layer) if is_number else None, tokens=tokens)
+    place = Place(model=str(model) if model else None, layer=int(layer) if is_number else None, tokens=tokens)
+    return replace(place, hook=hook) if hook in get_args(Hook) else place

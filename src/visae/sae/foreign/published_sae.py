@@ -27,6 +27,6 @@ def import_published(settings: PublishedSettings, output: Path, manifests: list[
         If it cannot be had or read, is not what the section says, or belongs to other activations.
     """
     try:
-        import_sae(settings.whole_source, output, settings.by_hand, manifests, seed, settings.demands)
+        import_sae(settings.whole_source, output, settings.by_hand, manifests, seed, settings.wanted)
     except ModelError as error:
         raise ModelError(f"saes: {output.name}: {error}") from error

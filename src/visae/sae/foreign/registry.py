@@ -10,6 +10,7 @@ from visae.errors import ModelError
 from visae.sae.foreign import (
     dictionary_learning,
     overcomplete,
+    own,
     patchsae,
     prisma,
     saelens_reading,
@@ -21,7 +22,7 @@ from visae.sae.foreign import (
 from visae.sae.foreign.choosing import open_source
 from visae.sae.foreign.contents import Contents
 from visae.sae.foreign.given import Given
-from visae.sae.foreign.unsaid import Unsaid
+from visae.sae.foreign.unsaid import Unsaid, placed
 
 _NAMED = 12
 
@@ -51,6 +52,7 @@ def _never(contents: Contents) -> bool:
 
 # In this order: of several that would read a file the first one does.
 READERS: dict[str, Reader] = {
+    "visae": Reader(own.recognizes, own.read, ()),
     "saev": Reader(saev.recognizes, saev.read, saev.ASKS),
     "overcomplete": Reader(overcomplete.recognizes, overcomplete.read, overcomplete.ASKS),
     "sparsify": Reader(sparsify.recognizes, sparsify.read, sparsify.ASKS),
@@ -107,6 +109,7 @@ def read_foreign(source: Path, unsaid: Unsaid | None = None) -> Opened:
             "--as whose file it is"
         )
     given = reader.read(contents, unsaid)
+    given.sae.place = placed(unsaid, given.sae.place)
     return Opened(given, name, contents.path)
 
 

@@ -1,9 +1,4 @@
-"""SAELens' cfg.json of all its ages, read by allow-list: a key is honoured, known to leave codes alone, or refused.
-
-Until 5.11 a training run wrote cfg.json out of the settings of the whole run, from 6.0 on out of the SAE's own. The
-keys were taken from the configuration classes of sae-lens 0.5, 1.8, 2.1, 3.0, 3.5, 3.12, 3.18, 3.23, 4.1, 4.4, 5.0,
-5.5, 5.11, 6.0, 6.10, 6.20, 6.30, 6.44 and 6.54.
-"""
+"""SAELens' cfg.json of all its ages, read by allow-list: a key is honoured, known to leave codes alone, or refused."""
 
 from __future__ import annotations
 
@@ -14,7 +9,8 @@ from typing import Any
 from visae.errors import ModelError
 from visae.notices import Notice
 from visae.sae.foreign.contents import read_settings
-from visae.sae.foreign.places import place_of_hook
+from visae.sae.foreign.places import place_of_hook, tokens_of
+from visae.sae.foreign.saelens_keys import ABOUT, DECISIVE, PLACE, RENAMED, WITHOUT_EFFECT
 from visae.sae.place import Place
 
 # Without a version SAELens takes a configuration for one of before 6.0; this is the one that tests compare with.
@@ -22,55 +18,6 @@ VERSION = "6.54.12"
 TRANSCODERS = ("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder")
 ARCHITECTURES = ("standard", "topk", "jumprelu", "gated", "batchtopk", "matryoshka_batchtopk", *TRANSCODERS)
 COMPETING = ("topk", "batchtopk", "matryoshka_batchtopk")
-# Names that keys had before.
-_RENAMED = {
-    "hook_point": "hook_name",
-    "hook_point_layer": "hook_layer",
-    "hook_point_head_index": "hook_head_index",
-    "activation_fn_str": "activation_fn",
-}
-# Decide codes or what is made of them: read below, or refused with their value.
-_DECISIVE = frozenset(
-    (
-        *("architecture", "d_in", "d_sae", "d_out", "dtype", "k", "activation_fn", "activation_fn_kwargs"),
-        *("apply_b_dec_to_input", "normalize_activations", "reshape_activations", "use_error_term"),
-        *("rescale_acts_by_decoder_norm", "finetuning_scaling_factor", "finetuning_method"),
-    )
-)
-# Say of which activations an SAE was trained; told, since nothing else tells it.
-_PLACE = (
-    *("model_name", "hook_name", "hook_layer", "hook_head_index", "seqpos_slice"),
-    *("model_from_pretrained_kwargs", "hf_hook_name"),
-)
-_ABOUT = ("metadata", "sae_lens_version", "sae_lens_training_version", "neuronpedia_id", "device")
-# Of data, training and logging: whatever they say, the weights are as they are.
-_WITHOUT_EFFECT = frozenset(
-    (
-        # Of data and model.
-        *("act_store_device", "cached_activations_path", "context_size", "dataset_path", "dataset_trust_remote_code"),
-        *("exclude_special_tokens", "from_pretrained_path", "hook_eval", "hook_head_index_out", "hook_name_out"),
-        *("hook_point_eval", "is_dataset_tokenized", "model_class_name", "model_kwargs", "n_batches_in_buffer"),
-        *("prepend_bos", "store_batch_size", "store_batch_size_prompts", "streaming", "tokens_per_buffer"),
-        *("train_batch_size", "train_batch_size_tokens", "training_tokens", "use_cached_activations"),
-        # Of losses, optimizer and first weights.
-        *("adam_beta1", "adam_beta2", "aux_loss_coefficient", "b_dec_init_method", "dead_feature_threshold"),
-        *("dead_feature_window", "decoder_heuristic_init", "decoder_heuristic_init_norm", "decoder_init_norm"),
-        *("decoder_orthogonal_init", "expansion_factor", "feature_sampling_window", "finetuning_tokens"),
-        *("init_encoder_as_decoder_transpose", "jumprelu_bandwidth", "jumprelu_init_threshold"),
-        *("jumprelu_sparsity_loss_mode", "jumprelu_ste_to_input", "jumprelu_tanh_scale", "l0_coefficient"),
-        *("l0_warm_up_steps", "l1_coefficient", "l1_warm_up_steps", "lp_norm", "lr", "lr_decay_steps", "lr_end"),
-        *("lr_scheduler_name", "lr_warm_up_steps", "matryoshka_widths", "mse_loss_normalization", "n_restart_cycles"),
-        *("noise_scale", "normalize_sae_decoder", "pre_act_loss_coefficient"),
-        *("scale_sparsity_penalty_by_decoder_norm", "seed", "target_l0", "topk_threshold_lr", "use_ghost_grads"),
-        *("use_matryoshka_aux_loss", "use_sparse_activations"),
-        # Of speed, checkpoints and logs.
-        *("autocast", "autocast_lm", "checkpoint_path", "compile_llm", "compile_sae", "eval_batch_size_prompts"),
-        *("eval_every_n_wandb_logs", "llm_compilation_mode", "log_activations_store_to_wandb"),
-        *("log_optimizer_state_to_wandb", "log_to_wandb", "n_checkpoints", "n_eval_batches", "n_eval_seqs", "resume"),
-        *("run_name", "sae_compilation_mode", "verbose", "wandb_entity", "wandb_id", "wandb_log_frequency"),
-        *("wandb_project",),
-    )
-)
 _DTYPES = ("float32", "float64", "float16", "bfloat16")
 _SCALED, _PER_TOKEN = "expected_average_only_in", "layer_norm"
 
@@ -168,7 +115,7 @@ class _Said:
         self.values: dict[str, Any] = {}
         self.names: dict[str, str] = {}
         for name, value in entries.items():
-            key = str(_RENAMED.get(name, name))
+            key = str(RENAMED.get(name, name))
             if key in self.values and self.values[key] != value:
                 raise ModelError(
                     f"{path}: {self.names[key]}: {self.values[key]!r} and {name}: {value!r}, which are one key; "
@@ -178,7 +125,7 @@ class _Said:
         self.metadata = self.values.get("metadata") or {}
         if not isinstance(self.metadata, dict):
             raise self.wrong("metadata", "a dictionary")
-        if misplaced := sorted(self.metadata.keys() & {*_DECISIVE, *_RENAMED}):
+        if misplaced := sorted(self.metadata.keys() & {*DECISIVE, *RENAMED}):
             raise ModelError(
                 f"{path}: metadata: {', '.join(misplaced)}: SAELens reads nothing of this from metadata; move it one "
                 "level up if it is meant, else take it out"
@@ -189,7 +136,7 @@ class _Said:
         return ModelError(f"{self.path}: {self.names[key]}: {self.values[key]!r}; allowed: {allowed}")
 
     def refuse_unknown(self, architecture: str) -> None:
-        known = {*_DECISIVE, *_PLACE, *_ABOUT, *_WITHOUT_EFFECT}
+        known = {*DECISIVE, *PLACE, *ABOUT, *WITHOUT_EFFECT}
         if unknown := sorted(self.names[key] for key in self.values.keys() - known):
             raise ModelError(
                 f"{self.path}: unknown keys: {', '.join(unknown)}: no {architecture} SAE of SAELens up to {VERSION} "
@@ -275,7 +222,8 @@ class _Said:
     def place(self) -> Place:
         """Where it belongs, as far as model and hook point tell."""
         everything = {**self.metadata, **self.values}
-        return place_of_hook(everything.get("model_name"), everything.get("hook_name"))
+        tokens = tokens_of(everything.get("tokens"))
+        return place_of_hook(everything.get("model_name"), everything.get("hook_name"), tokens)
 
     def notices(self, major: int) -> list[Notice]:
         found = []
@@ -293,7 +241,7 @@ class _Said:
             text = f"activation_fn_kwargs: {options} is without effect, since activation_fn_str is relu"
             found.append(Notice("warning", f"{self.path.name}: {text}; if TopK was meant, say topk there"))
         everything = {**self.metadata, **self.values}
-        place = {key: everything[key] for key in _PLACE if everything.get(key) not in (None, {}, [None], "")}
+        place = {key: everything[key] for key in PLACE if everything.get(key) not in (None, {}, [None], "")}
         if place:
             words = ", ".join(f"{key} {value}" for key, value in place.items())
             found.append(Notice("note", f"trained on {words}: its codes mean something on these activations only"))

@@ -78,7 +78,7 @@ def read(contents: Contents, unsaid: Unsaid) -> Given:
         parts = parts.of_unit_rows()
     target = len(parts.decoder_bias) if config.architecture in TRANSCODERS else None
     kind: Normalization = "per_token" if config.is_per_token else "none"
-    sae = sae_of(_rule(config, tensors, parts), parts.weights, target, kind)
+    sae = sae_of(_rule(config, tensors, parts), parts.weights, target, kind, tensors.get("W_skip"))
     sae.place = config.place
     return Given(sae, [*config.notices, *notices])
 
@@ -98,11 +98,6 @@ def _checked(where: Path, config: SaeLensConfig, tensors: dict[str, Tensor]) -> 
     shapes |= {"topk_threshold": (), "W_enc": (d_in, d_sae), "W_dec": (d_sae, d_out), "b_dec": (d_out,)}
     shapes["W_skip"] = (d_out, d_in)
     check_shapes(where, tensors, shapes)
-    if "W_skip" in tensors and bool(tensors.pop("W_skip").any()):
-        raise ModelError(
-            f"{where}: W_skip: a connection from what goes in to what comes out, past the codes; no transcoder here "
-            "has one, and what is decoded would lack it"
-        )
     if config.k is not None and config.k > d_sae:
         raise ModelError(f"{where.with_name(CONFIG)}: k: {config.k:g} codes kept of only {d_sae}")
     tensors = {name: tensor.double() for name, tensor in tensors.items()}

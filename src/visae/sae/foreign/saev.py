@@ -15,16 +15,15 @@ k largest of each token, as TopK does; in schema 1 it kept k of a whole batch, w
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from visae.errors import ModelError
 from visae.sae.foreign.contents import Contents
 from visae.sae.foreign.given import Given, Lost, Parts, checked, oriented, sae_of, sizes
 from visae.sae.foreign.places import place_of_layer
-from visae.sae.foreign.rules import batchtopk
+from visae.sae.foreign.rules import batchtopk, lost_threshold
 from visae.sae.foreign.unsaid import DecoderBias, Unsaid
 from visae.sae.variants.relu import Relu
 from visae.sae.variants.topk import TopK
@@ -32,7 +31,7 @@ from visae.sae.variants.variant import Variant
 
 _THRESHOLD = "activation.threshold"
 _UNDECIDED, _NOT_SUBTRACTED = 1, (2, 3, 4, 5)
-_BATCH_TOPK_IS_TOPK = 2
+_BATCH_TOPK_IS_TOPK, _HAS_THRESHOLD = 2, (4, 5)
 # Every key of every header that was found in saev's history, by where it stands. Sizes and code rule are read; the
 # others are of training, or say who wrote the file.
 _HEADER = ("schema", "cls", "cfg", "commit", "lib")
@@ -44,7 +43,7 @@ _SETTINGS = (
 _RULE, _PARAMS = ("cls", "params"), ("key", "kind", "top_k", "momentum", "sparsity", "aux")
 
 
-ASKS = ("decoder_bias",)
+ASKS = ("decoder_bias", "k", "threshold")
 
 
 def recognizes(contents: Contents) -> bool:
@@ -69,15 +68,16 @@ def read(contents: Contents, unsaid: Unsaid) -> Given:
     try:
         is_subtracted = _is_subtracted(header, unsaid.decoder_bias, path)
         _refuse_unknown(header, path)
-        variant = _rule(header, contents.tensors, path)
-        tensors = checked(contents, _shapes(contents, variant), of=f"{_named_rule(header)[0]} SAE of saev")
+        variant, lost = _rule(contents, unsaid)
+        tensors = checked(contents, _shapes(contents), (_THRESHOLD,), of=f"{_named_rule(header)[0]} SAE of saev")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: not a checkpoint of saev: {type(error).__name__}: {error}") from error
     parts = Parts(tensors["W_enc"].T, tensors["b_enc"], tensors["W_dec"], tensors["b_dec"], is_subtracted)
     sae = sae_of(variant, oriented(path, parts, unsaid).weights)
-    sae.place = place_of_layer(None, contents.listed.get("layer"))
-    # 0.1.0 normalized activations first, and so did no version that has written a schema since b_dec stayed in them.
-    return Given(sae, [], Lost(None if "schema" in header else "norm"))
+    # As its uploads lie: layer_6/RUN/sae.pt.
+    folder = re.fullmatch(r"layer_(\d+)", path.absolute().parents[1].name)
+    sae.place = place_of_layer(None, contents.listed.get("layer", folder[1] if folder else None))
+    return Given(sae, [], lost)
 
 
 def _refuse_unknown(header: dict[str, Any], path: Path) -> None:
@@ -96,7 +96,7 @@ def _refuse_unknown(header: dict[str, Any], path: Path) -> None:
         )
 
 
-def _shapes(contents: Contents, variant: Variant) -> dict[str, tuple[int, ...]]:
+def _shapes(contents: Contents) -> dict[str, tuple[int, ...]]:
     """Shape of each tensor as the header has it; where it says nothing, as the tensors have it."""
     header = contents.said
     settings = header["cfg"] if "schema" in header else header
@@ -106,7 +106,7 @@ def _shapes(contents: Contents, variant: Variant) -> dict[str, tuple[int, ...]]:
     width = int(settings.get("d_sae", stated))
     shapes: dict[str, tuple[int, ...]] = {"W_enc": (d_model, width), "W_dec": (width, d_model)}
     shapes |= {"b_enc": (width,), "b_dec": (d_model,)}
-    return shapes | ({_THRESHOLD: ()} if variant.name == "batchtopk" else {})
+    return shapes | ({_THRESHOLD: ()} if _named_rule(header)[0] == "BatchTopK" else {})
 
 
 def _checked_k(params: dict[str, Any], path: Path) -> int:
@@ -134,15 +134,19 @@ def _is_subtracted(header: dict[str, Any], decoder_bias: DecoderBias | None, pat
     return schema is None
 
 
-def _rule(header: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> Variant:
-    """Code rule of a header."""
+def _rule(contents: Contents, unsaid: Unsaid) -> tuple[Variant, Lost]:
+    """Code rule of a header, and what it has lost."""
+    header, path = contents.said, contents.path
     name, params = _named_rule(header)
     if name == "Relu":
-        return Relu()
-    if name == "BatchTopK" and _THRESHOLD in tensors:
-        return batchtopk(_checked_k(params, path), float(tensors[_THRESHOLD]))
+        # 0.1.0 normalized activations first; since there are schemas, b_dec is all that centres them.
+        return Relu(), Lost("norm" if "schema" not in header else None)
+    if name == "BatchTopK" and _THRESHOLD in contents.tensors:
+        return batchtopk(_checked_k(params, path), float(contents.tensors[_THRESHOLD])), Lost()
     if name == "TopK" or (name == "BatchTopK" and header["schema"] == _BATCH_TOPK_IS_TOPK):
-        return TopK(_checked_k(params, path))
+        return TopK(_checked_k(params, path)), Lost()
+    if name == "BatchTopK" and header["schema"] in _HAS_THRESHOLD:
+        return lost_threshold(contents, unsaid, _checked_k(params, path))
     raise ModelError(
         f"{path}: code rule {name!r} in schema {header['schema']}; allowed: Relu, TopK, and BatchTopK of schema "
         f"{_BATCH_TOPK_IS_TOPK} or with {_THRESHOLD}"

@@ -1,6 +1,6 @@
 """sparsify's cfg.json and sae.safetensors (eai-sparsify 1.3): the k largest of ReLU(W (x - b_dec) + b).
 
-A transcoder (`transcode`) subtracts nothing.
+A transcoder (`transcode`) subtracts nothing. W_skip times x may be added to what is decoded.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def read(contents: Contents, unsaid: Unsaid) -> Given:
     Raises
     ------
     ModelError
-        If it is damaged, or has a rule that is not TopK or a connection past the codes.
+        If it is damaged, or has a rule that is not TopK.
     """
     said, of = contents.said, "SAE of sparsify"
     if unknown := sorted(said.keys() - {*_DECISIVE, *_WITHOUT_EFFECT}):
@@ -47,15 +47,13 @@ def read(contents: Contents, unsaid: Unsaid) -> Given:
         raise contents.wrong("activation", said["activation"], "topk")
     if said.get("signed"):
         raise contents.wrong("signed", said["signed"], "false")
-    if "W_skip" in tensors and bool(tensors["W_skip"].any()):
-        raise ModelError(f"{contents.path}: W_skip: a connection past the codes, which no SAE here has; not read")
     is_transcoder = bool(said.get("transcode", False))
     parts = Parts(
         tensors["encoder.weight"], tensors["encoder.bias"], tensors["W_dec"], tensors["b_dec"], not is_transcoder
     )
     parts = oriented(contents.path, parts, unsaid)
     rule = topk(contents, said.get("k", unsaid.k), width)
-    sae = sae_of(rule, parts.weights, d_model if is_transcoder else None)
+    sae = sae_of(rule, parts.weights, d_model if is_transcoder else None, skip=tensors.get("W_skip"))
     # The folder of an SAE there is named as the module whose output it was trained on.
     sae.place = place_of_module(contents.path.parent.name)
     notices = [] if said else [Notice("warning", "no cfg.json beside it: taken as TopK, and as no transcoder")]

@@ -1,26 +1,29 @@
-"""Taking in SAEs from other projects, and giving ours away."""
+"""Taking in SAEs from other projects."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from visae.activations.store import ActivationStore
 from visae.config.published import Wanted
 from visae.errors import ModelError
 from visae.files import atomic_path, file_sha256, write_json
 from visae.notices import Notice, as_plain, log_notices
 from visae.provenance import Provenance
-from visae.sae.autoencoder import SparseAutoencoder, load_sae, save_sae
+from visae.sae.autoencoder import SparseAutoencoder, save_sae
 from visae.sae.data import TrainingData
 from visae.sae.foreign.completing import completed
-from visae.sae.foreign.fitting import check_place, check_wanted, located, said_place
+from visae.sae.foreign.fitting import check_place, check_wanted, located
 from visae.sae.foreign.registry import read_foreign
-from visae.sae.foreign.saelens import write_saelens
-from visae.sae.foreign.sources import local_source
 from visae.sae.foreign.unsaid import Unsaid
 from visae.sae.metrics import Quality, quality
 from visae.sae.published import METRICS, metrics_table, points
+from visae.sae.sources import local_source
 from visae.version import __version__
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,12 @@ def import_sae(
     ModelError
         If the files are not what they should be, hold what cannot be kept, or belong to other activations.
     """
-    unsaid, wanted = unsaid or Unsaid(), wanted or Wanted()
+    unsaid = unsaid or Unsaid()
     found_at = local_source(source)
     given, name, path = read_foreign(found_at.path, unsaid)
     sha256 = file_sha256(path)
-    check_wanted(given.sae, sha256, wanted, found_at.name)
-    given.sae.place = said_place(given.sae.place, wanted)
-    data = None if manifests is None else _data(given.sae, manifests, seed, str(path))
+    check_wanted(given.sae, sha256, wanted or Wanted(), found_at.name)
+    data = None if manifests is None else _data(given.sae, manifests, seed, path)
     sae, notices, _ = completed(given, unsaid, data)
     made_from = Source(found_at.name, name, sha256, __version__, found_at.revision)
     found = None if data is None else quality(sae, *data.held_out)
@@ -85,23 +87,36 @@ def import_sae(
     if data is not None:
         sae.place = located(sae.place, data)
     save_sae(sae, output, imported=asdict(made_from), notices=as_plain(notices), **more)
+    logger.info("%s: %s", output, _described(sae, name, path))
     if data is not None and found is not None:
         _write_measured(sae, found, notices, data, output, Provenance(made_from, manifests or [], seed, "cpu"))
 
 
-def _data(sae: SparseAutoencoder, manifests: list[Path], seed: int, name: str) -> TrainingData:
+def _described(sae: SparseAutoencoder, name: str, path: Path) -> str:
+    """What was taken in, as one line."""
+    place, tokens = sae.place, {"patches": "patches", "class": "the class token", "all": "all tokens"}
+    model = place.model or "an unknown model"
+    layer = "an unknown block" if place.layer is None else f"block {place.layer} ({place.hook})"
+    return (
+        f"{sae.variant.name}, {sae.width} latents on {sae.d_model} dimensions, of {name}'s {path.name}; "
+        f"normalization {sae.normalization}; of {tokens[place.tokens]} of {layer} of {model}"
+    )
+
+
+def _data(sae: SparseAutoencoder, manifests: list[Path], seed: int, path: Path) -> TrainingData:
     """Stores of the activations that an SAE takes."""
     if sae.is_transcoder:
         raise ModelError(
-            f"{name}: a transcoder, whose error is that of another layer's activations; leave --manifests out"
+            f"{path}: a transcoder, whose error is that of another layer's activations; leave --manifests out"
+        )
+    d_model = ActivationStore.open(manifests[0]).d_model
+    if d_model != sae.d_model:
+        raise ModelError(
+            f"{manifests[0]}: has activations of {d_model} numbers, and {path} is for {sae.d_model}; give the store of "
+            "the model and layer that it was trained on"
         )
     data = TrainingData(manifests, [], batch_size=1, seed=seed, kinds=sae.place.tokens)
-    if data.d_model != sae.d_model:
-        raise ModelError(
-            f"{manifests[0]}: has activations of {data.d_model} numbers, and {name} is for {sae.d_model}; give the "
-            "store of the model and layer that it was trained on"
-        )
-    check_place(sae.place, data, manifests[0], name)
+    check_place(sae.place, data, manifests[0], str(path))
     return data
 
 
@@ -141,21 +156,3 @@ def _write_measured(
         "provenance": provenance.record(),
     }
     write_json(output / "summary.json", summary)
-
-
-def export_sae(config: Path, output: Path) -> None:
-    """Write an SAE as SAELens reads it: a folder with cfg.json and sae_weights.safetensors.
-
-    Parameters
-    ----------
-    config
-        The SAE's config.json; sae.safetensors lies beside it.
-    output
-        Folder of the results, for `SAE.load_from_disk`.
-
-    Raises
-    ------
-    ModelError
-        If SAELens has no architecture for what the SAE does.
-    """
-    write_saelens(load_sae(config), output)

@@ -7,13 +7,27 @@ deviation for all dimensions; both are computed anew by whoever uses the file, a
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from visae.errors import ModelError
+from visae.sae.autoencoder import SparseAutoencoder
 from visae.sae.foreign.contents import Contents
-from visae.sae.foreign.given import Given, Lost, Parts, checked, oriented, refuse_other_sizes, sae_of, sizes
+from visae.sae.foreign.given import (
+    Given,
+    Lost,
+    Parts,
+    checked,
+    oriented,
+    refuse_other_sizes,
+    renormalized,
+    sae_of,
+    sizes,
+)
 from visae.sae.foreign.rules import batchtopk, jumprelu, lost_threshold, topk
 from visae.sae.foreign.unsaid import Unsaid
+from visae.sae.place import Place
 from visae.sae.variants.variant import Variant
 
 _THRESHOLDS = ("jump_thresholds", "thresholds")
@@ -67,7 +81,26 @@ def read(contents: Contents, unsaid: Unsaid) -> Given:
         rule, lost = _thresholded(contents, unsaid, tensors.get("_running_threshold"))
     else:
         raise contents.wrong("activation", name, f"{', '.join(_RULES)}; --code says it where the file does not")
-    return Given(sae_of(rule, parts.weights), [], Lost("deviation", lost.codes_per_token))
+    sae, lost = _normalized(contents, sae_of(rule, parts.weights), lost)
+    if "place" in contents.said:
+        sae.place = Place.from_entries(contents.said["place"])
+    return Given(sae, [], lost)
+
+
+def _normalized(contents: Contents, sae: SparseAutoencoder, lost: Lost) -> tuple[SparseAutoencoder, Lost]:
+    """SAE with the mean and the deviation that only files which visae exports keep, and what is lost of others."""
+    said = contents.said
+    if said.get("inputs") == "raw":
+        return sae, lost
+    if "mean" not in said or "std" not in said:
+        return sae, replace(lost, normalization="deviation")
+    try:
+        mean, scale = (torch.tensor(said[key], dtype=torch.float32) for key in ("mean", "std"))
+    except (TypeError, ValueError):
+        mean, scale = torch.empty(0), torch.zeros(())
+    if mean.shape != (sae.d_model,) or scale.ndim or not scale > 0 or not bool(torch.isfinite(mean).all()):
+        raise contents.wrong("mean, std", "others", f"{sae.d_model} numbers, and one above 0")
+    return renormalized(sae, "scale", mean, scale), lost
 
 
 def _thresholded(contents: Contents, unsaid: Unsaid, running: torch.Tensor | None) -> tuple[Variant, Lost]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from visae.config.saes import Normalization, TokenKinds
@@ -11,7 +12,6 @@ from visae.notices import Notice
 from visae.sae.foreign import dictionary_learning
 from visae.sae.foreign.contents import Contents
 from visae.sae.foreign.given import Given, renormalized
-from visae.sae.foreign.places import place_of_layer
 from visae.sae.foreign.unsaid import Unsaid
 
 ASKS = dictionary_learning.ASKS
@@ -56,8 +56,8 @@ def reading(
 
     def read(contents: Contents, unsaid: Unsaid) -> Given:
         given = dictionary_learning.read(contents, unsaid)
-        sae, said = renormalized(given.sae, normalization), _trainer(contents)
-        sae.place = place_of_layer(said.get("lm_name"), said.get("layer", layer), tokens)
+        sae = renormalized(given.sae, normalization)
+        sae.place = replace(sae.place, layer=layer if sae.place.layer is None else sae.place.layer, tokens=tokens)
         return given._replace(sae=sae, notices=[*given.notices, *([Notice("warning", text)] if text else [])])
 
     return read

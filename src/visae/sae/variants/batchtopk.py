@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from visae.config.settings import BatchTopKSettings
+from visae.products import linear
 from visae.sae.variants.selection import largest_of_batch, selected
 from visae.sae.variants.sparse import SparseCodes
 from visae.sae.variants.topk import TopK
@@ -51,7 +52,7 @@ class BatchTopK(TopK):
 
     def dense(self, inputs: Tensor, encoder: Tensor, encoder_bias: Tensor) -> Tensor:
         """Codes (n, width) of normalized inputs (n, d_model); differentiable."""
-        pre_activations = torch.addmm(encoder_bias, inputs, encoder.T)
+        pre_activations = linear(inputs, encoder, encoder_bias)
         return pre_activations * (pre_activations > self.threshold)
 
     def sparse(self, inputs: Tensor, encoder: Tensor, encoder_bias: Tensor) -> SparseCodes:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from visae.config.settings import GatedSettings
+from visae.products import linear
 from visae.sae.variants.relu import ACTIVE_AT_FIRST
 from visae.sae.variants.selection import selected
 from visae.sae.variants.sparse import SparseCodes, by_latent, value_gradients
@@ -69,7 +70,7 @@ class Gated(Variant):
 
     def dense(self, inputs: Tensor, encoder: Tensor, encoder_bias: Tensor) -> Tensor:
         """Codes (n, width) of normalized inputs (n, d_model); differentiable, but not through the gates."""
-        projected = inputs @ encoder.T
+        projected = linear(inputs, encoder)
         magnitudes = projected * self.log_scale.exp() + self.magnitude_bias
         return magnitudes.relu() * (projected + encoder_bias > 0)
 

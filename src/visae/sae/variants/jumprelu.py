@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from visae.config.settings import JumpReluSettings
+from visae.products import linear
 from visae.sae.variants.relu import ACTIVE_AT_FIRST
 from visae.sae.variants.selection import selected
 from visae.sae.variants.sparse import SparseCodes, by_latent, value_gradients
@@ -95,7 +96,7 @@ class JumpRelu(Variant):
 
     def dense(self, inputs: Tensor, encoder: Tensor, encoder_bias: Tensor) -> Tensor:
         """Codes (n, width) of normalized inputs (n, d_model); differentiable, but not in the thresholds."""
-        pre_activations = torch.addmm(encoder_bias, inputs, encoder.T)
+        pre_activations = linear(inputs, encoder, encoder_bias)
         return pre_activations * (pre_activations > self.log_threshold.exp())
 
     def sparse(self, inputs: Tensor, encoder: Tensor, encoder_bias: Tensor) -> SparseCodes:

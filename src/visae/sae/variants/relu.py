@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from visae.config.settings import ReluSettings
+from visae.products import linear
 from visae.sae.variants.selection import BLOCK, selected
 from visae.sae.variants.sparse import SparseCodes
 from visae.sae.variants.variant import SparsePass, Step, Variant, Weights, sparse_pass, upper_quantiles, warmed_up
@@ -54,7 +55,7 @@ class Relu(Variant):
 
     def dense(self, inputs: Tensor, encoder: Tensor, encoder_bias: Tensor) -> Tensor:
         """Codes (n, width) of normalized inputs (n, d_model); differentiable."""
-        return torch.addmm(encoder_bias, inputs, encoder.T).relu()
+        return linear(inputs, encoder, encoder_bias).relu()
 
     def sparse(self, inputs: Tensor, encoder: Tensor, encoder_bias: Tensor) -> SparseCodes:
         """Codes of normalized inputs (n, d_model), latents ascending within a token, zeros left out."""
@@ -81,10 +82,10 @@ def _dense_pass(weights: Weights, inputs: Tensor, target: Tensor, penalty: float
     errors, gradients = torch.empty_like(target), Weights(*(torch.zeros_like(part) for part in weights))
     blocks = zip(inputs.split(BLOCK), target.split(BLOCK), errors.split(BLOCK), strict=True)
     for rows, wanted, error in blocks:
-        codes = torch.addmm(weights.encoder_bias, rows, weights.encoder.T).relu_()
-        torch.addmm(weights.decoder_bias, codes, weights.decoder, out=error).sub_(wanted)
+        codes = linear(rows, weights.encoder, weights.encoder_bias).relu_()
+        torch.sub(linear(codes, weights.decoder.T, weights.decoder_bias), wanted, out=error)
         output_gradient = error * (2 / errors.numel())
-        code_gradient = torch.mm(output_gradient, weights.decoder.T).add_(penalty / len(inputs)).mul_(codes > 0)
+        code_gradient = linear(output_gradient, weights.decoder).add_(penalty / len(inputs)).mul_(codes > 0)
         gradients.encoder.addmm_(code_gradient.T, rows)
         gradients.encoder_bias.add_(code_gradient.sum(0))
         gradients.decoder.addmm_(codes.T, output_gradient)

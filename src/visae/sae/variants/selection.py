@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from visae.products import linear
 from visae.sae.variants.sparse import SparseCodes, offsets_of
 
 # Tokens whose pre-activations exist at once: enough for a matrix product to be fast.
@@ -38,11 +39,10 @@ def blocks(inputs: Tensor, encoder: Tensor, encoder_bias: Tensor) -> Iterator[tu
     for first in range(0, len(inputs), size):
         part = slice(first, first + size)
         rows = inputs[part]
-        block = buffer[: len(rows)]
         if narrow is None:
-            torch.addmm(encoder_bias, rows, encoder.T, out=block)
+            block = linear(rows, encoder, encoder_bias, buffer[: len(rows)])
         else:
-            torch.add(rows.to(narrow) @ encoder.T, encoder_bias, out=block)
+            block = torch.add(rows.to(narrow) @ encoder.T, encoder_bias, out=buffer[: len(rows)])
         yield part, block
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from visae.config.settings import TopKSettings
+from visae.products import linear
 from visae.sae.variants.auxk import AuxK
 from visae.sae.variants.selection import largest_per_token
 from visae.sae.variants.sparse import SparseCodes
@@ -44,7 +45,7 @@ class TopK(Variant):
 
     def dense(self, inputs: Tensor, encoder: Tensor, encoder_bias: Tensor) -> Tensor:
         """Codes (n, width) of normalized inputs (n, d_model); differentiable."""
-        pre_activations = torch.addmm(encoder_bias, inputs, encoder.T)
+        pre_activations = linear(inputs, encoder, encoder_bias)
         values, latents = pre_activations.topk(self.k, dim=1, sorted=False)
         return torch.zeros_like(pre_activations).scatter_(1, latents, values.relu_())
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from visae.errors import ConfigError
+from visae.products import linear
 from visae.sae.parallel import ALONE, Ranks
 from visae.sae.variants.sparse import SparseCodes, by_latent, value_gradients, weighted_rows
 
@@ -198,7 +199,7 @@ def upper_quantiles(inputs: Tensor, rows: Tensor, share: float) -> Tensor:
     Few rows at a time: the product of all would take more memory than a training step.
     """
     rank = max(1, round((1 - share) * len(inputs)))
-    return torch.cat([(inputs @ part.T).kthvalue(rank, dim=0).values for part in rows.split(_ROWS_AT_ONCE)])
+    return torch.cat([linear(inputs, part).kthvalue(rank, dim=0).values for part in rows.split(_ROWS_AT_ONCE)])
 
 
 def checked_k(k: int, width: int) -> int:

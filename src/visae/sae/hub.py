@@ -11,7 +11,7 @@ from visae.errors import ModelError
 from visae.notices import Notice
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_OF_THE_SERVER = 500
+_UNKNOWN_TOKEN, _OF_THE_SERVER = 401, 500
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def listed(name: HubName, text: str) -> Listing:
     try:
         info = HfApi().model_info(name.repository, revision=name.revision, files_metadata=True)
     except (HfHubHTTPError, HFValidationError) as error:
-        if getattr(getattr(error, "response", None), "status_code", 0) >= _OF_THE_SERVER:
+        if _status(error) >= _OF_THE_SERVER:
             return _kept(name, text, error)
         raise ModelError(f"{text}: {_refusal(error, name)}") from error
     except Exception as error:  # of several libraries, by version; all mean that nobody answers
@@ -136,10 +136,17 @@ def _refusal(error: Exception, name: HubName) -> str:
         return f"{name.repository} has no revision {name.revision}; {_revisions(name)}"
     if isinstance(error, RepositoryNotFoundError):
         return (
-            f"the hub has no model repository {name.repository} that you may see; look at the spelling, and if it is "
-            "private, log in with `hf auth login`, or set HF_TOKEN"
+            f"the hub has no model repository {name.repository} that you may see (data sets and spaces are none); look "
+            "at the spelling, and if it is private, log in with `hf auth login`, or set HF_TOKEN"
         )
+    if _status(error) == _UNKNOWN_TOKEN:
+        return "the hub does not know the token of this machine; log in again with `hf auth login`, or mend HF_TOKEN"
     return f"the hub refuses it ({_line(error)}); try again later"
+
+
+def _status(error: Exception) -> int:
+    """Status of the hub's answer; 0 where there was none."""
+    return getattr(getattr(error, "response", None), "status_code", 0)
 
 
 def _revisions(name: HubName) -> str:

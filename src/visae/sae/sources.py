@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from visae.errors import ModelError
 from visae.files import file_sha256
 from visae.notices import Notice
-from visae.sae.foreign.hub import HubName, fetched, listed
+from visae.sae.hub import HubName, fetched, listed
 
 _FORM = "hub:owner/name[/subfolder][@revision]"
 # Files that hold an SAE's weights under the names that projects give them, those without a pickle first.
@@ -19,6 +19,8 @@ _KNOWN = (
     *("sae.pt", "ae.pt", "model.pt"),
 )
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+# In the names of what training leaves beside weights.
+_OF_TRAINING = ("sparsity", "optimizer", "scheduler", "training_state", "activations_store_state")
 # What says how weights are to be read, or what is known of them; no program and no other file is fetched.
 _BESIDE = (
     *("cfg.json", "config.json", "config.yaml", "config.yml", "summary.json", "manifest.jsonl"),
@@ -106,7 +108,7 @@ def _of_hub(name: HubName, text: str) -> LocalSource:
     notices = list(listing.notices)
     weights, is_file = _weights(name, listing.files, text)
     folder = str(PurePosixPath(weights).parent)
-    if weights != name.inside and folder != (name.inside or "."):
+    if folder not in (name.inside or ".", str(PurePosixPath(name.inside).parent)):
         notices.append(Notice("note", f"{text}: taken from {folder}, the only SAE there"))
     # Weights come last: where they are, all is.
     wanted = [*_beside(weights, listing.files), weights]
@@ -118,8 +120,13 @@ def _of_hub(name: HubName, text: str) -> LocalSource:
 
 def _weights(name: HubName, files: Mapping[str, str | None], text: str) -> tuple[str, bool]:
     """File of weights that a name stands for, and whether the file itself was named."""
-    if name.inside in files:
+    if name.inside in files and PurePosixPath(name.inside).suffix in _WEIGHTS:
         return name.inside, True
+    if name.inside in files:
+        if PurePosixPath(name.inside).name not in _BESIDE:
+            raise ModelError(f"{text}: {name.inside} holds no weights; {_offer(files, name)}")
+        folder = str(PurePosixPath(name.inside).parent).removeprefix(".")
+        return _weights(replace(name, inside=folder), files, text)
     below = [file for file in files if not name.inside or file.startswith(f"{name.inside}/")]
     if not below:
         raise ModelError(f"{text}: {name.repository} has no {name.inside}; {_offer(files, name)}")
@@ -144,7 +151,7 @@ def _weights_by_folder(files: Iterable[str]) -> dict[str, list[str]]:
     """Files of weights by the folder that they lie in, "." for the uppermost."""
     found: dict[str, list[str]] = {}
     for file in map(PurePosixPath, files):
-        if file.suffix in _WEIGHTS and file.name not in _BESIDE:
+        if file.suffix in _WEIGHTS and not any(part in file.stem for part in _OF_TRAINING):
             found.setdefault(str(file.parent), []).append(str(file))
     return found
 

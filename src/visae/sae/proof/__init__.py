@@ -1,0 +1,1 @@
+"""Where an SAE belongs, proven by what it reconstructs."""
