@@ -1,6 +1,7 @@
 """SAEs from elsewhere are taken in where they belong, and as what was wanted, or are refused by name."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from visae.config.published import PublishedSettings
 from visae.errors import ModelError
 from visae.files import file_sha256, read_json
 from visae.sae import load_sae
+from visae.sae.foreign.fitting import check_wanted
 from visae.sae.foreign.published_sae import import_published
+from visae.sae.foreign.registry import read_foreign
 from visae.sae.foreign.transfer import import_sae
 from visae.sae.foreign.unsaid import Unsaid
 from visae.sae.place import Place
@@ -97,9 +100,18 @@ def test_a_section_of_a_study_writes_what_training_would(theirs, tmp_path):
         ({"sha256": "0" * 64}, f"saes: not: .*layers.7: sha256: its weights have {sha256}, and 000"),
         ({"width": WIDTH + 1}, f"saes: not: .*layers.7: width: it has {WIDTH} latents, and {WIDTH + 1} were wanted"),
         ({"as_": "saev"}, "saes: not: "),
-        ({"as_": "sae-for-vlm"}, "saes: not: "),
         ({"source": str(tmp_path / "gone")}, "saes: not: .*gone: no such file or folder"),
     ):
         with pytest.raises(ModelError, match=message):
             import_published(PublishedSettings(**{**section, **change}), tmp_path / "not", [manifest])
     assert not (tmp_path / "not").exists()
+
+
+def test_an_sae_of_class_tokens_is_taken_in_where_the_section_says_so(theirs):
+    sae = read_foreign(theirs, Unsaid(tokens="class")).given.sae
+    section = PublishedSettings(kind="published", source=str(theirs))
+    with pytest.raises(
+        ModelError, match=r"tokens: it was trained on class tokens, as its file says; write tokens: class"
+    ):
+        check_wanted(sae, "", section.wanted, "theirs")
+    check_wanted(sae, "", replace(section, tokens="class").wanted, "theirs")
