@@ -180,7 +180,7 @@ def _run(name: str, place: tuple[str, str], arguments: list[str]) -> None:
     module, function_name = place
     function = getattr(importlib.import_module(module), function_name)
     parser, values = _parser_of(name, function), {}
-    parsed = vars(parser.parse_args(_with_names(arguments, _first(function))))
+    parsed = _parsed(parser, arguments, _first(function))
     for parameter, kind in _hints(function).items():
         if _is_group(parameter, kind):
             values[parameter] = kind(**{spec.name: parsed[spec.name] for spec in fields(kind)})
@@ -194,20 +194,35 @@ def _run(name: str, place: tuple[str, str], arguments: list[str]) -> None:
 
 
 def _first(function: Callable) -> list[str]:
-    """Options of the parameters that are required and one word each: they may come first, without their names."""
+    """Options of the parameters that are required and one word each: they may come without their names."""
     parameters = inspect.signature(function).parameters
     kinds = {key: kind for key, kind in _hints(function).items() if kind in (Path, str, int, float)}
     return [_option(key) for key in kinds if parameters[key].default is inspect.Parameter.empty]
 
 
-def _with_names(arguments: list[str], options: list[str]) -> list[str]:
-    """Put options before the arguments that come first and have none."""
-    named, rest = [], list(arguments)
-    for option in options:
-        if not rest or rest[0].startswith("-"):
-            break
-        named += [option, rest.pop(0)]
-    return [*named, *rest]
+def _parsed(parser: argparse.ArgumentParser, arguments: list[str], first: list[str]) -> dict[str, Any]:
+    """Values of all options; arguments without a name are those that are required and not given, in their order."""
+    actions = [action for action in parser._actions if {*action.option_strings} & {*first}]
+    if not {"-h", "--help"} & {*arguments}:  # whose usage shows them as they are
+        for action in actions:
+            action.required = False
+    parsed, rest = parser.parse_known_args(arguments)
+    for action in actions:
+        if getattr(parsed, action.dest) is None and rest and not rest[0].startswith("-"):
+            setattr(parsed, action.dest, _converted(parser, action, rest.pop(0)))
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if missing := [action.option_strings[0] for action in actions if getattr(parsed, action.dest) is None]:
+        parser.error(f"the following arguments are required: {', '.join(missing)}")
+    return vars(parsed)
+
+
+def _converted(parser: argparse.ArgumentParser, action: argparse.Action, text: str) -> Any:
+    kind: Any = action.type
+    try:
+        return kind(text)
+    except ValueError:
+        parser.error(f"argument {action.option_strings[0]}: invalid {kind.__name__} value: {text!r}")
 
 
 def _option(parameter: str) -> str:
@@ -229,7 +244,7 @@ def _parser_of(name: str, function: Callable) -> argparse.ArgumentParser:
     """
     text = inspect.getdoc(function) or ""
     first = " ".join(option.removeprefix("--").upper() for option in _first(function))
-    hint = f"The first arguments may come without their names, in this order: {first}" if first else None
+    hint = f"What is required may come without names, in this order: {first}" if first else None
     parser = argparse.ArgumentParser(prog=f"visae {name}", description=text.split("\n\n")[0], epilog=hint)
     _add_options(parser, function)
     for key, kind in _hints(function).items():

@@ -67,15 +67,29 @@ def test_what_cannot_be_written_on_a_command_line_is_left_out(capsys: pytest.Cap
     assert "--ties" not in said
 
 
-def test_arguments_that_are_required_may_come_first_without_their_names(
+def test_arguments_that_are_required_may_come_without_their_names(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for arguments in (["none", "out"], ["none", "--output", "out"], ["--output", "out", "--source", "none"]):
+    for arguments in (
+        *(["none", "out"], ["none", "--output", "out"], ["--output", "out", "--source", "none"]),
+        *(["--output", "out", "none"], ["--seed", "1", "none", "out"], ["none", "--seed", "1", "out"]),
+    ):
         with pytest.raises(SystemExit, match="ModelError: none: no such file or folder"):
             cli.main(["import-sae", *arguments])
     with pytest.raises(SystemExit):
         cli.main(["import-sae", "none", "out", "third"])
     assert "unrecognized arguments: third" in capsys.readouterr().err
+    for arguments, message in ((["none"], "required: --output"), ([], "required: --source, --output")):
+        with pytest.raises(SystemExit):
+            cli.main(["import-sae", *arguments])
+        assert message in capsys.readouterr().err
+    # Lists that are required are given by their names as before.
+    with pytest.raises(SystemExit):
+        cli.main(["train", "work", "--manifests", "a", "--sede", "1"])
+    assert "unrecognized arguments: --sede 1" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["import-sae", "none", "out", "--sede", "1"])
+    assert "unrecognized arguments: --sede 1" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         cli.main(["import-sae", "--help"])
     assert "in this order: SOURCE OUTPUT" in " ".join(capsys.readouterr().out.split())
