@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _run_other(arguments: list[str]) -> None:
     lines = "\n".join(f"  {name:22}{summary}" for name, summary in _SUMMARIES.items())
     parser = argparse.ArgumentParser(
-        prog="python -m visae",
+        prog="visae",
         description="Find out what a vision transformer has learned, and prove it by experiment.\n"
         "The whole workflow: snakemake --cores all --configfile config/config.yaml",
         epilog=f"stages (each has its own --help):\n{lines}",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from doctor_for_tests import class_folders, look, no_root, said
+from doctor_for_tests import STUDY, class_folders, look, no_root, said
 from safetensors.torch import save_file
 
 from visae.doctor.report import Section, is_wrong, lines_of
@@ -54,6 +54,21 @@ def test_units_mixed_up_and_parts_without_use_are_odd(changes: dict[str, Any], m
     found = look(class_folders(here / "data"), **changes)
     assert message in said(found, "odd")
     assert said(found, "wrong") == ""
+
+
+def test_sources_of_published_saes_are_looked_at(here: Path) -> None:
+    dataset = class_folders(here / "data")
+    (here / "theirs.pt").write_bytes(b"")
+    for source, more, level, message in (
+        ("theirs.pt", {}, "fine", "saes: theirs: theirs.pt is there (1 file)"),
+        ("gone.pt", {}, "wrong", "saes: theirs: source: gone.pt: there is no such file or folder"),
+        ("hub:a/b", {}, "odd", "hub:a/b is fetched as it is on the day that its job runs"),
+        ("hub:a/b", {"sha256": "0" * 64}, "fine", "read strictly"),
+    ):
+        theirs = {"kind": "published", "source": source, **more}
+        found = look(dataset, saes={**STUDY["saes"], "theirs": theirs}, studies__s__saes=["topk", "theirs"])
+        assert message in said(found, level)
+        assert ("saes: theirs" in said(found, "odd")) == (level == "odd")
 
 
 def test_a_mistake_in_the_configuration_ends_the_look(here: Path) -> None:

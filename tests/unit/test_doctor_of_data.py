@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from doctor_for_tests import STUDY, class_folders, look, no_root, picture, said
 from PIL import Image
@@ -208,3 +210,31 @@ def test_given_activations_are_looked_at(here: Path) -> None:
     assert "no column 'image_id'" not in said(found, "wrong")
     found = look({"kind": "activations", "root": str(here / "nothing")}, **given)
     assert "no Parquet files and no manifest.json" in said(found, "wrong")
+
+
+def in_shards(root: Path) -> dict[str, Any]:
+    """The pictures of `class_folders` in Parquet files as the hub serves them."""
+    class_folders(root / "files")
+    (root / "hub").mkdir()
+    for split, name in (("train", "train"), ("val", "validation")):
+        files = sorted((root / "files" / split).glob("*/*.png"))
+        pictures = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
+        table = pyarrow.table({"image": pictures, "label": [file.parent.name for file in files]})
+        pyarrow.parquet.write_table(table, root / "hub" / f"{name}-00000-of-00001.parquet")
+    return {"kind": "huggingface", "root": str(root / "hub")}
+
+
+def test_parquet_files_are_looked_at(here: Path) -> None:
+    dataset = in_shards(here / "data")
+    found = look(dataset)
+    assert said(found, "wrong") == ""
+    assert "huggingface: train 12 pictures (12 labelled, 0 with masks), val 12 pictures" in said(found, "fine")
+    assert "24 pictures looked at: all 64 x 48 pixels" in said(found, "fine")
+    other = here / "data/hub/validation-00000-of-00001.parquet"
+    other.unlink()
+    other.symlink_to("train-00000-of-00001.parquet")
+    assert "12 files are in train and in val" in said(look(dataset), "wrong")
+    other.unlink()
+    assert "no picture is in the split val" in said(look(dataset), "wrong")
+    other.write_bytes(b"PAR1 and not to the end")
+    assert "validation-00000-of-00001.parquet: it is cut off" in said(look(dataset), "wrong")
