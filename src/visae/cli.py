@@ -174,7 +174,7 @@ def _run(name: str, place: tuple[str, str], command_line: list[str]) -> None:
     """Call a library function with the arguments of a command line."""
     module, function_name = place
     function = getattr(importlib.import_module(module), function_name)
-    values, written = read_arguments(f"python -m visae {name}", function, command_line)
+    values, written = read_arguments(f"visae {name}", function, command_line)
     # What it is about to write says its own.
     if name != "index":
         given = (entry for value in written.values() for entry in (value if isinstance(value, list) else [value]))

@@ -15,7 +15,7 @@ from visae.provenance import Provenance
 from visae.sae.autoencoder import SparseAutoencoder, save_sae
 from visae.sae.data import TrainingData
 from visae.sae.foreign.completing import completed
-from visae.sae.foreign.fitting import check_place, check_wanted
+from visae.sae.foreign.fitting import check_place, check_wanted, located
 from visae.sae.foreign.registry import read_foreign
 from visae.sae.foreign.unsaid import Unsaid
 from visae.sae.metrics import Quality, quality
