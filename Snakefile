@@ -14,6 +14,7 @@ include: "rules/saes.smk"
 include: "rules/features.smk"
 include: "rules/heads.smk"
 include: "rules/interventions.smk"
+include: "rules/discovery.smk"
 include: "rules/data_figures.smk"
 include: "rules/saes_figures.smk"
 include: "rules/features_figures.smk"
@@ -35,6 +36,7 @@ localrules:
     features,
     heads,
     interventions,
+    atlas,
     figures,
 
 
@@ -46,6 +48,7 @@ rule all:
         FEATURE_TABLES,
         TASK_HEADS,
         EXPERIMENTS,
+        ATLASES,
         FAITHFULNESS,
         PICTURES,
         REPORT,
@@ -85,6 +88,12 @@ rule interventions:
     input:
         EXPERIMENTS,
         FAITHFULNESS,
+
+
+rule atlas:
+    input:
+        ATLASES,
+        of_experiments(f"{MEASURED}/{{task}}_atlas.png", studies=WITH_ATLAS),
 
 
 rule figures:

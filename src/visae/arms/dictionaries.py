@@ -138,11 +138,16 @@ def targets_by_gradient(
 
     To first order that is how much of the class's log odds would go with the latent.
     """
-    targets, directions, names = [], dictionary.directions(), list(classes.items())
+    targets, names = [], list(classes.items())
     for number, (rows, slopes) in sorted(gradients.items()):
-        attributed = (dictionary.encode(rows) * (slopes @ directions.T)).mean(dim=0)
+        attributed = attribution(dictionary, rows, slopes)
         score, latents = attributed.topk(min(n_latents, len(attributed)))
         best = tuple(latents[score > 0].tolist())
         if best:
             targets.append(Target(*names[number], best, float(score[0])))
     return targets
+
+
+def attribution(dictionary: SparseAutoencoder, rows: Tensor, slopes: Tensor) -> Tensor:
+    """Mean over rows (n, d_model) of each latent's value times the slope (n, d_model) along its direction, (width,)."""
+    return (dictionary.encode(rows) * (slopes @ dictionary.directions().T)).mean(dim=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -68,8 +68,25 @@ class Selection(ABC, Generic[AnyTask]):
         """Patches of the split that are held in memory."""
 
     @abstractmethod
+    def units(self, number: int, most: int | None = None) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Tokens (b, n_tokens, d_model) of pictures of a class, and which patches are its own, bool (b, n_patches).
+
+        None stands for all patches, of which the answer to the picture is made.
+
+        Parameters
+        ----------
+        most
+            Pictures, drawn; left out, as many as latents are chosen on.
+        """
+
+    @abstractmethod
+    def scored(self, most: int) -> list[tuple[int, int, float]]:
+        """Class id, latent and score of pairs that labels rank, so many a class, the best first."""
+
     def slopes(self, number: int) -> tuple[Tensor, Tensor] | None:
         """Patches of a class (n, d_model), and the gradient there of its log odds; None without a picture of it."""
+        parts = [own_slopes(self.task, tokens, number, own) for tokens, own in self.units(number)]
+        return joined(parts)
 
     def difference(self, class_id: int) -> Tensor | None:
         """Mean patch of a class minus that of others, (d_model,), on `sample`; None where there are none of either."""
@@ -111,6 +128,12 @@ class Selection(ABC, Generic[AnyTask]):
     def neurons(self) -> SparseAutoencoder:
         """Raw neurons as a dictionary."""
         return neurons(self.sae, self.k)
+
+
+def own_slopes(task: Task, tokens: Tensor, number: int, own: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Own patches (n, d_model) of tokens, and the gradient there of a class's log odds."""
+    rows, slopes = task.slopes(tokens, number, own)
+    return (rows.flatten(0, 1), slopes.flatten(0, 1)) if own is None else (rows[own], slopes[own])
 
 
 def joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:
