@@ -21,12 +21,12 @@ SAES = over_studies(f"{SAE}/summary.json") + [
 SCORED = [
     path
     for path in over_studies(f"{FEATURES}/scores.parquet")
-    if has_masks(path.split("/")[-2])
+    if has_masks(path.split("/")[-2]) and is_on_patches(path)
 ]
 KNOWN_CAUSES = [
     path
     for path in over_studies(f"{FEATURES}/causes.parquet")
-    if path.split("/")[-2] in SCENES
+    if path.split("/")[-2] in SCENES and is_on_patches(path)
 ]
 SCORED_BY_IMAGE = over_studies(
     f"{FEATURES}/image_scores.parquet", dataset="classification"
@@ -89,6 +89,7 @@ PICTURES = (
         path
         for path in over_studies(f"{FIGURES}/{{dataset}}/ground_truth.png")
         if path.split("/")[-2] in SCENES
+        and set(STUDIES[path.split("/")[-3]].saes) - set(PATCHLESS)
     ]
     + over_studies(f"{DESCRIBED}/feature_map.png")
     + [
@@ -101,7 +102,7 @@ PICTURES = (
         path
         for figure in ("class_latents", "score_nulls")
         for path in over_studies(f"{DESCRIBED}/{figure}.png")
-        if has_masks(path.split("/")[-2])
+        if has_masks(path.split("/")[-2]) and is_on_patches(path)
     ]
     + of_experiments(f"{MEASURED}/{{task}}_arms.png")
     + (

@@ -60,6 +60,11 @@ SWEEPS = {
     name: sweep_members(name, sweep, SETTINGS.saes[sweep.base])
     for name, sweep in SETTINGS.sweeps.items()
 }
+# SAEs of class tokens, of which nothing is asked about patches.
+PATCHLESS = [name for name, sae in EVERY_SAE.items() if sae.tokens == "class"]
+PATCHLESS += [
+    name for name, sweep in SETTINGS.sweeps.items() if sweep.base in PATCHLESS
+]
 # Those with members that differ in their seed alone.
 SEED_SWEEPS = [
     name

@@ -32,7 +32,9 @@ rule ground_truth_figure:
         spec=lambda wildcards: spec(
             SETTINGS.figures.style(),
             "visae.figures.ground_truth",
-            saes=STUDIES[wildcards.study].saes,
+            saes=[
+                sae for sae in STUDIES[wildcards.study].saes if sae not in PATCHLESS
+            ],
         ),
     message:
         "Drawing how well study {wildcards.study} tells the known causes of {wildcards.dataset}"

@@ -44,7 +44,10 @@ def of_study(pattern, **fixed):
 
 def files_of_experiment(wildcards):
     """Files of a task, and of the SAE whose latents are edited."""
-    return PATHS[wildcards.study].experiment(wildcards.task, wildcards.sae)
+    found = PATHS[wildcards.study].experiment(wildcards.task, wildcards.sae)
+    if wildcards.sae in PATCHLESS:
+        found.pop("scores", None)
+    return found
 
 
 def files_of_faithfulness(wildcards):
@@ -127,7 +130,7 @@ def together(wildcards):
 
     def batches(sae):
         section = EVERY_SAE[sae]
-        return section.batch_size, section.seed, section.target_point
+        return section.batch_size, section.seed, section.target_point, section.tokens
 
     return {
         sae: own_settings(EVERY_SAE[sae])
@@ -210,7 +213,7 @@ def described_table(name):
 
 
 def every_sae_described(name):
-    """Input function: a table of each SAE of the study on a described data set."""
+    """Input function: a table of patches of each SAE of the study that has any, on a described data set."""
 
     def tables(wildcards):
         study = STUDIES[wildcards.study]
@@ -219,7 +222,7 @@ def every_sae_described(name):
             trained_on=study.train_on,
             model=study.stored_model,
             layer=study.point,
-            sae=study.saes,
+            sae=[sae for sae in study.saes if sae not in PATCHLESS],
             dataset=wildcards.dataset,
         )
 
@@ -227,8 +230,9 @@ def every_sae_described(name):
 
 
 def labels_if_any(wildcards):
-    """Patch labels where the data set has masks, else nothing."""
-    return PATCH_LABELS.format(**wildcards) if has_masks(wildcards.dataset) else []
+    """Patch labels where the data set has masks and the SAE codes of patches, else nothing."""
+    asked = has_masks(wildcards.dataset) and wildcards.sae not in PATCHLESS
+    return PATCH_LABELS.format(**wildcards) if asked else []
 
 
 def judge_of_similarity(wildcards):
@@ -239,8 +243,9 @@ def judge_of_similarity(wildcards):
 
 
 def scores_if_any(wildcards):
-    """Concept scores where the data set has masks, else nothing."""
-    return described_table("scores")(wildcards) if has_masks(wildcards.dataset) else []
+    """Concept scores where the data set has masks and the SAE codes of patches, else nothing."""
+    asked = has_masks(wildcards.dataset) and wildcards.sae not in PATCHLESS
+    return described_table("scores")(wildcards) if asked else []
 
 
 def files_of_names(trained_on, model, layer, sae):
@@ -318,6 +323,11 @@ def drawn(stem, caption, category, figure):
         labels={**labels, "figure": figure},
     )
     return dict(png=png, pdf=f"{stem}.pdf", csv=f"{stem}.csv")
+
+
+def is_on_patches(path):
+    """Whether a file in a folder of an SAE and a data set is of an SAE with codes of patches."""
+    return path.split("/")[-3] not in PATCHLESS
 
 
 def over_studies(pattern, **fixed):

@@ -20,7 +20,7 @@ from visae.explore.features import Features
 from visae.features.codes import scan_codes
 from visae.files import read_json
 from visae.layout import CARD, FEATURES, INDEX, INTERVENTIONS, SAE, STORE, STUDY, StudyPaths
-from visae.sae import SparseAutoencoder, load_sae
+from visae.sae import SparseAutoencoder, load_place, load_sae
 from visae.tasks.files import TaskFiles
 from visae.tasks.members import open_task
 from visae.tasks.task import Task
@@ -120,7 +120,10 @@ class Study:
     def experiment_files(self, task: str, sae: str, min_purity: float = 0.9) -> ExperimentFiles:
         """Files of an experiment, for `visae.experiments.experiment.run_experiment`."""
         self._known_task(task)
-        return ExperimentFiles(**self.paths.experiment(task, sae), first=self.paths.first, min_purity=min_purity)
+        found = self.paths.experiment(task, sae)
+        if load_place(found["sae"]).tokens == "class":
+            found.pop("scores", None)  # there are none: they are of patches
+        return ExperimentFiles(**found, first=self.paths.first, min_purity=min_purity)
 
     def table(self, sae: str, task: str, name: str) -> pl.DataFrame:
         """A table of an experiment: `arms`, `becomes`, `doses`, `untrained` or `examples`."""

@@ -146,7 +146,7 @@ def test_an_edit_that_changes_nothing_is_refused(features: visae.Features) -> No
     active = pl.DataFrame({"latent": range(WIDTH)}).join(codes.cast({"latent": pl.Int64}), on="latent", how="left")
     latent, tokens = active.group_by("latent").agg("token").sort(pl.col("token").list.len(), "latent").row(0)
     silent = min(set(range(GRID[0] * GRID[1])) - set(tokens))
-    with pytest.raises(DataError, match="are silent on all chosen patches"):
+    with pytest.raises(DataError, match="are silent on all chosen tokens"):
         features.edit(5, latent, 0.0, patches=[silent], device="cpu")
 
 

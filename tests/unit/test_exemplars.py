@@ -117,13 +117,15 @@ def test_ties_go_to_the_lower_number() -> None:
     assert table["token"].to_list() == [0, 1, 1]
 
 
-def test_class_tokens_are_no_patches(dense: np.ndarray) -> None:
-    codes = as_codes(dense).collect()
-    of_class_token = codes.with_columns(pl.lit(-1, pl.Int16).alias("token"), (pl.col("value") + 9).alias("value"))
-    expected = find_exemplars(codes.lazy(), SETTINGS)
-    assert find_exemplars(pl.concat([of_class_token.unique(["image_id", "latent"]), codes]).lazy(), SETTINGS).equals(
-        expected
-    )
+def test_an_exemplar_of_class_tokens_is_the_picture(dense: np.ndarray) -> None:
+    codes = as_codes(dense[:, :1])
+    pictures = find_exemplars(codes.with_columns(pl.lit(-1, pl.Int16).alias("token")), SETTINGS)
+    assert set(pictures["token"]) == {-1}
+    assert pictures["tokens"].to_list() == [[-1]] * len(pictures)
+    for latent in (0, 1, 3, 4):
+        peaks = dense[:, 0, latent]
+        expected = np.argsort(-peaks, kind="stable")[: min(4, (peaks > 0).sum())]
+        assert of(pictures, latent, "top")["image_id"].to_list() == expected.tolist()
 
 
 def test_a_latent_of_one_picture_has_one_bin() -> None:

@@ -22,7 +22,7 @@ from visae.config.settings import (
 )
 from visae.data.patch_labels import write_patch_labels
 from visae.errors import DataError, ModelError, StoreError
-from visae.experiments.faithfulness import REPLACEMENTS, mean_patch, measure_faithfulness
+from visae.experiments.faithfulness import REPLACEMENTS, mean_tokens, measure_faithfulness
 from visae.heads.files import HeadFiles, SegmentationFiles
 from visae.heads.probe import load_probe, train_probe
 from visae.heads.segmentation import train_segmentation_head
@@ -106,7 +106,7 @@ def kept(task, name):
     state = sae.state_dict() | {"encoder_weight": both, "decoder_weight": both.clone(), "scale": torch.tensor(1.0)}
     if name == "nothing":
         state |= {"encoder_bias": torch.full((2 * task.d,), -1e6)}
-        state |= {"mean": mean_patch(store, store.image_ids("train"), N_FIT)}
+        state |= {"mean": mean_tokens(store, store.image_ids("train"), N_FIT, "patches")[0]}
     sae.load_state_dict({key: value.clone() for key, value in state.items()})
     return save_sae(sae, task.folder / name)
 
@@ -217,12 +217,18 @@ def test_batches_do_not_matter(task, tmp_path):
 def test_the_mean_is_taken_over_pictures_that_are_evenly_spaced(task):
     store = ActivationStore.open(task.manifests[LAST])
     few = store.read(range(N_FIT), "patches")[[0, 14, 29]].mean(dim=(0, 1))
-    torch.testing.assert_close(mean_patch(store, range(N_FIT), 3), few)
-    with pytest.raises(DataError, match="no picture to take the mean patch of"):
-        mean_patch(store, range(0), 3)
-    torch.testing.assert_close(
-        mean_patch(store, range(N_FIT), 1000), store.read(range(N_FIT), "patches").mean(dim=(0, 1))
-    )
+    torch.testing.assert_close(mean_tokens(store, range(N_FIT), 3, "patches")[0], few)
+    with pytest.raises(DataError, match="no picture to take the mean token of"):
+        mean_tokens(store, range(0), 3, "patches")
+    every = store.read(range(N_FIT), "all")
+    n_prefix = store.choice.n_prefix
+    patches, own = every[:, n_prefix:].mean(dim=(0, 1)), every[:, :1].mean(dim=0)
+    torch.testing.assert_close(mean_tokens(store, range(N_FIT), 1000, "patches")[0], patches)
+    torch.testing.assert_close(mean_tokens(store, range(N_FIT), 1000, "class"), own)
+    found = mean_tokens(store, range(N_FIT), 1000, "all")
+    assert found.shape == every.shape[1:]
+    torch.testing.assert_close(found[:1], own)
+    torch.testing.assert_close(found[n_prefix:], patches.expand(every.shape[1] - n_prefix, -1))
 
 
 def test_pictures_of_classes_that_were_not_learned_are_left_out(task, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,9 +14,10 @@ import torch
 
 from visae.activations.manifest import read_manifest
 from visae.activations.schema import DTYPES, ShardRecord, TokenChoice, as_tensor, footer_sha256
+from visae.config.saes import TokenKinds, token_slice
 from visae.errors import StoreError
 
-Kinds = Literal["patches", "all", "class"]
+Kinds = TokenKinds
 
 
 class ActivationStore:
@@ -85,11 +86,9 @@ class ActivationStore:
 
     def row_slice(self, kinds: Kinds) -> slice:
         """Positions of a kind of token within a picture's rows."""
-        if kinds == "class":
-            if self.choice.tokens[0] != -1:
-                raise StoreError(f"{self.folder}: the model has no [CLS] token")
-            return slice(0, 1)
-        return slice(self.choice.n_prefix, None) if kinds == "patches" else slice(None)
+        if kinds == "class" and self.choice.tokens[0] != -1:
+            raise StoreError(f"{self.folder}: no [CLS] token: the model has none; choose tokens: patches")
+        return token_slice(kinds, self.choice.n_prefix)
 
     def n_tokens(self, kinds: Kinds) -> int:
         """Stored tokens of that kind in a picture."""

@@ -63,7 +63,8 @@ class Unedited:
     Attributes
     ----------
     tokens, patches
-        (b, n_tokens, d_model), and which patches are edited, bool (b, n_patches).
+        (b, n_tokens, d_model), and which of the last ones are edited: bool (b, n_patches), or (b, n_tokens) where
+        others than patches are.
     before
         What `read(tokens)` gave.
     here

@@ -9,7 +9,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from visae.edits.edit import value_change
 from visae.sae import SparseAutoencoder
 
 _CHUNK = 2048
@@ -17,7 +16,7 @@ _CHUNK = 2048
 
 @dataclass(frozen=True)
 class Situation:
-    """Patches to edit.
+    """Tokens to edit: patches mostly.
 
     Attributes
     ----------
@@ -48,8 +47,8 @@ class Reconstruction:
 
     def __call__(self, situation: Situation, scale: float) -> Tensor:
         """Minus the error."""
-        sae = situation.sae
-        return torch.cat([sae.decode(sae.sparse_codes(part)) - part for part in situation.rows.split(_CHUNK)])
+        sae, parts = situation.sae, situation.rows.split(_CHUNK)
+        return torch.cat([sae.decode(sae.sparse_codes(part), like=part) - part for part in parts])
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class SetLatents:
         """New minus old value, along the latents' directions."""
         old = situation.values[:, [situation.columns[latent] for latent in self.latents]]
         new = scale * torch.tensor(self.largest, device=old.device).expand_as(old)
-        return value_change(old, new, situation.sae.directions()[list(self.latents)])
+        return situation.sae.change(new - old, self.latents, like=situation.rows)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from visae.activations.store import ActivationStore
+from visae.activations.store import ActivationStore, Kinds
 from visae.arms.targets import targets_by_patches
 from visae.features.concepts import Labels
 from visae.sae import SparseAutoencoder
@@ -59,8 +59,10 @@ class LabelledPatches:
         return inside - outside
 
 
-def labelled_patches(store: ActivationStore, labels: Labels, classes: Mapping[int, str], seed: int) -> LabelledPatches:
-    """Read the labelled patches of a split, or of so many of its pictures that there are MOST_PATCHES."""
+def labelled_patches(
+    store: ActivationStore, labels: Labels, classes: Mapping[int, str], seed: int, kinds: Kinds = "patches"
+) -> LabelledPatches:
+    """Read the labelled tokens of a kind of a split, or of so many of its pictures that there are MOST_PATCHES."""
     order = np.random.default_rng([seed, 4]).permutation(len(labels.pictures))
     enough = np.cumsum(labels.by_picture()[order]) - labels.by_picture()[order] < MOST_PATCHES
     chosen = np.sort(order[enough])
@@ -69,7 +71,7 @@ def labelled_patches(store: ActivationStore, labels: Labels, classes: Mapping[in
     parts = []
     for number in chosen:
         image_id = labels.pictures[int(number)]
-        patches = store.read(range(image_id, image_id + 1))[0]
+        patches = store.read(range(image_id, image_id + 1), kinds)[0]
         # Stored values are at most as precise, and half as large.
         parts.append(patches[torch.from_numpy(kept[number] >= 0)].to(getattr(torch, store.dtype)))
     rows = torch.cat(parts) if parts else torch.empty(0, store.d_model)
@@ -77,32 +79,55 @@ def labelled_patches(store: ActivationStore, labels: Labels, classes: Mapping[in
     return LabelledPatches(rows, picture, token, Labels(labels.pictures, kept, labels.n_classes), classes)
 
 
-def neurons(sae: SparseAutoencoder, k: int) -> SparseAutoencoder:
-    """Raw neurons in the units of an SAE: latent i is dimension i above its mean, d_model + i below."""
+def neurons(sae: SparseAutoencoder, k: int, middle: Tensor | None = None) -> SparseAutoencoder:
+    """Raw neurons in the units of an SAE: latent i is dimension i above its mean, d_model + i below.
+
+    `middle` is that mean where the SAE's normalization does not centre; see `mean_input`.
+    """
     unit = torch.eye(sae.d_model)
-    return _dictionary(sae, torch.cat([unit, -unit]), Neurons(min(k, 2 * sae.d_model)))
+    return _dictionary(sae, torch.cat([unit, -unit]), Neurons(min(k, 2 * sae.d_model)), middle)
 
 
-def untrained_dictionaries(sae: SparseAutoencoder, k: int, n: int, seed: int) -> Iterator[SparseAutoencoder]:
+def untrained_dictionaries(
+    sae: SparseAutoencoder, k: int, n: int, seed: int, middle: Tensor | None = None
+) -> Iterator[SparseAutoencoder]:
     """Dictionaries as wide as an SAE with directions drawn evenly from the sphere: what the variant `random` is."""
     for number in range(n):
         own_seed = int(np.random.SeedSequence([seed, number, 7]).generate_state(1)[0])
         generator = torch.Generator().manual_seed(own_seed)
-        yield _dictionary(sae, normalize(torch.randn(sae.width, sae.d_model, generator=generator)), Random(k))
+        yield _dictionary(sae, normalize(torch.randn(sae.width, sae.d_model, generator=generator)), Random(k), middle)
 
 
-def _dictionary(sae: SparseAutoencoder, rows: Tensor, rule: Baseline) -> SparseAutoencoder:
-    dictionary = SparseAutoencoder(sae.d_model, len(rows), rule)
+@torch.inference_mode()
+def mean_input(sae: SparseAutoencoder, rows: Tensor) -> Tensor:
+    """Mean of tokens (n, d_model) in the units of an SAE, (d_model,), on its device; 0 where they are centred there."""
+    device = sae.decoder_bias.device
+    total = torch.zeros(sae.d_model, dtype=torch.float64, device=device)
+    if not sae.centres:
+        for part in rows.split(_CHUNK):
+            total += sae.unclamped(part.to(device, torch.float32)).sum(dim=0, dtype=torch.float64)
+    return (total / max(1, len(rows))).float()
+
+
+def _dictionary(sae: SparseAutoencoder, rows: Tensor, rule: Baseline, middle: Tensor | None) -> SparseAutoencoder:
+    """Dictionary with rows (width, d_model) in the units of an SAE, of tokens whose mean there is `middle`."""
+    dictionary = SparseAutoencoder(sae.d_model, len(rows), rule, normalization=sae.normalization)
     empty = torch.zeros(len(rows)), torch.zeros(sae.d_model)
     parts = {"encoder_weight": rows, "decoder_weight": rows, "encoder_bias": empty[0], "decoder_bias": empty[1]}
-    dictionary.load_state_dict({**parts, "mean": sae.mean, "scale": sae.scale})
-    return dictionary.requires_grad_(False).to(sae.mean.device)
+    own = dictionary.state_dict()
+    units = {name: tensor for name, tensor in sae.state_dict().items() if name in own and name not in parts}
+    dictionary.load_state_dict({**parts, **units})
+    dictionary.place = sae.place
+    dictionary = dictionary.requires_grad_(False).to(sae.decoder_bias.device)
+    if middle is not None and not sae.centres:
+        rule.shift(dictionary.weights, middle)
+    return dictionary
 
 
 @torch.inference_mode()
 def codes_of(dictionary: SparseAutoencoder, patches: LabelledPatches) -> pl.DataFrame:
     """Codes of labelled patches, as `scan_codes` gives them."""
-    device, parts = dictionary.mean.device, []
+    device, parts = dictionary.decoder_bias.device, []
     for start in range(0, len(patches.rows), _CHUNK):
         codes = dictionary.sparse_codes(patches.rows[start : start + _CHUNK].to(device, torch.float32))
         place = codes.tokens.cpu().numpy() + start
@@ -150,4 +175,4 @@ def targets_by_gradient(
 
 def attribution(dictionary: SparseAutoencoder, rows: Tensor, slopes: Tensor) -> Tensor:
     """Mean over rows (n, d_model) of each latent's value times the slope (n, d_model) along its direction, (width,)."""
-    return (dictionary.encode(rows) * (slopes @ dictionary.directions().T)).mean(dim=0)
+    return (dictionary.encode(rows) * dictionary.along(slopes, like=rows)).mean(dim=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from visae.arms.of_class_tokens import ClassTokenSelection
 from visae.arms.of_patches import PatchSelection
 from visae.arms.of_pictures import PictureSelection
 from visae.arms.of_rows import RowSelection
@@ -30,5 +31,7 @@ def selection_of(task: Task, labels: str, min_purity: float, split: str, **more:
     if task.unit == "row":
         return RowSelection(task=task, split=split, **more)  # type: ignore[arg-type]
     images = task.store.image_ids(split)
+    # Labels of patches say which pictures have a class; a class token has none of its own.
+    kind = ClassTokenSelection if task.tokens == "class" else PatchSelection
     classes = patch_classes(Path(labels), list(task.names), min_purity, images)
-    return PatchSelection(task=task, split=split, labels=classes, **more)  # type: ignore[arg-type]
+    return kind(task=task, split=split, labels=classes, **more)  # type: ignore[arg-type]

@@ -8,13 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import polars as pl
-import torch
 from torch import Tensor
 
 from visae.arms.dictionaries import LabelledPatches, best_latents, labelled_patches
-from visae.arms.selection import Selection
+from visae.arms.selection import Selection, labelled_units
 from visae.arms.targets import targets_by_f1, targets_by_patches
 from visae.features.blocks import codes_by_latents
 from visae.features.concepts import BLOCK_CODES, METRICS, Labels, choose
@@ -53,7 +51,7 @@ class PatchSelection(Selection[Segmentation]):
             return self.active(self.by_gradient(self.sae, n_latents))
 
         def blocks() -> Iterator[tuple[range, pl.LazyFrame]]:
-            return codes_by_latents(Path(self.codes_manifest), BLOCK_CODES)
+            return codes_by_latents(Path(self.codes_manifest), BLOCK_CODES, "patches")
 
         return self.active(targets_by_patches(blocks, self.sample.labels, self.task.names, by, n_latents))
 
@@ -69,11 +67,7 @@ class PatchSelection(Selection[Segmentation]):
 
     def units(self, number: int, most: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Patches labelled with the class, of some pictures that have it."""
-        labels = self.sample.labels
-        having = np.flatnonzero((labels.classes == number).any(axis=1))
-        drawn = np.random.default_rng([self.seed, number, 5]).permutation(having)[: most or _GRADIENT_IMAGES]
-        for batch, tokens in self.task.batches(np.sort(drawn) + labels.pictures.start):
-            yield tokens, torch.from_numpy(labels.classes[batch - labels.pictures.start] == number).to(self.task.device)
+        return labelled_units(self.task, self.sample.labels, number, most or _GRADIENT_IMAGES, self.seed)
 
     def scored(self, most: int) -> list[tuple[int, int, float]]:
         """By F1 on labelled patches."""

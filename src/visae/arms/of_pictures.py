@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visae.activations.store import ActivationStore
+from visae.activations.store import ActivationStore, Kinds
 from visae.arms.dictionaries import MOST_PATCHES, LabelledPatches, codes_of, labelled_patches
 from visae.arms.selection import Selection
 from visae.arms.targets import image_aucs, targets_by_auc
@@ -65,11 +65,13 @@ class PictureSelection(Selection[PictureTask]):
 
     @cached_property
     def sample(self) -> LabelledPatches:
-        """All patches of labelled pictures, or of so many of them that there are MOST_PATCHES."""
-        return pictures_as_patches(self.task.store, self.split, self.labels, self.task.names, self.seed)
+        """All tokens of labelled pictures, or of so many of them that there are MOST_PATCHES."""
+        return pictures_as_patches(
+            self.task.store, self.split, self.labels, self.task.names, self.seed, self.task.tokens
+        )
 
     def units(self, number: int, most: int | None = None) -> Iterator[tuple[Tensor, None]]:
-        """All patches of some pictures of the class."""
+        """All tokens of some pictures of the class."""
         for _, tokens in self.task.batches(sorted(self._by_class.get(number, [])[: most or _GRADIENT_IMAGES])):
             yield tokens, None
 
@@ -92,7 +94,7 @@ class PictureSelection(Selection[PictureTask]):
 
     @cached_property
     def _pooled(self) -> _Pooled:
-        return _Pooled(self.task.store, self.labels, self.seed)
+        return _Pooled(self.task.store, self.labels, self.seed, self.task.tokens)
 
     @cached_property
     def _by_class(self) -> dict[int, list[int]]:
@@ -105,28 +107,33 @@ class PictureSelection(Selection[PictureTask]):
 
 
 def pictures_as_patches(
-    store: ActivationStore, split: str, labels: Mapping[int, int], names: Mapping[int, str], seed: int
+    store: ActivationStore,
+    split: str,
+    labels: Mapping[int, int],
+    names: Mapping[int, str],
+    seed: int,
+    kinds: Kinds = "patches",
 ) -> LabelledPatches:
-    """All patches of a split's labelled pictures, or of so many drawn ones that there are MOST_PATCHES."""
-    images, n_patches = store.image_ids(split), store.n_tokens("patches")
+    """All tokens of a kind of a split's labelled pictures, or of so many drawn ones that there are MOST_PATCHES."""
+    images, n_patches = store.image_ids(split), store.n_tokens(kinds)
     order = np.random.default_rng([seed, 8]).permutation([i for i in images if i in labels])
     kept = np.full((len(images), n_patches), -1, dtype=np.int16)
     numbers = {class_id: number for number, class_id in enumerate(names)}
     for image_id in order[: max(1, MOST_PATCHES // n_patches)].tolist():
         kept[image_id - images.start] = numbers.get(labels[image_id], -1)
-    return labelled_patches(store, Labels(images, kept, len(names)), names, seed)
+    return labelled_patches(store, Labels(images, kept, len(names)), names, seed, kinds)
 
 
 class _Pooled:
-    """Sum and extremes over the patches of each picture of the selection split, or of so many of them at random."""
+    """Sum and extremes over the tokens of each picture of the selection split, or of so many of them at random."""
 
-    def __init__(self, store: ActivationStore, labels: Mapping[int, int], seed: int) -> None:
+    def __init__(self, store: ActivationStore, labels: Mapping[int, int], seed: int, kinds: Kinds) -> None:
         from scipy.stats import rankdata  # half a second, for this alone
 
         drawn = np.random.default_rng([seed, 4]).permutation(sorted(labels))[:_MOST_IMAGES]
         means, peaks = [], []
         for image_id in sorted(drawn.tolist()):
-            patches = store.read(range(image_id, image_id + 1))[0]
+            patches = store.read(range(image_id, image_id + 1), kinds)[0]
             means.append(patches.mean(dim=0))
             peaks.append(torch.cat([patches.amax(dim=0), -patches.amin(dim=0)]))
         self.labels = np.array([labels[image_id] for image_id in sorted(drawn.tolist())])

@@ -42,7 +42,7 @@ class RowSelection(Selection[Readout]):
     @cached_property
     def _drawn(self) -> list[tuple[NDArray[np.int64], Tensor]]:
         """Drawn rows of the split by id, and their tokens: so many that they fit into memory."""
-        images, n_tokens = self.task.store.image_ids(self.split), self.task.store.n_tokens("patches")
+        images, n_tokens = self.task.store.image_ids(self.split), self.task.store.n_tokens(self.task.tokens)
         order = np.random.default_rng([self.seed, 8]).permutation(images)
         return list(self.task.batches(np.sort(order[: max(1, MOST_PATCHES // n_tokens)])))
 
@@ -50,11 +50,11 @@ class RowSelection(Selection[Readout]):
     def sample(self) -> LabelledPatches:
         """The drawn rows; each counts as of the class whose output comes first in it."""
         images = self.task.store.image_ids(self.split)
-        kept = np.full((len(images), self.task.store.n_tokens("patches")), -1, dtype=np.int16)
+        kept = np.full((len(images), self.task.store.n_tokens(self.task.tokens)), -1, dtype=np.int16)
         for ids, tokens in self._drawn:
             first = self.task.listed(self.task.read(tokens))[:, 0]
             kept[ids - images.start] = self.task.of_class[first].cpu().numpy()[:, None]
-        rows = torch.cat([tokens[:, self.task.n_prefix :].flatten(0, 1) for _, tokens in self._drawn])
+        rows = torch.cat([tokens[:, self.task.own].flatten(0, 1) for _, tokens in self._drawn])
         picture, token = np.nonzero(kept >= 0)
         labels = Labels(images, kept, len(self.task.classes))
         return LabelledPatches(rows, picture, token, labels, self.task.names)

@@ -62,7 +62,7 @@ def edited_latents(by_class: dict[int, Draws]) -> dict[tuple[str, int], tuple[in
 def _directions(selection: Selection, targets: list[Target]) -> dict[int, dict[str, list[Change]]]:
     """Draws of the arms that are directions, by class id."""
     wanted, sae = selection.settings.arms, selection.sae
-    device = sae.mean.device
+    device = sae.decoder_bias.device
     vectors: list[tuple[int, str, Tensor]] = []
     for target in targets:
         class_id = target.class_id
@@ -79,7 +79,7 @@ def _directions(selection: Selection, targets: list[Target]) -> dict[int, dict[s
     found: dict[int, dict[str, list[Change]]] = {target.class_id: {} for target in targets}
     if vectors:
         stacked = torch.stack([vector.to(device) for _, _, vector in vectors])
-        edits = coordinates(selection.task.store, selection.split, stacked, device)
+        edits = coordinates(selection.task.store, selection.split, stacked, device, sae.place.tokens)
         for (class_id, arm, _), edit in zip(vectors, edits, strict=True):
             found[class_id].setdefault(arm, []).append(edit)
     return found

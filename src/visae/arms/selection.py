@@ -9,13 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from visae.arms.dictionaries import LabelledPatches, neurons, targets_by_gradient
+from visae.arms.dictionaries import LabelledPatches, mean_input, neurons, targets_by_gradient
 from visae.arms.targets import Activity
 from visae.config.settings import InterventionSettings
 from visae.features.codes import read_codes_manifest
+from visae.features.concepts import Labels
+from visae.features.encoding import encoded_kinds
 from visae.sae import SparseAutoencoder
 from visae.tasks.counts import Target
 from visae.tasks.task import Gradients, Task
@@ -65,7 +68,7 @@ class Selection(ABC, Generic[AnyTask]):
     @property
     @abstractmethod
     def sample(self) -> LabelledPatches:
-        """Patches of the split that are held in memory."""
+        """Tokens of the split that are held in memory."""
 
     @abstractmethod
     def units(self, number: int, most: int | None = None) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -84,7 +87,7 @@ class Selection(ABC, Generic[AnyTask]):
         """Class id, latent and score of pairs that labels rank, so many a class, the best first."""
 
     def slopes(self, number: int) -> tuple[Tensor, Tensor] | None:
-        """Patches of a class (n, d_model), and the gradient there of its log odds; None without a picture of it."""
+        """Tokens of a class (n, d_model), and the gradient there of its log odds; None without a picture of it."""
         parts = [own_slopes(self.task, tokens, number, own) for tokens, own in self.units(number)]
         return joined(parts)
 
@@ -92,7 +95,7 @@ class Selection(ABC, Generic[AnyTask]):
         """Mean patch of a class minus that of others, (d_model,), on `sample`; None where there are none of either."""
         number = self.task.numbers[class_id]
         own = self.sample.numbers == number
-        return self.sample.difference(number, self.sae.mean.device) if 0 < own.sum() < len(own) else None
+        return self.sample.difference(number, self.sae.decoder_bias.device) if 0 < own.sum() < len(own) else None
 
     def neuron(self, class_id: int) -> Tensor | None:
         """Direction (d_model,) of the raw neuron that tells the class best, chosen as latents of dictionaries are."""
@@ -113,7 +116,7 @@ class Selection(ABC, Generic[AnyTask]):
     def k(self) -> int:
         """Codes that the SAE gives a token, in the mean."""
         codes = read_codes_manifest(self.codes_manifest)
-        tokens = codes["n_images"] * self.task.store.n_tokens("all")
+        tokens = codes["n_images"] * self.task.store.n_tokens(encoded_kinds(self.sae))
         return max(1, round(codes["rows"] / tokens))
 
     def by_gradient(self, dictionary: SparseAutoencoder, n_latents: int) -> list[Target]:
@@ -127,13 +130,30 @@ class Selection(ABC, Generic[AnyTask]):
 
     def neurons(self) -> SparseAutoencoder:
         """Raw neurons as a dictionary."""
-        return neurons(self.sae, self.k)
+        return neurons(self.sae, self.k, self.middle)
+
+    @property
+    def middle(self) -> Tensor:
+        """Mean normalized token of `sample`, (d_model,), of which dictionaries without training start."""
+        return mean_input(self.sae, self.sample.rows)
 
 
 def own_slopes(task: Task, tokens: Tensor, number: int, own: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Own patches (n, d_model) of tokens, and the gradient there of a class's log odds."""
+    """Tokens that edits move (n, d_model), of patches a class's own, and the gradient there of a class's log odds."""
     rows, slopes = task.slopes(tokens, number, own)
-    return (rows.flatten(0, 1), slopes.flatten(0, 1)) if own is None else (rows[own], slopes[own])
+    if own is None or task.tokens == "class":
+        return rows.flatten(0, 1), slopes.flatten(0, 1)
+    # The last ones are the patches, whatever else edits move.
+    n_patches = own.shape[1]
+    return rows[:, -n_patches:][own], slopes[:, -n_patches:][own]
+
+
+def labelled_units(task: Task, labels: Labels, number: int, most: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Tokens of drawn pictures that have a class, and which patches are labelled with it."""
+    having = np.flatnonzero((labels.classes == number).any(axis=1))
+    drawn = np.random.default_rng([seed, number, 5]).permutation(having)[:most]
+    for batch, tokens in task.batches(np.sort(drawn) + labels.pictures.start):
+        yield tokens, torch.from_numpy(labels.classes[batch - labels.pictures.start] == number).to(task.device)
 
 
 def joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:

@@ -23,7 +23,7 @@ NOT_LEARNED = "the head has not learned it: it does not occur in the split that 
 
 @dataclass(frozen=True)
 class Activity:
-    """How many patches of the selection split each latent is active on, and its largest value there."""
+    """How many tokens of the selection split each latent is active on, and its largest value there."""
 
     count: Mapping[int, int]
     largest: Mapping[int, float]
@@ -34,7 +34,7 @@ class Activity:
 
 
 def latent_activity(codes_manifest: str | Path, image_ids: range) -> Activity:
-    """Activity of every latent that is active on these pictures, patches only."""
+    """Activity of every latent that is active on these pictures, on tokens that its SAE is of."""
     found = (
         scan_codes(codes_manifest)
         .filter(pl.col("image_id").is_between(image_ids.start, image_ids.stop, closed="left") & (pl.col("value") > 0))

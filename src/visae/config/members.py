@@ -32,6 +32,8 @@ def sweep_members(name: str, sweep: SweepSettings, base: AnySae) -> dict[str, An
         where = f"sweeps: {name}: member {json.dumps(point)}"
         if "variant" in point:
             raise ConfigError(f"{where}: variant: a sweep has one variant, its base's; write another sweep")
+        if "tokens" in point:
+            raise ConfigError(f"{where}: tokens: a sweep has one kind of tokens, its base's; write another sweep")
         member = parse_section(AnySae, {**asdict(base), **point}, where)
         found[f"{name}-{text_sha256(json.dumps(own_settings(member), sort_keys=True))[:8]}"] = member
     return found
@@ -112,6 +114,8 @@ def sweep_problems(settings: Settings) -> Iterator[str]:
         if bool(sweep.grid) == bool(sweep.list):
             yield f"{at}: give either grid or list, with at least one member"
             continue
+        if sweep.score and settings.saes[sweep.base].tokens == "class":
+            yield f"{at}: score: scores are of patches, and {sweep.base} is of class tokens; leave score out"
         empty = [key for key, values in sweep.grid.items() if not values]
         if empty:
             yield f"{at}: grid: {empty[0]}: [] has no values; give at least one"

@@ -8,6 +8,10 @@ from typing import ClassVar, Literal
 
 from visae.config.fields import setting
 
+# Which tokens of a picture, and how activations are normalized.
+TokenKinds = Literal["patches", "class", "all"]
+Normalization = Literal["none", "scale", "per_dimension", "per_token"]
+
 # Of fewer steps the default learning rates are those of so many.
 _SHORTEST = 100
 
@@ -66,6 +70,19 @@ class SaeSettings:
         "left out, nothing is clamped.",
         None,
         above=0,
+    )
+    tokens: TokenKinds = setting(
+        "What it is trained on and describes: the `patches` of pictures, their `class` tokens, or `all` tokens with "
+        "registers. An exemplar of a class token is the picture, and edits move the class token.",
+        "patches",
+    )
+    normalization: Normalization = setting(
+        "What activations go through before they are encoded: `scale`, less their mean and over one number; "
+        "`per_dimension`, less their mean and over each dimension's standard deviation; `per_token`, each less its own "
+        "mean over the dimensions and over its own standard deviation, as layer norm does; `none`. What comes out is "
+        "in raw units again. With `none`, learning rates and penalties are in raw units too: where activations are "
+        "large, other rates are needed.",
+        "scale",
     )
     target_layer: int | None = setting(
         "Makes the SAE a transcoder: its codes, read from the study's layer, shall give the activations of this block, "
@@ -217,6 +234,8 @@ class BaselineSettings:
     batch_size: int = setting("Tokens that are read, and learned from, at once.", 2048, minimum=1)
     seed: int = setting("Seed of what is drawn, and of the order of the data.", 0, minimum=0)
     clamp: float | None = setting("As of an SAE.", None, above=0)
+    tokens: TokenKinds = setting("As of an SAE.", "patches")
+    normalization: Normalization = setting("As of an SAE.", "scale")
 
     # What an SAE's section says besides, where there is nothing to train.
     steps: ClassVar[int] = 0
@@ -300,6 +319,16 @@ AnySae = (
 def point_text(layer: int, hook: str) -> str:
     """Layer and hook as they stand in paths: `10`, `10-attention`."""
     return str(layer) if hook == "residual" else f"{layer}-{hook}"
+
+
+def token_slice(kinds: TokenKinds, n_prefix: int) -> slice:
+    """Positions of a kind of tokens in a picture's, of which the class token is the first, and patches the last.
+
+    `n_prefix` are those before the patches.
+    """
+    if kinds == "class":
+        return slice(0, 1)
+    return slice(n_prefix, None) if kinds == "patches" else slice(None)
 
 
 def growing(prefixes: list[int]) -> bool:

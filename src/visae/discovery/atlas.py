@@ -111,6 +111,7 @@ def run_atlas(
     if model is not None:
         model.card.check_editable(layer)
     opened = open_task(task, files, model, layer, chosen, settings.batch_size)
+    opened.tokens = sae.place.tokens
     activity = latent_activity(files.codes, opened.store.image_ids(FIT))
     if not activity.count:
         raise DataError(f"{files.codes}: no latent is active on split {FIT}; train the SAE for longer")

@@ -54,14 +54,15 @@ def _batch_total(selection: Selection, tokens: Tensor, number: int, own: Tensor 
     """Sum over own patches of what goes with each latent, (width,)."""
     task, sae = selection.task, selection.sae
     total = torch.zeros(sae.width, dtype=torch.float64, device=task.device)
-    without = None if points == 1 else _from_codes(sae, tokens[:, task.n_prefix :])
-    rows = tokens[:, task.n_prefix :].flatten(0, 1) if own is None else tokens[:, task.n_prefix :][own]
-    rows = rows.clone()
+    without = None if points == 1 else _from_codes(sae, tokens[:, task.own])
+    rows = None
     for point in range(points):
         shifted = tokens.clone()
         if without is not None:
-            shifted[:, task.n_prefix :] -= (point / points) * without
-        _, slopes = own_slopes(task, shifted, number, own)
+            shifted[:, task.own] -= (point / points) * without
+        found, slopes = own_slopes(task, shifted, number, own)
+        # Codes are those of the activation itself, wherever the slopes are taken.
+        rows = found if rows is None else rows
         for part, slope in zip(rows.split(_CHUNK), slopes.split(_CHUNK), strict=True):
             with torch.inference_mode():
                 total += attribution(sae, part, slope).double() * (len(part) / points)
@@ -69,8 +70,8 @@ def _batch_total(selection: Selection, tokens: Tensor, number: int, own: Tensor 
 
 
 @torch.no_grad()
-def _from_codes(sae: SparseAutoencoder, patches: Tensor) -> Tensor:
-    """The part of patches (b, n_patches, d_model) that their codes make."""
-    rows = patches.flatten(0, 1)
-    nothing = sae.decode(torch.zeros(1, sae.width, device=rows.device))
-    return torch.cat([sae.decode(sae.sparse_codes(part)) - nothing for part in rows.split(_CHUNK)]).view_as(patches)
+def _from_codes(sae: SparseAutoencoder, tokens: Tensor) -> Tensor:
+    """The part of tokens (b, n_own, d_model) that their codes make."""
+    rows = tokens.flatten(0, 1)
+    parts = [sae.change(sae.encode(part), range(sae.width), like=part) for part in rows.split(_CHUNK)]
+    return torch.cat(parts).view_as(tokens)

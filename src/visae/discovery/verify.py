@@ -92,7 +92,7 @@ class Verifier:
         task, number = self.runner.task, self.runner.task.numbers[pair[0]]
 
         def watch(outcome: Outcome, batch: Batch) -> None:
-            own = task.meant(counts, batch.rows, batch.patches)
+            own = task.meant(counts, batch.rows, batch.target)
             if outcome.arm == "none":
                 found.units[batch.rows] = own.flatten(1).sum(dim=1).cpu() if own.ndim > 1 else own.cpu()
             kept = NATURAL if outcome.arm == AUTOMATIC else MATCHED

@@ -1,7 +1,10 @@
 """Edits of latents inside the residual stream: which, how, in which unit and where.
 
-A patch x becomes x + (new - old) times the latent's direction, summed over latents. What the sparse autoencoder does
-not reconstruct stays as it was, so an effect is the latents' and not the reconstruction's.
+A token x becomes x + (new - old) times the latent's direction, summed over latents. What the sparse autoencoder does
+not reconstruct stays as it was, so an effect is the latents' and not the reconstruction's. Under the normalization
+`per_token` a direction is the decoder's row times the deviation of x itself, as the decoder means it.
+
+Edited are tokens of the kind that the sparse autoencoder was trained on: patches, the class token, or all.
 """
 
 from __future__ import annotations
@@ -17,9 +20,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from visae.config.saes import token_slice
 from visae.errors import DataError, ModelError
 from visae.features.codes import scan_codes
 from visae.sae import SparseAutoencoder
+from visae.sae.place import among_last
 
 
 @dataclass(frozen=True)
@@ -44,15 +49,16 @@ class Edit:
         One or several, edited at once.
     how
         `set`: to `amount` (0 suppresses). `add`: `amount` to the value. `scale`: the value times `amount`. `insert`:
-        the value that `source` has at the same patch. `insert_largest`: the largest value that `source` has.
+        the value that `source` has at the same token. `insert_largest`: the largest value that `source` has.
     amount
         One number, or one a latent.
     unit
         What `amount` of `set` and `add` counts: `value`, the latent's own units; `largest`, multiples of its largest
         value on the selection split; `quantile`, that quantile of its active values there.
     where
-        `all` patches; those where any of the latents is `active`; numbers of patches; a mask on the layer's grid, bool
-        (n_patches,) or (rows, columns); or `PredictedAs`.
+        `all` tokens that the SAE is of; those where any of the latents is `active`; numbers of patches; a mask on the
+        layer's grid, bool (n_patches,) or (rows, columns); or `PredictedAs`. Of an SAE of class tokens only `all` and
+        `active`.
     source
         (n_tokens, d_model) raw activations of another picture at this layer.
 
@@ -93,7 +99,7 @@ class ActiveValues:
 
 
 def active_values(codes_manifest: str | Path, image_ids: range, latents: Sequence[int]) -> ActiveValues:
-    """Read the values of some latents on consecutive pictures, patches only."""
+    """Read the values of some latents on consecutive pictures, on tokens that their SAE is of."""
     wanted = sorted(set(latents))
     found = (
         scan_codes(codes_manifest)
@@ -134,7 +140,7 @@ def edited(tokens: Tensor, edit: Edit, site: Site, n_prefix: int, predicted: Ten
     Parameters
     ----------
     tokens
-        (b, n_prefix + n_patches, d_model) raw activations; prefix tokens are never edited.
+        (b, n_prefix + n_patches, d_model) raw activations; those that the SAE is not of are never edited.
     site
         The layer's SAE, on the same device.
     n_prefix
@@ -150,21 +156,47 @@ def edited(tokens: Tensor, edit: Edit, site: Site, n_prefix: int, predicted: Ten
     Raises
     ------
     DataError
-        If the edit does not fit: latents, patches or a mask that the layer does not have, no source to insert from.
+        If the edit does not fit: latents, tokens or a mask that the layer does not have, no source to insert from.
     """
     latents = list(edit.latents)
     if not latents or not 0 <= min(latents) <= max(latents) < site.sae.width:
         raise DataError(f"edit: latents {latents}: the SAE of layer {site.layer} has latents 0 to {site.sae.width - 1}")
-    patches = _patches(edit, site, tokens[:, n_prefix:], predicted)
-    rows = patch_rows(tokens, patches)
+    kinds = site.sae.place.tokens
+    if kinds == "class" and not n_prefix:
+        raise DataError("edit: an SAE of class tokens, and a model without one; give an SAE of patches")
+    own = token_slice(kinds, n_prefix)
+    chosen = _chosen(edit, site, tokens, n_prefix, predicted)
+    mask = among_last(chosen, kinds, tokens.shape[1])
+    rows = patch_rows(tokens, mask)
     old = site.sae.latent_values(rows, latents)
-    new = _new_values(edit, site, old, patches, n_prefix)
-    return with_rows(tokens, patches, moved(rows, value_change(old, new, site.sae.directions()[latents])))
+    new = _new_values(edit, site, old, chosen, tokens.shape[1], own)
+    return with_rows(tokens, mask, moved(rows, site.sae.change(new - old, latents, like=rows)))
 
 
-def _patches(edit: Edit, site: Site, rows: Tensor, predicted: Tensor | None) -> Tensor:
+def _chosen(edit: Edit, site: Site, tokens: Tensor, n_prefix: int, predicted: Tensor | None) -> Tensor:
+    """Tokens to edit, bool (b, n_own), of all tokens (b, n_tokens, d_model)."""
+    kinds, where = site.sae.place.tokens, edit.where
+    if isinstance(where, str):
+        rows = tokens[:, token_slice(kinds, n_prefix)]
+        if where == "active":
+            return (site.sae.latent_values(rows.flatten(0, 1), list(edit.latents)) > 0).any(dim=1).view(rows.shape[:2])
+        if where == "all":
+            return torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)
+        raise DataError(f"edit: where: {where!r}; allowed: all, active, numbers of patches, a mask, PredictedAs")
+    if kinds == "class":
+        raise DataError(
+            f"edit: where: {where}: the SAE of layer {site.layer} is of class tokens, which lie on no patch; write "
+            "all, or active"
+        )
+    patches = _patches(where, site, tokens[:, n_prefix:], predicted)
+    return patches if kinds == "patches" else torch.nn.functional.pad(patches, (n_prefix, 0))
+
+
+def _patches(
+    where: tuple[int, ...] | Tensor | PredictedAs, site: Site, rows: Tensor, predicted: Tensor | None
+) -> Tensor:
     """Patches to edit, bool (b, n_patches), of rows (b, n_patches, d_model)."""
-    shape, where = rows.shape[:2], edit.where
+    shape = rows.shape[:2]
     if isinstance(where, PredictedAs):
         if predicted is None or predicted.shape != shape:
             raise DataError(f"edit: where: {where}: give the head's predictions, one a patch {tuple(shape)}")
@@ -176,11 +208,7 @@ def _patches(edit: Edit, site: Site, rows: Tensor, predicted: Tensor | None) -> 
                 "patches a picture; give a bool mask on the grid of that layer"
             )
         return where.flatten().to(rows.device).expand(shape)
-    if where == "active":
-        return (site.sae.latent_values(rows.flatten(0, 1), list(edit.latents)) > 0).any(dim=1).view(shape)
     patches = torch.zeros(shape, dtype=torch.bool, device=rows.device)
-    if where == "all":
-        return ~patches
     numbers = list(where)
     if not all(isinstance(number, int) and 0 <= number < shape[1] for number in numbers):
         raise DataError(f"edit: where: {where}: layer {site.layer} has patches 0 to {shape[1] - 1}")
@@ -188,18 +216,18 @@ def _patches(edit: Edit, site: Site, rows: Tensor, predicted: Tensor | None) -> 
     return patches
 
 
-def _new_values(edit: Edit, site: Site, old: Tensor, patches: Tensor, n_prefix: int) -> Tensor:
-    """Values (n, m) that the latents get, from those that they have."""
+def _new_values(edit: Edit, site: Site, old: Tensor, chosen: Tensor, n_tokens: int, own: slice) -> Tensor:
+    """Values (n, m) that the latents get, from those that they have; `own` are the tokens that `chosen` is about."""
     if edit.how in ("insert", "insert_largest"):
-        if edit.source is None or edit.source.shape != (n_prefix + patches.shape[1], site.sae.d_model):
+        if edit.source is None or edit.source.shape != (n_tokens, site.sae.d_model):
             raise DataError(
                 f"edit: how: {edit.how}: give as source the activations of another picture at layer {site.layer}, "
-                f"({n_prefix + patches.shape[1]}, {site.sae.d_model})"
+                f"({n_tokens}, {site.sae.d_model})"
             )
-        values = site.sae.latent_values(edit.source[n_prefix:].to(old.device), list(edit.latents))
+        values = site.sae.latent_values(edit.source[own].to(old.device), list(edit.latents))
         if edit.how == "insert_largest":
             return values.amax(dim=0).expand_as(old)
-        return values[patches.nonzero()[:, 1]]
+        return values[chosen.nonzero()[:, 1]]
     amounts = edit.amount if isinstance(edit.amount, tuple) else (edit.amount,) * len(edit.latents)
     if len(amounts) != len(edit.latents):
         raise DataError(f"edit: amount: {len(amounts)} numbers for {len(edit.latents)} latents")
@@ -211,11 +239,6 @@ def _new_values(edit: Edit, site: Site, old: Tensor, patches: Tensor, n_prefix: 
         amounts = tuple(site.observed.quantile(k, a) for k, a in zip(edit.latents, amounts, strict=True))
     new = torch.tensor(amounts, dtype=old.dtype, device=old.device).expand_as(old)
     return old + new if edit.how == "add" else new
-
-
-def value_change(old: Tensor, new: Tensor, directions: Tensor) -> Tensor:
-    """Change of the activation (n, d_model) when codes (n, m) go from old to new along directions (m, d_model)."""
-    return (new - old) @ directions
 
 
 def moved(rows: Tensor, change: Tensor) -> Tensor:
@@ -237,12 +260,15 @@ def of_length(change: Tensor, lengths: Tensor, instead: Tensor) -> Tensor:
 
 
 def patch_rows(tokens: Tensor, patches: Tensor) -> Tensor:
-    """Chosen patches (n, d_model) of tokens (b, n_prefix + n_patches, d_model), picture after picture."""
+    """Chosen tokens (n, d_model) of tokens (b, n_prefix + n_patches, d_model), picture after picture.
+
+    The mask `patches` (b, m) is over the last m tokens: all patches, or all tokens.
+    """
     return tokens[:, tokens.shape[1] - patches.shape[1] :][patches]
 
 
 def with_rows(tokens: Tensor, patches: Tensor, rows: Tensor) -> Tensor:
-    """Copy of the tokens whose chosen patches (b, n_patches) are replaced by rows (n, d_model)."""
+    """Copy of the tokens whose chosen ones, a mask as of `patch_rows`, are replaced by rows (n, d_model)."""
     result = tokens.clone()
     result[:, tokens.shape[1] - patches.shape[1] :][patches] = rows
     return result

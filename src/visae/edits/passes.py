@@ -157,6 +157,7 @@ def _check(model: VisionModel, run: Sequence[Edit], sites: Mapping[int, Site], t
         if edit.layer not in sites:
             raise DataError(f"edit: layer: {edit.layer}: an SAE is given for layers {sorted(sites)} only")
         model.card.check(HookPoint(edit.layer), "edit: layer")
+        model.card.token_slice(sites[edit.layer].sae.place.tokens)
     if _start(run, tokens) not in tokens:
         raise DataError(
             f"edit: layer: {_start(run, tokens)}: a run begins there, but tokens are given of {sorted(tokens)}"

@@ -11,7 +11,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from visae.activations.store import ActivationStore
+from visae.activations.store import ActivationStore, Kinds
 from visae.arms.arms import AUTOMATIC, MATCHED, Outcome
 from visae.arms.changes import Draws
 from visae.edits.edit import ActiveValues
@@ -47,9 +47,9 @@ class Doses:
     n_edited: int = 0
 
 
-def natural_norm(store: ActivationStore, split: str) -> float:
-    """Norm below which NATURAL_SHARE of a split's patches are."""
-    norms = [tokens.norm(dim=2).flatten() for _, tokens in store.iterate(split)]
+def natural_norm(store: ActivationStore, split: str, kinds: Kinds = "patches") -> float:
+    """Norm below which NATURAL_SHARE of a split's tokens of a kind are."""
+    norms = [tokens.norm(dim=2).flatten() for _, tokens in store.iterate(split, kinds=kinds)]
     return float(np.quantile(torch.cat(norms).numpy(), NATURAL_SHARE))
 
 

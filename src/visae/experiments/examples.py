@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import polars as pl
+import torch
 from torch import Tensor
 
 from visae.arms.arms import AUTOMATIC, MATCHED, NATURAL, Outcome
@@ -50,11 +51,13 @@ def example_rows(
     before
         The task's reading of the batch, (b, ...).
     patches
-        Edited patches, bool (b, n_patches).
+        Edited tokens, a mask over the last ones: bool (b, n_patches) or (b, n_tokens). Their ids are kept: -1 is the
+        class token.
     """
     if (outcome.arm, outcome.size) not in EXAMPLE_ARMS or outcome.draw:
         return
     target = counts.target
+    ids = torch.tensor(task.store.choice.tokens[-patches.shape[1] :])
     for place, image_id in shown.items():
         about = {
             "edit": counts.way,
@@ -64,7 +67,7 @@ def example_rows(
             "class_name": target.class_name,
             "class_id": target.class_id,
             "latents": list(target.latents),
-            "edited": patches[place].nonzero()[:, 0].tolist(),
+            "edited": ids[patches[place].cpu()].tolist(),
             "before": task.example(before[place]),
             "after": task.example(outcome.after[place]),
         }

@@ -88,6 +88,7 @@ def run_experiment(
     if model is not None:
         model.card.check_editable(layer)
     opened = open_task(task, files, model, layer, chosen, settings.batch_size)
+    opened.tokens = sae.place.tokens
     activity = latent_activity(files.codes, opened.store.image_ids(FIT))
     check_manual(manual or {}, task, files.readout, opened.names.values(), sae.width, activity)
     selection = selection_of(
@@ -183,7 +184,7 @@ def _doses(runner: Runner, classes: list[ClassCounts], draws: dict[int, Draws], 
     found = []
     if runner.settings.doses:
         store = runner.task.store
-        limit = natural_norm(store, FIT)
+        limit = natural_norm(store, FIT, runner.task.tokens)
         observed = active_values(codes, store.image_ids(FIT), [counts.target.latents[0] for counts in classes])
         with progress_bar(len(classes), f"{runner.task.name}: doses", "classes") as bar:
             for counts in classes:

@@ -1,4 +1,4 @@
-"""What the heads lose when a layer's patches are replaced: by the SAE's reconstruction, by their mean, by zero."""
+"""What the heads lose when a layer's tokens are replaced: by the SAE's reconstruction, by their mean, by zero."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from visae.activations.store import ActivationStore
+from visae.activations.store import ActivationStore, Kinds
 from visae.config.settings import FaithfulnessSettings
 from visae.device import chosen_device, described
 from visae.edits.edit import refuse_transcoder
@@ -27,7 +27,7 @@ from visae.tasks.task import Judge, Task
 from visae.vision.model import load_model
 
 REPLACEMENTS = ("as_is", "reconstruction", "mean", "zero")
-"""What stands in the place of the patches; prefix tokens ([CLS], registers) always stay as they are."""
+"""What stands in the place of the tokens that the SAE is of, mostly patches; the others stay as they are."""
 
 _FIT, _MEASURED = "train", "val"
 # Measures of these tasks have names that no other has; before others stands the task's name.
@@ -46,7 +46,9 @@ def measure_faithfulness(
     device: str = "auto",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Judge the answers to tasks with all patches replaced; write faithfulness.parquet and .json into `output`.
+    """Judge the answers to tasks with tokens replaced; write faithfulness.parquet and .json into `output`.
+
+    Replaced are all tokens that the SAE is of: patches, the class token, or both and registers.
 
     The table has one row a measure and quantity: the measure under each of REPLACEMENTS, and the share of it that the
     reconstruction recovers, `recovered_from_zero` = (reconstruction - zero) / (as is - zero) and `recovered_from_mean`
@@ -122,15 +124,17 @@ def _by_store(judges: list[tuple[Task, Judge]]) -> list[tuple[ActivationStore, l
 
 
 class _Replacing:
-    """Replaces the patches of a layer, resumes the network from there, and lets judges see what comes out."""
+    """Replaces the tokens that the SAE is of, resumes the network from there, and lets judges see what comes out."""
 
     def __init__(self, task: Task, sae: SparseAutoencoder, settings: FaithfulnessSettings) -> None:
-        self.resume, self.n_prefix, self.sae, self.settings = task.resume, task.n_prefix, sae, settings
+        self.resume, self.sae, self.settings = task.resume, sae, settings
+        self.own = task.store.row_slice(sae.place.tokens)
 
     @torch.inference_mode()
     def run(self, store: ActivationStore, judges: list[Judge]) -> None:
         """Show the judges every picture of the measured split that they know, under each replacement."""
-        mean = mean_patch(store, store.image_ids(_FIT), self.settings.mean_images).to(self.sae.decoder_bias.device)
+        images, most = store.image_ids(_FIT), self.settings.mean_images
+        mean = mean_tokens(store, images, most, self.sae.place.tokens).to(self.sae.decoder_bias.device)
         with progress_bar(len(store.image_ids(_MEASURED)), "faithfulness", "pictures") as bar:
             for image_ids, tokens in store.iterate(_MEASURED, self.settings.batch_size, kinds="all"):
                 kept = [i for i, image_id in enumerate(image_ids) if any(int(image_id) in j for j in judges)]
@@ -150,26 +154,38 @@ class _Replacing:
 
     def _replaced(self, tokens: Tensor, mean: Tensor) -> dict[str, Tensor]:
         """Tokens (b, n_tokens, d_model) under each replacement."""
-        n_prefix = self.n_prefix
-        patches = tokens[:, n_prefix:]
-        rows = [self.sae.decode(self.sae.sparse_codes(part)) for part in patches.flatten(0, 1).split(_CHUNK)]
-        instead = (patches, torch.cat(rows).view_as(patches), mean.expand_as(patches), torch.zeros_like(patches))
-        return {
-            name: torch.cat([tokens[:, :n_prefix], values], dim=1)
-            for name, values in zip(REPLACEMENTS, instead, strict=True)
-        }
+        own, sae = tokens[:, self.own], self.sae
+        rows = [sae.decode(sae.sparse_codes(part), like=part) for part in own.flatten(0, 1).split(_CHUNK)]
+        instead = (own, torch.cat(rows).view_as(own), mean.expand_as(own), torch.zeros_like(own))
+        found = {name: tokens.clone() for name in REPLACEMENTS}
+        for name, values in zip(REPLACEMENTS, instead, strict=True):
+            found[name][:, self.own] = values
+        return found
 
 
-def mean_patch(store: ActivationStore, images: range, most: int) -> Tensor:
-    """Mean patch (d_model,) of some pictures, or of so many of them, evenly spaced."""
+def mean_tokens(store: ActivationStore, images: range, most: int, kinds: Kinds) -> Tensor:
+    """Mean token of a kind of some pictures, or of so many of them, evenly spaced: (1, d_model).
+
+    Of `all` it is (n_tokens, d_model): the mean of each class token and register, and that of all patches for each.
+    """
+    if kinds != "all":
+        return mean_token(store, images, most, store.row_slice(kinds)).unsqueeze(0)
+    n_prefix = store.choice.n_prefix
+    prefix = [mean_token(store, images, most, slice(place, place + 1)) for place in range(n_prefix)]
+    patches = mean_token(store, images, most, slice(n_prefix, None))
+    return torch.stack([*prefix, *[patches] * store.n_tokens("patches")])
+
+
+def mean_token(store: ActivationStore, images: range, most: int, own: slice) -> Tensor:
+    """Mean token (d_model,) at some positions of some pictures, or of so many of them, evenly spaced."""
     if not images:
-        raise DataError(f"{store.folder}: no picture to take the mean patch of; the split to fit is empty")
+        raise DataError(f"{store.folder}: no picture to take the mean token of; the split to fit is empty")
     wanted = np.unique(np.linspace(images.start, images.stop - 1, min(most, len(images))).astype(int))
     total, n = torch.zeros(store.d_model, dtype=torch.float64), 0
     for shard, group, ids in store.groups(images):
         places = wanted[(wanted >= ids.start) & (wanted < ids.stop)] - ids.start
         if len(places):
-            values = store.read_group(shard, group, ids, "patches")[torch.from_numpy(places)].flatten(0, 1)
+            values = store.read_group(shard, group, ids, "all")[torch.from_numpy(places)][:, own].flatten(0, 1)
             total += values.double().sum(dim=0)
             n += len(values)
     return (total / n).float()

@@ -25,7 +25,7 @@ class Passes:
     before, after
         (1, n_tokens, d_final).
     control
-        (DRAWS, n_tokens, d_final): the same patches changed by the same lengths, along directions drawn at random.
+        (DRAWS, n_tokens, d_final): the same tokens changed by the same lengths, along directions drawn at random.
     """
 
     before: Tensor
@@ -42,7 +42,7 @@ def passes_of(model: VisionModel, site: Site, tokens: Tensor, edit: Edit, patche
     tokens
         (1, n_tokens, d_model) of the layer, unedited.
     edit
-        Where it is done is left to `patches`, bool (n_patches,).
+        Where it is done: on the tokens of `patches`, a mask over the last ones, bool (n_patches,) or (n_tokens,).
 
     Raises
     ------
@@ -55,8 +55,8 @@ def passes_of(model: VisionModel, site: Site, tokens: Tensor, edit: Edit, patche
     lengths = (patch_rows(after, chosen) - rows).norm(dim=1, keepdim=True)
     if not lengths.any():
         raise DataError(
-            f"dose: 0: latents {list(edit.latents)} are silent on all chosen patches, so that suppressing them changes "
-            "nothing; choose patches on which they are active, or another dose"
+            f"dose: 0: latents {list(edit.latents)} are silent on all chosen tokens, so that suppressing them changes "
+            "nothing; choose tokens on which they are active, or another dose"
         )
     controls = []
     for direction in random_vectors(DRAWS, rows.shape[1], seed, 0).to(rows):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,13 @@ class Batch(Unedited):
     ----------
     ids, rows
         Their ids, and their places among the pictures of the class.
+    target
+        Patches that the edit is about, bool (b, n_patches); what is edited may be the class token.
     """
 
     ids: NDArray[np.int64]
     rows: slice
+    target: Tensor
 
 
 @dataclass
@@ -73,7 +77,7 @@ class Runner:
     def can_be_edited(self, counts: ClassCounts) -> bool:
         """Whether there is a patch to edit in the pictures that the edit is about."""
         start = 0
-        for ids, _, patches in self._batches(counts):
+        for ids, _, _, patches in self._batches(counts):
             own = counts.n_target[start : start + len(ids)] > 0
             if patches[torch.from_numpy(own).to(patches.device)].any():
                 return True
@@ -107,11 +111,11 @@ class Runner:
         """
         start, read = 0, self.task.logits if logits else self.task.read
         reading = self.task.reading if logits else _as_it_is
-        for ids, tokens, patches in self._batches(counts, everywhere):
+        for ids, tokens, target, patches in self._batches(counts, everywhere):
             rows, start = slice(start, start + len(ids)), start + len(ids)
             before = read(tokens)
             here = situation(self.sae, patch_rows(tokens, patches), draws)
-            batch = Batch(tokens, patches, before, here, ids, rows)
+            batch = Batch(tokens, patches, before, here, ids, rows, target)
             found = outcomes(
                 batch,
                 draws,
@@ -121,7 +125,7 @@ class Runner:
                 sizes=sizes,
             )
             for outcome in found:
-                values, becomes = self.task.changes(counts, rows, reading(before), reading(outcome.after), patches)
+                values, becomes = self.task.changes(counts, rows, reading(before), reading(outcome.after), target)
                 for scale in outcome.scales:
                     counts.add((outcome.arm, outcome.size, scale), rows, values, becomes, outcome.draws)
                 if watch is not None:
@@ -139,18 +143,20 @@ class Runner:
 
     def _batches(
         self, counts: ClassCounts, everywhere: bool = False
-    ) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor]]:
-        """Pictures of a class by id, their tokens, and the patches to edit."""
+    ) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor, Tensor]]:
+        """Pictures of a class by id, their tokens, the patches that the edit is about, and the tokens to edit."""
         latents = list(counts.target.latents)
         for ids, tokens in self.task.batches(self.task.measured[counts.images]):
-            rows = tokens[:, self.task.n_prefix :]
+            rows = tokens[:, self.task.own]
 
+            @cache
             def active(rows: Tensor = rows) -> Tensor:
                 if everywhere:
                     return torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)
                 return (self.sae.latent_values(rows.flatten(0, 1), latents) > 0).any(dim=1).view(rows.shape[:2])
 
-            yield ids, tokens, self.task.patches(counts, ids, tokens, active)
+            patches = self.task.patches(counts, ids, tokens, active)
+            yield ids, tokens, patches, self.task.edited(counts, patches, active)
 
 
 def _as_it_is(reading: Tensor) -> Tensor:

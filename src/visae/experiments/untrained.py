@@ -49,7 +49,7 @@ def against_untrained(
         return {}
     chosen = [directions_of(selection, runner.sae)]
     with progress_bar(settings.untrained, "untrained dictionaries", "dictionaries") as bar:
-        for other in untrained_dictionaries(runner.sae, selection.k, settings.untrained, runner.seed):
+        for other in untrained_dictionaries(runner.sae, selection.k, settings.untrained, runner.seed, selection.middle):
             chosen.append(directions_of(selection, other))
             bar.update()
     return dictionaries_compared(runner, selection, classes, chosen, max(settings.scales, key=abs))
@@ -83,7 +83,7 @@ def dictionaries_compared(
 
 def directions_of(selection: Selection, dictionary: SparseAutoencoder) -> dict[int, AddVector]:
     """Unit direction of the latents that a dictionary has for each class, summed, by class id."""
-    rows = normalize(dictionary.decoder_weight)
+    rows = normalize(dictionary.raw_rows())
     found = {}
     for target in selection.best(dictionary, selection.settings.latents_per_class):
         vector = normalize(rows[list(target.latents)].sum(dim=0), dim=0)

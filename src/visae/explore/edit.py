@@ -17,7 +17,7 @@ from visae.config.settings import FigureSettings
 from visae.data.images import pixels
 from visae.data.index import read_classes
 from visae.device import chosen_device
-from visae.edits.edit import Edit, Site, active_values, refuse_transcoder
+from visae.edits.edit import Edit, Site, Where, active_values, refuse_transcoder
 from visae.errors import DataError, ModelError
 from visae.experiments.one_picture import Passes, passes_of
 from visae.explore.files import FeatureFiles
@@ -31,6 +31,7 @@ from visae.figures.pictures import load_pictures
 from visae.heads.probe import Probe, load_probe
 from visae.heads.segmentation_head import SegmentationHead, load_segmentation_head
 from visae.sae import SparseAutoencoder, load_sae
+from visae.sae.place import among_last
 from visae.vision.hook_points import HookPoint
 from visae.vision.model import ModelCard, VisionModel, load_model
 
@@ -44,6 +45,8 @@ _ASKED = -2
 @dataclass(frozen=True)
 class Place:
     """Where a picture is edited; without any, where some of the latents is active.
+
+    Latents of class tokens are edited at the class token alone, whatever its values there, and take no place.
 
     Attributes
     ----------
@@ -75,6 +78,8 @@ class Edited:
         The picture.
     inside
         The edited patches, bool (rows, columns).
+    tokens
+        All edited tokens: patches from 0, the class token -1.
     latents, dose
         What is edited, and the multiple of its largest value that each is set to.
     task
@@ -89,6 +94,7 @@ class Edited:
     features: Latents
     path: str
     inside: NDArray[np.bool_]
+    tokens: tuple[int, ...]
     latents: tuple[int, ...]
     dose: float
     task: Task
@@ -126,27 +132,21 @@ class Edited:
         tokens = model.read(pixels(path, model.card)[None].to(where), [point])[point].float()
         chosen = tuple(latents)
         site = _site(files, point.layer, sae, chosen)
-        grid = features.grid
-        if place.patches is not None:
-            inside = of_patches(place.patches, grid, whole=True)
-        elif place.box is not None:
-            inside = of_box(place.box, grid)
-        elif place.mask is not None:
-            inside = of_mask(place.mask, path, features.card, grid, whole=True)
-        elif place.predicted is not None:
-            inside = _predicted(files, place.predicted, model, model.resume(tokens, point.layer)).reshape(grid)
+        inside = _inside(features, place, path, model, site, tokens)
+        kinds = sae.place.tokens
+        if inside is None:
+            own = _own_tokens(sae, model.card, tokens, chosen, path)
+            spot: Where = "all" if kinds == "class" else "active"
         else:
-            values = sae.latent_values(tokens[0, model.card.n_prefix :], list(chosen))
-            inside = (values > 0).any(dim=1).cpu().numpy().reshape(grid)
-            if not inside.any():
-                raise DataError(
-                    f"edit: latents {list(chosen)} are active on no patch of {path}; give patches, a box or a mask"
-                )
-        region = torch.from_numpy(inside.ravel())
-        edit = Edit(point.layer, chosen, amount=dose, unit="largest", where=region)
-        passes = passes_of(model, site, tokens, edit, region)
+            spot = own = torch.from_numpy(inside.ravel())
+            if kinds == "all":
+                own = torch.nn.functional.pad(own, (model.card.n_prefix, 0))
+        edit = Edit(point.layer, chosen, amount=dose, unit="largest", where=spot)
+        passes = passes_of(model, site, tokens, edit, own)
+        ids = np.array(model.card.tokens(point.layer)[-len(own) :])[own.numpy()]
+        inside = np.isin(np.arange(np.prod(features.grid)), ids).reshape(features.grid)
         table = _probabilities(head, passes) if isinstance(head, Probe) else _map(head, passes, inside)
-        return cls(features, path, inside, chosen, dose, measured, table)
+        return cls(features, path, inside, tuple(ids.tolist()), chosen, dose, measured, table)
 
     def summary(self) -> pl.DataFrame:
         """Return the likeliest classes, or how many patches are predicted as which class, edited ones and others."""
@@ -167,11 +167,12 @@ class Edited:
         if self.task == "classification":
             outcome = outcome.head(strips.TOP_CLASSES)
         names = self.features.table.filter(pl.col("latent").is_in(self.latents))
-        title = strips.title(self.latents, dict(names.select("latent", "name").drop_nulls().iter_rows()), self.dose)
+        named = dict(names.select("latent", "name").drop_nulls().iter_rows())
+        title = strips.title(self.latents, named, self.dose, self.tokens)
         strip = strips.Strip(
             title[0].upper() + title[1:],
             _ASKED,
-            np.flatnonzero(self.inside).tolist(),
+            self.tokens,
             self.latents,
             outcome,
         )
@@ -207,6 +208,41 @@ def _site(files: FeatureFiles, layer: int, sae: SparseAutoencoder, latents: Sequ
     splits = read_codes_manifest(files.codes)["splits"]
     first, stop = splits["train"] if "train" in splits else (0, max(end for _, end in splits.values()))
     return Site(layer, sae, active_values(files.codes, range(first, stop), latents))
+
+
+def _inside(
+    features: Latents, place: Place, path: str, model: VisionModel, site: Site, tokens: torch.Tensor
+) -> NDArray[np.bool_] | None:
+    """Patches (rows, columns) of a place; None where none is named."""
+    grid, named = features.grid, [name for name, part in vars(place).items() if part is not None]
+    if named and site.sae.place.tokens == "class":
+        raise DataError(f"edit: {named[0]}: latents of class tokens lie on no patch; leave {named[0]} out")
+    if place.patches is not None:
+        return of_patches(place.patches, grid, whole=True)
+    if place.box is not None:
+        return of_box(place.box, grid)
+    if place.mask is not None:
+        return of_mask(place.mask, path, features.card, grid, whole=True)
+    if place.predicted is not None:
+        final = model.resume(tokens, site.layer)
+        return _predicted(features.files, place.predicted, model, final).reshape(grid)
+    return None
+
+
+def _own_tokens(
+    sae: SparseAutoencoder, card: ModelCard, tokens: torch.Tensor, latents: tuple[int, ...], path: str
+) -> torch.Tensor:
+    """Tokens where some latent is active, a mask over the last ones of a picture; of class tokens always that one."""
+    kinds, own = sae.place.tokens, card.token_slice(sae.place.tokens)
+    active = (sae.latent_values(tokens[0, own], list(latents)) > 0).any(dim=1).cpu()
+    if kinds == "class":
+        return among_last(torch.ones_like(active)[None], kinds, tokens.shape[1])[0]
+    if not active.any():
+        what = "patch" if kinds == "patches" else "token"
+        raise DataError(
+            f"edit: latents {list(latents)} are active on no {what} of {path}; give patches, a box or a mask"
+        )
+    return active
 
 
 def _predicted(files: FeatureFiles, class_name: str, model: VisionModel, final: torch.Tensor) -> NDArray[np.bool_]:

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from visae.config.saes import TokenKinds
 from visae.config.settings import FigureSettings
 from visae.data.index import read_index
 from visae.errors import DataError
@@ -68,6 +69,11 @@ class Latents:
     def grid(self) -> tuple[int, int]:
         """Patches down and across."""
         return self.card.layers[int(self.files.point.partition("-")[0])].grid
+
+    @property
+    def tokens(self) -> TokenKinds:
+        """Kind of tokens that the latents are of."""
+        return self.table["tokens"][0] if "tokens" in self.table.columns else "patches"
 
     def select(
         self,
@@ -184,7 +190,10 @@ class Latents:
         return load_indexed(image_ids, self.files.index, self.card, fine=fine)
 
     def crops(self, latent: int, limit: int | None = None) -> list[NDArray[np.uint8]]:
-        """Return the surroundings of the strongest patches of a latent, uint8 (height, width, 3) each."""
+        """Return the surroundings of a latent's strongest patches, uint8 (height, width, 3) each.
+
+        Of a class token's latents they are whole pictures.
+        """
         rows = self.exemplars(latent, "top").filter(pl.col("rank") < (limit or pl.len()))
         pictures = self.pictures(rows["image_id"], fine=True)
         return [

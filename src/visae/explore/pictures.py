@@ -79,9 +79,11 @@ def _encoded(files: FeatureFiles, path: Path, device: str) -> pl.DataFrame:
     model, sae = load_model(files.card, where), load_sae(files.sae, where)
     point = HookPoint.parse(files.point)
     tokens = model.read(pixels(path, model.card)[None].to(where), [point])[point]
-    codes = sae.sparse_codes(tokens[0, model.card.n_prefix :].float())
+    own = model.card.token_slice(sae.place.tokens)
+    codes = sae.sparse_codes(tokens[0, own].float())
+    ids = np.array(model.card.tokens(point.layer)[own], dtype=np.int16)
     columns = {
-        "token": codes.tokens.cpu().numpy().astype(np.int16),
+        "token": ids[codes.tokens.cpu().numpy()],
         "latent": codes.latents.cpu().numpy().astype(np.int32),
         "value": codes.values.cpu().numpy(),
     }

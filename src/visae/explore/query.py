@@ -61,6 +61,11 @@ class Query:
         """Ask; the parameters are those of `Features.query`."""
         if sum(part is not None for part in (patches, mask, class_name)) != 1:
             raise DataError("query: give one of patches, mask and class")
+        if features.tokens == "class":
+            raise DataError(
+                f"query: {features.files.folder}: latents of class tokens, which lie in no region; "
+                "image_scores.parquet has the best ones of each class of pictures"
+            )
         picture = None if image is None else asked_picture(features.files, image, device)
         inside = None
         if class_name is not None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from visae.config.saes import TokenKinds
 from visae.data.index import read_index
 from visae.errors import StoreError
 from visae.features.codes import read_codes_manifest, scan_codes
@@ -29,7 +30,9 @@ def read_matching_manifest(codes_manifest: Path, index_path: Path) -> dict[str, 
     return manifest
 
 
-def codes_by_latents(codes_manifest: Path, block_rows: int = BLOCK_ROWS) -> Iterator[tuple[range, pl.LazyFrame]]:
+def codes_by_latents(
+    codes_manifest: Path, block_rows: int = BLOCK_ROWS, kinds: TokenKinds | None = None
+) -> Iterator[tuple[range, pl.LazyFrame]]:
     """Yield the codes in ranges of latents, so that what is grouped by latent at once fits into memory.
 
     Parameters
@@ -38,13 +41,15 @@ def codes_by_latents(codes_manifest: Path, block_rows: int = BLOCK_ROWS) -> Iter
         manifest.json of the codes.
     block_rows
         Codes in a range, at most; a single latent may have more.
+    kinds
+        As of `scan_codes`.
 
     Yields
     ------
     latents, codes
         The range of latents, and a lazy frame of their codes: image_id, token, latent, value.
     """
-    width, codes = read_codes_manifest(codes_manifest)["width"], scan_codes(codes_manifest)
+    width, codes = read_codes_manifest(codes_manifest)["width"], scan_codes(codes_manifest, kinds)
     for latents in _ranges(codes, width, block_rows):
         within = pl.col("latent").is_between(latents.start, latents.stop, closed="left")
         yield latents, codes.filter(within) if len(latents) < width else codes

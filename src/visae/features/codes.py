@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from visae.config.saes import TokenKinds
 from visae.errors import StoreError
 from visae.files import atomic_path, read_json
 
@@ -37,7 +38,7 @@ _DICTIONARIES = ["image_id", "token", "latent"]
 _MADE_FROM = b"made_from"
 
 
-def scan_codes(manifest_path: str | Path, kinds: Literal["patches", "all"] = "patches") -> pl.LazyFrame:
+def scan_codes(manifest_path: str | Path, kinds: TokenKinds | None = None) -> pl.LazyFrame:
     """Lazily read codes: image_id int32, token int16, latent int32, value float32, in no order to rely on.
 
     Parameters
@@ -45,25 +46,42 @@ def scan_codes(manifest_path: str | Path, kinds: Literal["patches", "all"] = "pa
     manifest_path
         manifest.json of the codes.
     kinds
-        With `all`, codes of the class token (token -1) and of registers (-2 and below) too.
+        Codes of `patches` (tokens from 0), of `class` tokens (-1), or of `all` tokens with registers (-2 and below);
+        left out, of the tokens that the SAE was trained on.
 
     Raises
     ------
     StoreError
-        If it is no manifest of codes, or a shard is missing or of another size.
+        If it is no manifest of codes, a shard is missing or of another size, or patches are wanted of an SAE of class
+        tokens.
     """
     manifest_path = Path(manifest_path)
     record = read_codes_manifest(manifest_path)
+    kinds = kinds or tokens_of(record)
+    if kinds == "patches" and tokens_of(record) == "class":
+        raise StoreError(
+            f"{manifest_path}: codes of class tokens, which say nothing of patches; for what is asked of patches, "
+            "train an SAE with tokens: patches or tokens: all"
+        )
     for shard in record["shards"]:
         path = manifest_path.with_name(shard["file"])
         if not path.is_file() or path.stat().st_size != shard["bytes"]:
             raise StoreError(f"{path} is missing or not whole; make it again with: snakemake --force {manifest_path}")
     codes = pl.scan_parquet([manifest_path.with_name(shard["file"]) for shard in record["shards"]])
-    return codes if kinds == "all" else codes.filter(pl.col("token") >= 0)
+    token = pl.col("token")
+    return codes if kinds == "all" else codes.filter(token >= 0 if kinds == "patches" else token == -1)
+
+
+def tokens_of(record: dict[str, Any]) -> TokenKinds:
+    """Tokens that the SAE of a manifest of codes was trained on; manifests of before say nothing, and mean patches."""
+    kinds: TokenKinds = record.get("tokens", "patches")
+    return kinds
 
 
 def read_codes_manifest(manifest_path: str | Path) -> dict[str, Any]:
-    """What the manifest of codes holds: n_images, n_tokens, width, splits ({name: [first, stop]}), shards.
+    """What the manifest of codes holds: n_images, n_tokens, width, tokens, splits ({name: [first, stop]}), shards.
+
+    `n_tokens` counts those that the SAE was trained on: `tokens` says of which kind.
 
     Raises
     ------

@@ -85,19 +85,19 @@ def read_concept(positives: Path, negatives: Path, model: VisionModel) -> Concep
 def summed_codes(
     pictures: ConceptPictures, model: VisionModel, point: HookPoint, saes: list[SparseAutoencoder]
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float64]]]:
-    """Sum the codes of each picture's patches, for several SAEs after one forward pass.
+    """Sum the codes of each picture's tokens, for several SAEs of the same kind of tokens after one forward pass.
 
     Yields
     ------
     sums, frequency
-        Of each SAE: (n_pictures, width) sums, and the share of all patches on which each latent is active.
+        Of each SAE: (n_pictures, width) sums, and the share of all tokens on which each latent is active.
     """
-    device = next(model.parameters()).device
+    device, own = next(model.parameters()).device, model.card.token_slice(saes[0].place.tokens)
     tokens = []
     for start in range(0, len(pictures.pixels), _BATCH_PICTURES):
         batch = torch.stack(pictures.pixels[start : start + _BATCH_PICTURES]).to(device)
-        tokens.append(model.read(batch, [point])[point][:, model.card.n_prefix :].float().cpu())
-    n_patches = tokens[0].shape[1]
+        tokens.append(model.read(batch, [point])[point][:, own].float().cpu())
+    n_tokens = tokens[0].shape[1]
     for sae in saes:
         sums = np.zeros((len(pictures.paths), sae.width), dtype=np.float32)
         active = np.zeros(sae.width)
@@ -105,7 +105,7 @@ def summed_codes(
         for batch in tokens:
             codes = sae.sparse_codes(batch.flatten(0, 1).to(sae.decoder_bias.device))
             latents, values = codes.latents.cpu().numpy(), codes.values.cpu().numpy()
-            np.add.at(sums, (picture + codes.tokens.cpu().numpy() // n_patches, latents), values)
+            np.add.at(sums, (picture + codes.tokens.cpu().numpy() // n_tokens, latents), values)
             active += np.bincount(latents, weights=values > 0, minlength=sae.width)
             picture += len(batch)
-        yield sums, active / (picture * n_patches)
+        yield sums, active / (picture * n_tokens)

@@ -48,7 +48,8 @@ def find_exemplars(
     Parameters
     ----------
     codes
-        image_id, token, latent, value: non-zero codes of patches.
+        image_id, token, latent, value: non-zero codes of the tokens that the SAE is of. Of a class token's latents the
+        exemplar is the picture: token is -1.
     settings
         Section `features`: how many of each kind.
     seed
@@ -70,10 +71,9 @@ def find_exemplars(
         token and value are the strongest patch (of equal ones the lower token), for kind `random` the drawn one;
         tokens and values are every active patch of that latent in that picture.
     """
-    patches_only = codes.filter(pl.col("token") >= 0)
-    pieces = patches_only.collect_batches(chunk_size=piece_rows, maintain_order=False)
+    pieces = codes.collect_batches(chunk_size=piece_rows, maintain_order=False)
     chosen = _chosen(_candidates(pieces, settings, seed), settings)
-    patches = _patches(patches_only, chosen.select("latent", "image_id").unique(), seed)
+    patches = _patches(codes, chosen.select("latent", "image_id").unique(), seed)
     drawn = pl.col("kind") == "random"
     return (
         chosen.join(patches, on=["latent", "image_id"])

@@ -153,7 +153,9 @@ def _of_split(codes_manifest: Path, patches: pl.DataFrame, pictures: range) -> _
         )
     within = within.with_row_index("patch")
     places = within.lazy().select("image_id", "token", "patch")
-    codes = scan_codes(codes_manifest).join(places, on=["image_id", "token"]).select("patch", "latent", "value")
+    codes = (
+        scan_codes(codes_manifest, "patches").join(places, on=["image_id", "token"]).select("patch", "latent", "value")
+    )
     return within, codes.collect()
 
 

@@ -26,10 +26,14 @@ _BLOCK = 512
 
 
 def bias_alignment(sae: SparseAutoencoder) -> NDArray[np.float32]:
-    """Cosine of each decoder row with what the SAE gives without any latent, in raw units, (width,)."""
-    mean = sae.target_mean if sae.is_transcoder else sae.mean
-    bias = mean + sae.decoder_bias * sae.output_scale
-    return cosine_similarity(sae.decoder_weight, bias.unsqueeze(0), dim=1).detach().cpu().numpy()
+    """Cosine of each decoder row with what the SAE gives without any latent, in raw units, (width,).
+
+    Under `per_token`, where that is each token's own, it is the cosine with the decoder's bias, in its units.
+    """
+    bias = sae.decoder_bias.detach()
+    if not sae.needs_like:
+        bias = sae.output_mean_of(None) + bias * sae.output_scale_of(None)
+    return cosine_similarity(sae.raw_rows(), bias.unsqueeze(0), dim=1).detach().cpu().numpy()
 
 
 def nearest_by_decoder(decoder: Tensor, n_nearest: int = NEAREST) -> pl.DataFrame:

@@ -86,7 +86,8 @@ def write_purity(
     orders = permutations(len(measured.pictures), PERMUTATIONS_FACTOR * settings.permutations, seed)
     tables = [
         _of_block(codes, latents, fit, measured, settings.purity_at, orders, ties)
-        for latents, codes in codes_by_latents(codes_manifest, BLOCK_CODES)
+        # Labels of patches are asked at patches; labels of pictures at any token.
+        for latents, codes in codes_by_latents(codes_manifest, BLOCK_CODES, None if patch_labels is None else "patches")
     ]
     names = pl.DataFrame(
         {"class_number": range(len(classes)), "class_id": list(classes), "class_name": list(classes.values())},

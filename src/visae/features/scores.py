@@ -95,7 +95,7 @@ def write_scores(
     ]
 
     def blocks() -> Iterator[tuple[range, pl.LazyFrame]]:
-        return codes_by_latents(codes_manifest, BLOCK_CODES)
+        return codes_by_latents(codes_manifest, BLOCK_CODES, "patches")
 
     table = score_table(blocks, classes, labels, "f1", settings.permutations, seed, ties)
     with atomic_path(output) as temporary:

@@ -230,10 +230,16 @@ def untrained(sae: SparseAutoencoder, seed: int) -> SparseAutoencoder:
     It keeps normalization and code rule, thresholds included.
     """
     other = deepcopy(sae)
+    # Where normalization does not centre, the encoder's bias takes the mean off, which is about the decoder's bias.
+    middle = None if sae.centres or sae.is_transcoder else sae.weights.decoder_bias
+    if middle is not None:
+        other.variant.shift(other.weights, -middle)
     generator = torch.Generator().manual_seed(seed)
     rows = torch.nn.functional.normalize(torch.randn(sae.width, sae.d_model, generator=generator))
     # Encoder rows as long as the trained ones, so that values are of the same size.
     other.encoder_weight.copy_(rows.to(sae.encoder_weight.device) * sae.encoder_weight.norm(dim=1, keepdim=True))
+    if middle is not None:
+        other.variant.shift(other.weights, middle)
     return other
 
 

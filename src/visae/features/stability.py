@@ -98,8 +98,8 @@ def compare_seeds(
 
 
 def directions(config: Path) -> NDArray[np.float32]:
-    """Read the decoder rows of an SAE, each of length 1 (0 where a row is 0)."""
-    return _unit(load_sae(config).decoder_weight.numpy())
+    """Read the decoder rows of an SAE in raw space, each of length 1 (0 where a row is 0)."""
+    return _unit(load_sae(config).raw_rows().numpy())
 
 
 def compare(

@@ -11,7 +11,7 @@ from visae.config.settings import FeatureSettings
 from visae.data.index import read_classes, read_index
 from visae.errors import StoreError
 from visae.features.blocks import codes_by_latents, read_matching_manifest
-from visae.features.codes import scan_codes
+from visae.features.codes import scan_codes, tokens_of
 from visae.features.neighbours import bias_alignment, nearest_by_coactivation, nearest_by_decoder
 from visae.files import atomic_path
 from visae.sae.autoencoder import load_sae
@@ -38,11 +38,11 @@ def latent_statistics(
     Parameters
     ----------
     codes
-        image_id, token, latent, value: the non-zero codes of `latents`, of patches.
+        image_id, token, latent, value: the non-zero codes of `latents`, of the tokens that the SAE is of.
     latents
         Latents to report, active or not.
     n_tokens
-        Patches that were encoded.
+        Tokens of that kind that were encoded.
     splits
         Split name to its first image_id and the one after its last.
     labels
@@ -51,7 +51,7 @@ def latent_statistics(
     Returns
     -------
     DataFrame
-        One row a latent: latent; count (patches it is active on); frequency (count / n_tokens);
+        One row a latent: latent; count (tokens it is active on); frequency (count / n_tokens);
         log10_frequency; mean, max, standard_deviation, quantile_50, quantile_90 and quantile_99 of its
         active values; images (that it is active in); dead (never active); dense (frequency above 0.1);
         max_SPLIT, the largest value in each split; spatial_entropy, in bits, of where on the patch grid it is active
@@ -107,9 +107,11 @@ def latent_statistics(
 
 def _spatial_entropy(codes: pl.DataFrame, latents: range) -> pl.Series:
     """Entropy, in bits, of where each latent is active; null where it never is."""
-    # One count of pairs, ten times as fast as a grouping by two keys.
-    n_places = 1 + int(codes["token"].max() or 0)  # type: ignore[arg-type]
-    pairs = (codes["latent"].to_numpy().astype(np.int64) - latents.start) * n_places + codes["token"].to_numpy()
+    # One count of pairs, ten times as fast as a grouping by two keys. Class tokens and registers come before patches.
+    tokens = codes["token"].to_numpy().astype(np.int64)
+    first = int(tokens.min(initial=0))
+    n_places = 1 + int(tokens.max(initial=first)) - first
+    pairs = (codes["latent"].to_numpy().astype(np.int64) - latents.start) * n_places + tokens - first
     counts = np.bincount(pairs, minlength=len(latents) * n_places).reshape(len(latents), n_places)
     total = counts.sum(axis=1)
     # The entropy of counts n that sum to N is log N - sum(n log n) / N.
@@ -180,7 +182,8 @@ def write_statistics(
     """Write stats.parquet: one row a latent of the SAE.
 
     Its columns are those of `latent_statistics` and `kind_shares`, bias_alignment (cosine of the decoder row with
-    what the SAE gives without any latent), and those of `nearest_by_decoder` and `nearest_by_coactivation`.
+    what the SAE gives without any latent), and those of `nearest_by_decoder` and `nearest_by_coactivation`. They count
+    the tokens that the SAE was trained on; where those are not patches, a column `tokens` says so.
 
     Parameters
     ----------
@@ -195,7 +198,7 @@ def write_statistics(
     settings
         Section `features`.
     patch_labels
-        Parquet of image_id, token, label, purity.
+        Parquet of image_id, token, label, purity; without effect on SAEs of class tokens.
     """
     manifest, sae = read_matching_manifest(codes_manifest, index_path), load_sae(sae_config)
     if sae.width != manifest["width"]:
@@ -204,7 +207,8 @@ def write_statistics(
             "the SAE was trained again since; write the codes again"
         )
     splits = {name: (first, stop) for name, (first, stop) in manifest["splits"].items()}
-    labels = _labels(index_path, patch_labels, settings.min_purity)
+    kinds = tokens_of(manifest)
+    labels = _labels(index_path, None if kinds == "class" else patch_labels, settings.min_purity)
     blocks = [
         latent_statistics(codes, latents, manifest["n_tokens"], splits, labels)
         for latents, codes in codes_by_latents(codes_manifest)
@@ -213,10 +217,12 @@ def write_statistics(
         pl.concat(blocks)
         .join(kind_shares(scan_codes(codes_manifest, "all")), on="latent", how="left")
         .with_columns(pl.Series("bias_alignment", bias_alignment(sae)))
-        .join(nearest_by_decoder(sae.decoder_weight), on="latent")
+        .join(nearest_by_decoder(sae.raw_rows()), on="latent")
         .join(nearest_by_coactivation(codes_manifest), on="latent")
         .sort("latent")
     )
+    if kinds != "patches":
+        table = table.with_columns(tokens=pl.lit(kinds))
     with atomic_path(output) as temporary:
         table.write_parquet(temporary)
 

@@ -93,7 +93,7 @@ def class_strips(
     strips = []
     for about in _first_of_classes(shown):
         outcome = _by_patch(about, classes) if unit == "patch" else _by_class(about, answers)
-        what = f"{about['class_name']}: {title(about['latents'], names, about['scale'])}"
+        what = f"{about['class_name']}: {title(about['latents'], names, about['scale'], about['edited'])}"
         strips.append(Strip(what, about["image_id"], about["edited"], about["latents"], outcome))
     return strips
 

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from visae.config.settings import FigureSettings
-from visae.figures.pictures import Shown, draw_crop, draw_lit, draw_plain, draw_region
+from visae.figures.pictures import Shown, draw_crop, draw_exemplar, draw_plain, draw_region
 from visae.figures.style import PAGE_WIDTH, style
 
 View = Literal["picture", "overlay", "crop"]
@@ -26,7 +26,9 @@ QUERY = "query"
 _ORDER = (QUERY, "top", "bin", "random")
 _GAP = 0.04  # inches between pictures
 _BETWEEN = 0.1  # inches between groups on one line
-_HEADINGS = {QUERY: "asked about", "top": "strongest", "random": "random active\npatches"}
+_HEADINGS = {QUERY: "asked about", "top": "strongest", "random": "random active\n{}"}
+# What latents are active on, by the kind of tokens that they are of.
+_UNITS = {"patches": "patches", "class": "pictures", "all": "tokens"}
 
 
 class GalleryFigure(Figure):
@@ -47,7 +49,7 @@ class _Group:
 
 
 def data(exemplars: pl.DataFrame, latents: Sequence[int], described: pl.DataFrame) -> pl.DataFrame:
-    """Return one row a lit patch, latents in the order in which they are given.
+    """Return one row a lit token, latents in the order in which they are given.
 
     Parameters
     ----------
@@ -56,19 +58,22 @@ def data(exemplars: pl.DataFrame, latents: Sequence[int], described: pl.DataFram
     latents
         Latents to show.
     described
-        latent, name, class_name, f1, frequency.
+        latent, name, class_name, f1, frequency; and `tokens`, where these are other than patches.
 
     Returns
     -------
     DataFrame
         row (which block), latent, name, class_name, f1, frequency, kind, bin, low, high, rank, image_id, token,
-        value, peak (whether it is the patch that the exemplar stands for).
+        value, peak (whether it is the token that the exemplar stands for); and `of`, the kind of tokens that latents
+        are of, where that is not patches.
     """
+    of = ["of"] if "tokens" in described.columns else []
+    about = described.rename({"tokens": "of"}, strict=False)
     rows = pl.DataFrame({"latent": pl.Series(latents, dtype=pl.Int32), "row": range(len(latents))})
     order = pl.col("kind").cast(pl.Enum(_ORDER))
     return (
         rows.join(exemplars, on="latent")
-        .join(described.select("latent", "name", "class_name", "f1", "frequency"), on="latent", how="left")
+        .join(about.select("latent", "name", "class_name", "f1", "frequency", *of), on="latent", how="left")
         .rename({"token": "peak_token"})
         .drop("value")
         .explode("tokens", "values")
@@ -77,7 +82,7 @@ def data(exemplars: pl.DataFrame, latents: Sequence[int], described: pl.DataFram
         .sort("row", order, "bin", "rank", "token", descending=[False, False, True, False, False])
         .select(
             *("row", "latent", "name", "class_name", "f1", "frequency", "kind", "bin", "low", "high"),
-            *("rank", "image_id", "token", "value", "peak"),
+            *("rank", "image_id", "token", "value", "peak", *of),
         )
     )
 
@@ -159,7 +164,7 @@ def _groups(rows: pl.DataFrame, table: pl.DataFrame) -> list[_Group]:
     for group in rows.partition_by("kind", "bin", maintain_order=True):
         kind, number, low, high = group.select("kind", "bin", "low", "high").row(0)
         if kind in _HEADINGS:
-            heading = _HEADINGS[kind]
+            heading = _HEADINGS[kind].format(_unit(rows))
         else:
             heading = f"bin {number + 1} of {n_bins}\n{_short(low)} to {_short(high)}"
         groups.append(_Group(heading, group.partition_by("rank", maintain_order=True)))
@@ -212,20 +217,24 @@ def _draw_cell(
     elif view == "crop" and peak:
         draw_crop(axes, picture, peak[0], grid)
     else:
-        activation = np.zeros(grid[0] * grid[1])
-        activation[patches["token"].to_numpy()] = patches["value"].to_numpy() / strongest
-        draw_lit(axes, picture, activation.reshape(grid), peak[0] if peak else None)
+        values = zip(patches["token"], patches["value"].to_numpy() / strongest, strict=True)
+        draw_exemplar(axes, picture, dict(values), peak[0] if peak else None, grid)
     if region is not None and view != "crop":
         draw_region(axes, region)
 
 
 def _value(patches: pl.DataFrame) -> str:
-    """Value of the patch that the exemplar stands for."""
+    """Value of the token that the exemplar stands for."""
     return _short(patches.filter("peak")["value"].item())
 
 
 def _short(value: float) -> str:
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
+
+
+def _unit(rows: pl.DataFrame) -> str:
+    """What latents are active on, in words."""
+    return _UNITS[rows["of"][0] if "of" in rows.columns else "patches"]
 
 
 def _title(row: pl.DataFrame) -> str:
@@ -235,6 +244,6 @@ def _title(row: pl.DataFrame) -> str:
         parts.append(f"“{name}”")
     if class_name is not None:
         parts.append(f"{class_name}, held-out F1 {f1:.2f}")
-    parts.append(f"active on {100 * frequency:.2g} % of patches")
+    parts.append(f"active on {100 * frequency:.2g} % of {_unit(row)}")
     # Names are given by people: a dollar sign in one is not a formula.
     return "   ".join(parts).replace("$", r"\$")

@@ -105,7 +105,9 @@ def crop(picture: NDArray[np.uint8], box: tuple[int, int, int, int], grid: tuple
 
 
 def peak_crop(picture: Shown, token: int, grid: tuple[int, int]) -> NDArray[np.uint8]:
-    """Cut the surroundings of a patch out of a picture, at the finest size at hand."""
+    """Cut the surroundings of a patch out of a picture, at the finest size at hand; of a class token, the picture."""
+    if token < 0:
+        return picture.fine
     return crop(picture.fine, crop_box(token, grid), grid)
 
 
@@ -122,8 +124,32 @@ def draw_lit(axes: Axes, picture: Shown, activation: NDArray[np.float64], peak: 
         _outline(axes, peak, columns)
 
 
+def draw_exemplar(
+    axes: Axes, picture: Shown, values: Mapping[int, float], peak: int | None, grid: tuple[int, int]
+) -> None:
+    """Draw a picture lit on its active patches; plain where only its class token, or a register, is active.
+
+    Parameters
+    ----------
+    values
+        By active token, 0 to 1; tokens below 0 lie on no patch.
+    peak
+        Token to outline, if it is a patch.
+    """
+    activation = np.zeros(grid[0] * grid[1])
+    patches = [token for token in values if token >= 0]
+    activation[patches] = [values[token] for token in patches]
+    if patches or not values:
+        draw_lit(axes, picture, activation.reshape(grid), peak if peak is not None and peak >= 0 else None)
+    else:
+        draw_plain(axes, picture, grid)
+
+
 def draw_crop(axes: Axes, picture: Shown, peak: int, grid: tuple[int, int]) -> None:
-    """Draw the surroundings of a patch, with the patch outlined."""
+    """Draw the surroundings of a patch, with the patch outlined; of a class token, the picture."""
+    if peak < 0:
+        _draw(axes, picture.fine, (0, 0, *grid))
+        return
     _draw(axes, peak_crop(picture, peak, grid), crop_box(peak, grid))
     _outline(axes, peak, grid[1])
 

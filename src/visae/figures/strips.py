@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from visae.config.settings import FigureSettings
 from visae.figures.arms import arm_colours
 from visae.figures.gallery import GalleryFigure
-from visae.figures.pictures import Shown, draw_lit, draw_plain, draw_region
+from visae.figures.pictures import Shown, draw_exemplar, draw_plain, draw_region
 from visae.figures.segmentation_maps import class_colours, coloured
 from visae.figures.style import PAGE_WIDTH, style
 
@@ -48,7 +48,7 @@ class Strip:
     title
         What is edited, in words.
     image_id, edited
-        The picture, and the patches that are edited in it.
+        The picture, and the tokens that are edited in it: patches from 0, the class token -1.
     latents
         Those that are edited.
     outcome
@@ -63,12 +63,22 @@ class Strip:
     outcome: pl.DataFrame
 
 
-def title(latents: Sequence[int], names: Mapping[int, str], dose: float) -> str:
-    """Say which latents are set to what; `names` are those that people gave to some of them."""
+def title(latents: Sequence[int], names: Mapping[int, str], dose: float, edited: Sequence[int] = ()) -> str:
+    """Say which latents are set to what, and where.
+
+    Parameters
+    ----------
+    names
+        Those that people gave to some latents.
+    edited
+        Tokens; those below 0 are the class token and registers.
+    """
     called = [f"{latent} “{names[latent]}”" if latent in names else str(latent) for latent in latents]
     who, largest = ("latent", "its largest value") if len(called) == 1 else ("latents", "their largest values")
     amount = f"{dose:g} × {largest}".replace("-", "−") if dose else "0"
-    return f"{who} {', '.join(called)} set to {amount} on the outlined patches"
+    prefix = "the class token" if min(edited, default=0) == -1 else "the class token and registers"
+    places = ["the outlined patches"] * (max(edited, default=0) >= 0) + [prefix] * (min(edited, default=0) < 0)
+    return f"{who} {', '.join(called)} set to {amount} on {' and '.join(places)}"
 
 
 def data(strips: Sequence[Strip], exemplars: pl.DataFrame) -> pl.DataFrame:
@@ -232,10 +242,9 @@ def _draw_exemplars(
             at = (left + across * (width + _GAP), top + (number + down) * (height + _GAP))
             axes = page.axes(*at, width, height)
             axes.set_frame_on(False)
-            activation = np.zeros(grid[0] * grid[1])
-            activation[exemplar["token"].to_numpy()] = exemplar["value"].to_numpy() / strongest
+            values = dict(zip(exemplar["token"], exemplar["value"].to_numpy() / strongest, strict=True))
             peak = exemplar.filter("peak")["token"].to_list()
-            draw_lit(axes, pictures[exemplar["image_id"][0]], activation.reshape(grid), peak[0] if peak else None)
+            draw_exemplar(axes, pictures[exemplar["image_id"][0]], values, peak[0] if peak else None, grid)
 
 
 def _draw_probabilities(
@@ -290,7 +299,7 @@ def _draw_maps(
 
 def _mask(tokens: pl.Series, grid: tuple[int, int]) -> NDArray[np.bool_]:
     mask = np.zeros(grid[0] * grid[1], dtype=bool)
-    mask[tokens.to_numpy()] = True
+    mask[tokens.filter(tokens >= 0).to_numpy()] = True
     return mask.reshape(grid)
 
 

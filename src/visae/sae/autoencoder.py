@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from visae.config.saes import Normalization
 from visae.errors import ModelError
 from visae.files import atomic_path, file_sha256, read_json, write_json
+from visae.sae.normalizing import Normalizing
+from visae.sae.place import Place
 from visae.sae.variants.members import VARIANTS
 from visae.sae.variants.sparse import SparseCodes, weighted_rows
 from visae.sae.variants.variant import Variant, Weights
@@ -19,20 +24,22 @@ from visae.weights import check_names, check_shapes, read_weights
 FORMAT = "visae sparse autoencoder 1"
 # Entries of config.json: what decides the function, and what `save_sae` is given beside.
 _ALWAYS = frozenset({"format", "variant", "options", "width", "d_model", "weights_sha256"})
-_DECISIVE = (*_ALWAYS, "d_target", "clamp")
+_DECISIVE = (*_ALWAYS, "d_target", "clamp", "normalization", "place")
 _ABOUT = ("settings", "rates", "provenance", "imported", "notices", "layer", "hook", "target_layer", "target_hook")
 # Tokens whose sparse codes are spread out at once by `latent_values`.
 _CHUNK = 8192
 
 
-class SparseAutoencoder(nn.Module):
+class SparseAutoencoder(Normalizing):
     """A sparse autoencoder that takes raw activations and gives raw activations.
 
-    Inside, activations are centred by `mean` and divided by `scale`, so that they have a mean squared norm of
-    d_model; weights and codes are in those units. Decoder rows have unit norm.
+    Inside, activations are normalized (by default centred by `mean` and divided by `scale`, so that they have a mean
+    squared norm of d_model); weights and codes are in those units. Decoder rows have unit norm.
 
     With `d_target` it is a transcoder: it takes raw activations of one layer and gives those of another, which have a
     mean and a scale of their own.
+
+    Activations may have any leading dimensions, (…, d_model); codes and what is decoded then have the same.
 
     Parameters
     ----------
@@ -47,6 +54,13 @@ class SparseAutoencoder(nn.Module):
     clamp
         Each dimension of an activation is clamped to its mean plus or minus that many of its standard deviations
         before it is encoded (`limit` holds the product, in normalized units); None clamps nothing.
+    normalization
+        `none`, `scale`, `per_dimension` or `per_token`; see `Normalizing`.
+
+    Attributes
+    ----------
+    place
+        Where it belongs, as far as that is known.
 
     Examples
     --------
@@ -56,29 +70,22 @@ class SparseAutoencoder(nn.Module):
     torch.Size([5, 8])
     """
 
-    mean: Tensor
-    scale: Tensor
-    target_mean: Tensor
-    target_scale: Tensor
-    limit: Tensor
-
     def __init__(
-        self, d_model: int, width: int, variant: Variant, d_target: int | None = None, clamp: float | None = None
+        self,
+        d_model: int,
+        width: int,
+        variant: Variant,
+        d_target: int | None = None,
+        clamp: float | None = None,
+        normalization: Normalization = "scale",
     ) -> None:
-        super().__init__()
-        self.variant, self.is_transcoder, self.clamp = variant, d_target is not None, clamp
+        super().__init__(normalization, d_model, d_target, clamp)
+        self.variant, self.place = variant, Place()
         d_out = d_model if d_target is None else d_target
         self.encoder_weight = nn.Parameter(torch.zeros(width, d_model))
         self.encoder_bias = nn.Parameter(torch.zeros(width))
         self.decoder_weight = nn.Parameter(torch.zeros(width, d_out))
         self.decoder_bias = nn.Parameter(torch.zeros(d_out))
-        self.register_buffer("mean", torch.zeros(d_model))
-        self.register_buffer("scale", torch.ones(()))
-        if self.is_transcoder:
-            self.register_buffer("target_mean", torch.zeros(d_out))
-            self.register_buffer("target_scale", torch.ones(()))
-        if clamp is not None:
-            self.register_buffer("limit", torch.full((d_model,), clamp))
 
     @property
     def width(self) -> int:
@@ -101,60 +108,74 @@ class SparseAutoencoder(nn.Module):
         parts = (self.encoder_weight, self.encoder_bias, self.decoder_weight, self.decoder_bias)
         return Weights(*(part.detach() for part in parts))
 
-    def normalized(self, activations: Tensor) -> Tensor:
-        """Raw activations (n, d_model) in the units of codes and weights, clamped where a limit is set."""
-        normalized = (activations - self.mean) / self.scale
-        return normalized if self.clamp is None else normalized.clamp(-self.limit, self.limit)
-
-    def normalized_target(self, target: Tensor) -> Tensor:
-        """Raw target (n, d_target) of a transcoder in the units of its output."""
-        return (target - self.target_mean) / self.target_scale
-
     def encode(self, activations: Tensor) -> Tensor:
-        """Dense codes (n, width) of raw activations (n, d_model); differentiable."""
-        return self.variant.dense(self.normalized(activations), self.encoder_weight, self.encoder_bias)
+        """Dense codes (…, width) of raw activations (…, d_model); differentiable."""
+        rows, leading = self._rows(activations)
+        codes = self.variant.dense(self.normalized(rows), self.encoder_weight, self.encoder_bias)
+        return codes if leading is None else codes.view(*leading, self.width)
 
     @torch.no_grad()
     def sparse_codes(self, activations: Tensor) -> SparseCodes:
-        """Non-zero codes of raw activations (n, d_model), sorted by token and latent."""
-        return self.variant.sparse(self.normalized(activations), self.encoder_weight, self.encoder_bias)
+        """Non-zero codes of raw activations (…, d_model), sorted by token and latent."""
+        rows, leading = self._rows(activations)
+        codes = self.variant.sparse(self.normalized(rows), self.encoder_weight, self.encoder_bias)
+        return codes if leading is None else replace(codes, leading=leading)
 
-    def decode(self, codes: Tensor | SparseCodes) -> Tensor:
-        """Raw activations (n, d_target) from dense codes (n, width), differentiable, or from sparse ones."""
+    def decode(self, codes: Tensor | SparseCodes, like: Tensor | None = None) -> Tensor:
+        """Raw activations (…, d_target) from dense codes (…, width), differentiable, or from sparse ones.
+
+        Parameters
+        ----------
+        like
+            (…, d_model), the raw activations that the codes are of: under `per_token` the tokens' own means and
+            deviations are needed, which codes do not hold. Without effect under other normalizations.
+
+        Raises
+        ------
+        ModelError
+            If `like` is needed and not given, or of other tokens.
+        """
         if isinstance(codes, SparseCodes):
             with torch.no_grad():
                 rows = weighted_rows(self.decoder_weight, codes.latents, codes.values, codes.offsets)
+            if codes.leading is not None:
+                rows = rows.view(*codes.leading, self.d_target)
         else:
             rows = codes @ self.decoder_weight
-        mean = self.target_mean if self.is_transcoder else self.mean
-        return (rows + self.decoder_bias) * self.output_scale + mean
-
-    @property
-    def output_scale(self) -> Tensor:
-        """Raw units of the output per normalized one, ()."""
-        return self.target_scale if self.is_transcoder else self.scale
+        if self.needs_like and like is not None and like.shape != rows.shape:
+            raise ModelError(f"like: activations {list(like.shape)} for codes that decode to {list(rows.shape)}")
+        return (rows + self.decoder_bias) * self.output_scale_of(like) + self.output_mean_of(like)
 
     def forward(self, activations: Tensor) -> Tensor:
-        """Raw activations (n, d_target) that raw activations (n, d_model) give; differentiable."""
-        return self.decode(self.encode(activations))
+        """Raw activations (…, d_target) that raw activations (…, d_model) give; differentiable."""
+        return self.decode(self.encode(activations), like=activations)
 
     @torch.no_grad()
     def latent_values(self, activations: Tensor, latents: Tensor | list[int]) -> Tensor:
-        """Codes (n, m) of m chosen latents under the full code rule, for raw activations (n, d_model)."""
+        """Codes (…, m) of m chosen latents under the full code rule, for raw activations (…, d_model)."""
+        rows, leading = self._rows(activations)
         latents = torch.as_tensor(latents, dtype=torch.int64, device=self.encoder_bias.device)
         distinct, which = latents.unique(return_inverse=True)
         column = torch.full((self.width,), -1, device=latents.device)
         column[distinct] = torch.arange(len(distinct), device=latents.device)
-        values = activations.new_zeros(len(activations), len(distinct))
-        for chunk, out in zip(activations.split(_CHUNK), values.split(_CHUNK), strict=True):
+        values = rows.new_zeros(len(rows), len(distinct))
+        for chunk, out in zip(rows.split(_CHUNK), values.split(_CHUNK), strict=True):
             codes = self.sparse_codes(chunk)
             kept = column[codes.latents] >= 0
             out[codes.tokens[kept], column[codes.latents[kept]]] = codes.values[kept]
-        return values[:, which]
+        chosen = values[:, which]
+        return chosen if leading is None else chosen.view(*leading, len(latents))
 
-    def directions(self) -> Tensor:
-        """Change of the raw output per unit of each code, (width, d_target)."""
-        return self.decoder_weight.detach() * self.output_scale
+    def _rows(self, activations: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
+        """Activations as (n, d_model), and their leading dimensions where those are not one."""
+        if not activations.ndim or activations.shape[-1] != self.d_model:
+            raise ModelError(
+                f"activations {list(activations.shape)}: this SAE takes (…, {self.d_model}); give those of the model "
+                "and layer that it was trained on"
+            )
+        if activations.ndim == 2:
+            return activations, None
+        return activations.reshape(-1, self.d_model), tuple(activations.shape[:-1])
 
 
 def save_sae(sae: SparseAutoencoder, folder: str | Path, **more: Any) -> Path:
@@ -177,6 +198,8 @@ def save_sae(sae: SparseAutoencoder, folder: str | Path, **more: Any) -> Path:
         "d_model": sae.d_model,
         "d_target": sae.d_target if sae.is_transcoder else None,
         "clamp": sae.clamp,
+        "normalization": sae.normalization,
+        "place": asdict(sae.place),
         "weights_sha256": file_sha256(weights),
         **more,
     }
@@ -194,17 +217,19 @@ def load_sae(config_path: str | Path, device: str | torch.device = "cpu") -> Spa
     """
     config_path = Path(config_path)
     weights = config_path.with_name("sae.safetensors")
-    for path in (config_path, weights):
-        if not path.is_file():
-            raise ModelError(f"{path}: no such file; train the SAE with: snakemake {config_path}")
     config = _config(config_path)
+    if not weights.is_file():
+        raise ModelError(f"{weights}: no such file; train the SAE with: snakemake {config_path}")
     if file_sha256(weights) != config["weights_sha256"]:
         raise ModelError(f"{weights}: not the weights that {config_path.name} was written with; train the SAE again")
     try:
         variant = VARIANTS[config["variant"]].from_options(**config["options"])
-        # Files of before there were transcoders and clamping say nothing of either.
-        more = (config.get("d_target"), config.get("clamp"))
+        # Files of before there were transcoders, clamping and kinds of normalization say nothing of them.
+        more = (config.get("d_target"), config.get("clamp"), config.get("normalization", "scale"))
         sae = SparseAutoencoder(config["d_model"], config["width"], variant, *more)
+        sae.place = _place(config)
+    except ModelError as error:
+        raise ModelError(f"{config_path}: {error}") from error
     except (TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{config_path}: options or sizes that no {config['variant']} SAE has: {error}") from error
     tensors, own = read_weights(weights), sae.state_dict()
@@ -214,8 +239,26 @@ def load_sae(config_path: str | Path, device: str | torch.device = "cpu") -> Spa
     return sae.eval().requires_grad_(False).to(device)
 
 
+def load_place(config_path: str | Path) -> Place:
+    """Where the SAE of a config.json belongs, without its weights; ModelError as of `load_sae`."""
+    config = _config(Path(config_path))
+    try:
+        return _place(config)
+    except ModelError as error:
+        raise ModelError(f"{config_path}: {error}") from error
+
+
+def _place(config: Mapping[str, Any]) -> Place:
+    """Where an SAE belongs; files of before there were places say layer and hook at most, and mean patches."""
+    if "place" in config:
+        return Place.from_entries(config["place"])
+    return Place(layer=config.get("layer"), hook=config.get("hook") or "residual")
+
+
 def _config(path: Path) -> dict[str, Any]:
     """Entries of a config.json that this version can keep what it says of."""
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; train the SAE with: snakemake {path}")
     try:
         config = dict(read_json(path))
     except (ValueError, TypeError) as error:

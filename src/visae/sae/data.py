@@ -15,7 +15,7 @@ from torch import Tensor
 
 from visae.activations.pair import paired
 from visae.activations.reader import ShuffledReader
-from visae.activations.store import ActivationStore
+from visae.activations.store import ActivationStore, Kinds
 
 # Tokens that normalization and initial weights are estimated from, and tokens that quality is measured on.
 _SAMPLE_TOKENS = 1 << 16
@@ -38,7 +38,7 @@ class TrainingData:
     ----------
     manifests, targets
         Manifests of the stores, and of those that a transcoder's output is from (none for other SAEs).
-    batch_size, seed
+    batch_size, seed, kinds
         As of `ShuffledReader`.
 
     Raises
@@ -47,14 +47,16 @@ class TrainingData:
         If the stores do not go together, or have nothing to train on.
     """
 
-    def __init__(self, manifests: list[Path], targets: list[Path], batch_size: int, seed: int) -> None:
+    def __init__(
+        self, manifests: list[Path], targets: list[Path], batch_size: int, seed: int, kinds: Kinds = "patches"
+    ) -> None:
         self.stores = [ActivationStore.open(path) for path in manifests]
         self.targets = [ActivationStore.open(path) for path in targets]
         self.d_model = self.stores[0].d_model
         self.d_target = self.targets[0].d_model if targets else None
         self._read = cast(Any, paired(self.stores, self.targets) if targets else self.stores)
-        self.seed = seed
-        self.reader = ShuffledReader(self._read, "train", batch_size, seed)
+        self.seed, self.kinds = seed, kinds
+        self.reader = ShuffledReader(self._read, "train", batch_size, seed, kinds)
 
     @contextmanager
     def batches(self, start: int = 0) -> Iterator[Iterator[Tokens]]:
@@ -81,9 +83,10 @@ class TrainingData:
     def held_out(self) -> Tokens:
         """Tokens that quality is measured on."""
         size = min(
-            _HELD_OUT_TOKENS, sum(len(s.splits.get(self._held, ())) * s.n_tokens("patches") for s in self.stores)
+            _HELD_OUT_TOKENS, sum(len(s.splits.get(self._held, ())) * s.n_tokens(self.kinds) for s in self.stores)
         )
-        with closing(cast(Any, ShuffledReader(self._read, self._held, size, self.seed).batches())) as batches:
+        reader = ShuffledReader(self._read, self._held, size, self.seed, self.kinds)
+        with closing(cast(Any, reader.batches())) as batches:
             return self._split(next(batches))
 
     @property

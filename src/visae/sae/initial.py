@@ -35,8 +35,9 @@ def initial_sae(settings: AnySae, sample: Tensor, seed: int, target: Tensor | No
     whole concepts (sky, trees), which random rows often split among several latents in a short training. The
     others are random, for what is left. A baseline fits all of its weights to the sample instead.
 
-    Activations are centred before the encoder, so a decoder bias of zero is the data's mean. What else a variant
-    needs, such as biases or thresholds, its own `start` fits to the sample.
+    Activations are centred before the encoder, so a decoder bias of zero is the data's mean. Where normalization does
+    not centre them, all is fitted to centred ones, and the biases then take the mean in. What else a variant needs,
+    such as biases or thresholds, its own `start` fits to the sample.
 
     Parameters
     ----------
@@ -58,8 +59,13 @@ def initial_sae(settings: AnySae, sample: Tensor, seed: int, target: Tensor | No
     generator = torch.Generator().manual_seed(own_seed)
     _take_normalization(sae, sample, target)
     inputs = sae.normalized(sample)
+    middle = None if sae.centres else inputs.mean(0)
+    if middle is not None:
+        normalization(inputs)  # refuses what is all the same
+        inputs = inputs - middle
     if isinstance(sae.variant, Baseline):
         sae.variant.fit(sae.weights, inputs, settings, own_seed)
+        _shift(sae, middle)
         return sae
     directions = normalize(inputs)
     rows = [
@@ -84,7 +90,16 @@ def initial_sae(settings: AnySae, sample: Tensor, seed: int, target: Tensor | No
     if settings.encoder_start == "fitted":
         few = some[:_FITTED]
         _fit_codes(sae, inputs[few], inputs[few] if target is None else wanted[:_FITTED], sae.width - n_random)
+    _shift(sae, middle)
     return sae
+
+
+def _shift(sae: SparseAutoencoder, middle: Tensor | None) -> None:
+    """Let weights that were fitted to inputs less their mean `middle` (d_model,) take them as they are."""
+    if middle is not None:
+        sae.variant.shift(sae.weights, middle)
+        if not sae.is_transcoder:
+            sae.weights.decoder_bias.add_(middle)
 
 
 def _fit_codes(sae: SparseAutoencoder, inputs: Tensor, target: Tensor, n_centroids: int) -> None:
@@ -107,15 +122,21 @@ def _fit_codes(sae: SparseAutoencoder, inputs: Tensor, target: Tensor, n_centroi
 
 def _take_normalization(sae: SparseAutoencoder, sample: Tensor, target: Tensor | None) -> None:
     """Set mean and scale of what goes in and what comes out, and how far it may be from its mean."""
-    mean, scale = normalization(sample)
-    sae.mean.copy_(mean)
-    sae.scale.copy_(scale)
+    each = sae.normalization == "per_dimension"
+    if sae.centres:
+        mean, scale = normalization(sample, each)
+        sae.mean.copy_(mean)
+        sae.scale.copy_(scale)
     if target is not None:
-        target_mean, target_scale = normalization(target)
+        target_mean, target_scale = normalization(target, each)
         sae.target_mean.copy_(target_mean)
         sae.target_scale.copy_(target_scale)
-    if sae.clamp is not None:
+    if sae.clamp is not None and sae.centres:
         sae.limit.copy_(sae.clamp * sample.std(0, correction=0) / scale)
+    elif sae.clamp is not None:
+        inputs = sae.unclamped(sample)
+        sae.middle.copy_(inputs.mean(0))
+        sae.limit.copy_(sae.clamp * inputs.std(0, correction=0))
 
 
 def empty_sae(settings: AnySae, d_model: int, d_target: int | None = None) -> SparseAutoencoder:
@@ -123,11 +144,16 @@ def empty_sae(settings: AnySae, d_model: int, d_target: int | None = None) -> Sp
     width = round(settings.expansion * d_model)
     kind = cast(Any, VARIANTS[settings.variant])
     variant = cast(Variant, kind.from_settings(settings, width, d_target or d_model))
-    return SparseAutoencoder(d_model, width, variant, d_target, settings.clamp)
+    return SparseAutoencoder(d_model, width, variant, d_target, settings.clamp, settings.normalization)
 
 
-def normalization(sample: Tensor) -> tuple[Tensor, Tensor]:
+def normalization(sample: Tensor, each: bool = False) -> tuple[Tensor, Tensor]:
     """Mean (d_model,), and the scale () at which the centred sample has a mean squared norm of d_model.
+
+    Parameters
+    ----------
+    each
+        Give a scale for each dimension, (d_model,): its standard deviation. One that does not vary has that of all.
 
     Raises
     ------
@@ -139,4 +165,7 @@ def normalization(sample: Tensor) -> tuple[Tensor, Tensor]:
     scale = torch.tensor((squares / sample.numel()) ** 0.5)
     if not float(scale) > 1e-6 * float(mean.abs().max()):
         raise TrainingError("all activations are the same; nothing can be learnt from them")
+    if each:
+        deviations = sample.double().std(0, correction=0)
+        scale = torch.where(deviations > 1e-6 * scale, deviations, scale)
     return mean.float(), scale.float()

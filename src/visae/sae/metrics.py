@@ -62,7 +62,7 @@ def quality(sae: SparseAutoencoder, activations: Tensor, target: Tensor | None =
     for chunk, wanted in zip(activations.split(_CHUNK), target.split(_CHUNK), strict=True):
         rows = wanted.to(device)
         codes = sae.sparse_codes(chunk.to(device))
-        error = sae.decode(codes).sub_(rows).double()
+        error = sae.decode(codes, like=rows).sub_(rows).double()
         squared += float(error.square().sum())
         error_sum += error.sum(0)
         deviation += float((rows - mean).square().sum())

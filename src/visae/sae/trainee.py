@@ -23,7 +23,7 @@ from visae.sae.initial import empty_sae, initial_sae
 from visae.sae.loggers import opened
 from visae.sae.metrics import Quality, quality
 from visae.sae.parallel import Ranks
-from visae.sae.published import METRICS, metrics_table, points
+from visae.sae.published import METRICS, metrics_table, place_of, points
 from visae.sae.run import NotFinite, TrainingRun
 from visae.work import Member
 
@@ -82,6 +82,7 @@ class Trainee:
             sae = empty_sae(self.settings, self.data.d_model, self.data.d_target)
         else:
             sae = initial_sae(self.settings, self.data.sample.inputs, seed, self.data.sample.target)
+        sae.place = place_of(self.data)
         run = TrainingRun(self.settings, sae.to(device), self.ranks)
         if kept is not None:
             run.restore(kept)

@@ -48,7 +48,7 @@ def train(
     target_manifests: list[Path] | None = None,
     around: Around = Around(),
 ) -> dict[str, Any]:
-    """Train an SAE on the patches of split `train`; writes sae.safetensors, config.json, metrics.parquet, summary.json.
+    """Train an SAE on the tokens of split `train`; writes sae.safetensors, config.json, metrics.parquet, summary.json.
 
     A run that was killed continues from its newest checkpoint in `work`; on CPU it then ends with the very
     weights that it would have had. SIGUSR1 has it write a checkpoint at once and go on; SIGTERM and Ctrl-C, and stop.
@@ -94,7 +94,7 @@ def train_together(
 ) -> list[dict[str, Any]]:
     """Train several SAEs on one reading of the data: each comes out as if `train` had trained it alone.
 
-    Members may differ in everything but batch size and seed, which decide the batches. Each has its own
+    Members may differ in everything but batch size, seed and kind of tokens, which decide the batches. Each has its own
     checkpoints; one that is ahead of the others waits. One whose loss is no number stops, and the others go on.
 
     Parameters
@@ -116,7 +116,7 @@ def train_together(
         could not. A sole member's error is raised as it is.
     """
     first = members[0].settings
-    for key in ("batch_size", "seed"):
+    for key in ("batch_size", "seed", "tokens"):
         found = {getattr(member.settings, key) for member in members}
         if len(found) > 1:
             raise TrainingError(f"{key}: members that are trained together must have the same one, not {sorted(found)}")
@@ -125,7 +125,7 @@ def train_together(
     failures: dict[int, VisaeError] = {}
     trainees = {}
     with staged([*manifests, *targets], scratch) as near, joined(chosen_device(device)) as (ranks, where):
-        data = TrainingData(near[: len(manifests)], near[len(manifests) :], first.batch_size, seed)
+        data = TrainingData(near[: len(manifests)], near[len(manifests) :], first.batch_size, seed, first.tokens)
         for number, member in enumerate(members):
             try:
                 trainees[number] = Trainee(member, data, [*manifests, *targets], where, seed, ranks, loggers or [])

@@ -13,6 +13,7 @@ from torch import Tensor
 from visae.activations.store import ActivationStore
 from visae.errors import DataError
 from visae.heads.calibration import Judged, Verdicts, verdicts
+from visae.sae.place import among_last
 from visae.tasks.counts import INSERT, SUPPRESS, ClassCounts, Key, Shares, Target, Way, common_shares, ratio
 from visae.tasks.task import Resumed, Sums, Task, central_quarter, drawn
 
@@ -102,8 +103,14 @@ class PictureTask(Task):
     ) -> Tensor:
         """Where the latents are active, or the central quarter."""
         if counts.way == SUPPRESS:
-            return active()
+            return self.on_patches(active())
         return central_quarter(self.grid).to(tokens.device).expand(len(tokens), -1)
+
+    def edited(self, counts: ClassCounts, patches: Tensor, active: Callable[[], Tensor]) -> Tensor:
+        """Tokens where the latents are active; where a class is inserted, the central quarter or the class token."""
+        if counts.way == SUPPRESS and self.tokens != "patches":
+            return among_last(active(), self.tokens, self.n_prefix + patches.shape[1])
+        return super().edited(counts, patches, active)
 
     def changes(
         self, counts: ClassCounts, rows: slice, before: Tensor, after: Tensor, patches: Tensor

@@ -121,7 +121,7 @@ class Readout(Task):
     def patches(
         self, counts: ClassCounts, ids: NDArray[np.int64], tokens: Tensor, active: Callable[[], Tensor]
     ) -> Tensor:
-        """Every token of the row."""
+        """Every patch of the row."""
         shape = len(tokens), tokens.shape[1] - self.n_prefix
         return torch.ones(shape, dtype=torch.bool, device=tokens.device)
 

@@ -123,7 +123,7 @@ class Segmentation(Task):
         return np.concatenate([own, *by_class], axis=1), becomes
 
     def meant(self, counts: ClassCounts, rows: slice, patches: Tensor) -> Tensor:
-        """The edited patches."""
+        """The patches that the edit is about."""
         return patches
 
     def sums(self, counts: ClassCounts, key: Key, weights: NDArray[np.float64] | None = None) -> Sums:

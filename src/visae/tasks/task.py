@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 import torch
@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visae.activations.store import ActivationStore
+from visae.config.saes import TokenKinds
 from visae.config.tasks import TASKS, Unit
 from visae.tasks.counts import COMMON, INSERT, SUPPRESS, ClassCounts, Key, Shares, Target, Way
 
 Gradients = Mapping[int, tuple[Tensor, Tensor]]
-"""By class number: patches (n, d_model), and the gradients there of the class's log odds."""
+"""By class number: tokens (n, d_model), and the gradients there of the class's log odds."""
 
 Sums = dict[str, NDArray[np.float64]]
 """What is counted, summed over pictures: (...,) or (..., k), with one row a resample before."""
@@ -60,6 +61,11 @@ class Task(ABC):
         Patches down and across.
     classes, not_learned
         {"id", "name"} in the order of the readout's answers, and of those that it cannot give.
+
+    Attributes
+    ----------
+    tokens
+        Kind of tokens that edits move: those that the SAE was trained on. What is answered and counted is the same.
     """
 
     name: ClassVar[str]
@@ -82,7 +88,7 @@ class Task(ABC):
         self.classes, self.not_learned, self.batch_size = list(classes), list(not_learned), batch_size
         self.names = {c["id"]: c["name"] for c in self.classes}
         self.numbers = {c["id"]: number for number, c in enumerate(self.classes)}
-        self.device = torch.device("cpu")
+        self.device, self.tokens = torch.device("cpu"), cast(TokenKinds, "patches")
         self.images, self.measured = range(0), np.empty(0, dtype=np.int64)
 
     # --- the network and its answers ---
@@ -110,11 +116,16 @@ class Task(ABC):
         return logits[:, number] - logits[:, others].logsumexp(dim=1)
 
     def slopes(self, tokens: Tensor, number: int, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Patches (b, n_patches, d_model), and the gradient there of a class's log odds, summed over `own` units."""
+        """Tokens (b, n_own, d_model), and the gradient there of a class's log odds, summed over `own` units."""
         tokens.requires_grad_(True)
         odds = self.log_odds(self.logits(tokens), number)
         (found,) = torch.autograd.grad((odds if own is None else odds[own]).sum(), tokens)
-        return tokens.detach()[:, self.n_prefix :], found[:, self.n_prefix :]
+        return tokens.detach()[:, self.own], found[:, self.own]
+
+    @property
+    def own(self) -> slice:
+        """Positions of the tokens that edits move; StoreError where there are none."""
+        return self.store.row_slice(self.tokens)
 
     def batches(self, image_ids: Sequence[int] | NDArray[np.integer]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Pictures by id, and their tokens (b, n_tokens, d_model)."""
@@ -140,7 +151,30 @@ class Task(ABC):
     def patches(
         self, counts: ClassCounts, ids: NDArray[np.int64], tokens: Tensor, active: Callable[[], Tensor]
     ) -> Tensor:
-        """Patches to edit, bool (b, n_patches); `active` gives where the class's latents are, in the same shape."""
+        """Patches that an edit is about, bool (b, n_patches).
+
+        They are edited, and where the unit is a patch they are what is counted. `active` gives on which of the tokens
+        that edits move the class's latents are, (b, n_own); `on_patches` says what that is of patches.
+        """
+
+    def edited(self, counts: ClassCounts, patches: Tensor, active: Callable[[], Tensor]) -> Tensor:
+        """Tokens to edit, a mask over the last ones: bool (b, n_patches) or (b, n_tokens).
+
+        They are the patches that the edit is about and, of an SAE of class tokens, the class token in their place.
+        """
+        if self.tokens == "patches":
+            return patches
+        mask = torch.nn.functional.pad(patches, (self.n_prefix, 0))
+        if self.tokens == "class":
+            mask = torch.zeros_like(mask)
+            mask[:, 0] = True
+        return mask
+
+    def on_patches(self, chosen: Tensor) -> Tensor:
+        """Of tokens that edits move, bool (b, n_own), those that are patches, (b, n_patches)."""
+        if self.tokens == "class":
+            return chosen.new_zeros(len(chosen), self.store.n_tokens("patches"))
+        return chosen[:, self.n_prefix :] if self.tokens == "all" else chosen
 
     @abstractmethod
     def changes(
@@ -149,7 +183,7 @@ class Task(ABC):
         """Count an edit of some pictures: values (b, k), and what target units become (..., n_classes)."""
 
     def meant(self, counts: ClassCounts, rows: slice, patches: Tensor) -> Tensor:
-        """Units that an edit is about, bool in the shape of `log_odds`: target pictures, or edited patches."""
+        """Units that an edit is about, bool in the shape of `log_odds`: target pictures, or patches (b, n_patches)."""
         return torch.from_numpy(counts.n_target[rows] > 0).to(patches.device)
 
     @abstractmethod

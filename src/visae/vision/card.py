@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from visae.config.saes import TokenKinds, token_slice
 from visae.errors import ModelError
 from visae.files import read_json
 from visae.notices import Notice, from_plain
@@ -101,6 +102,14 @@ class ModelCard:
         """Token ids in the model's order: -1 for [CLS], -2, -3... for registers, then patches from 0."""
         registers = range(-2, -2 - (self.n_prefix - int(self.has_class_token)), -1)
         return [-1] * self.has_class_token + list(registers) + list(range(self.layers[layer].n_patches))
+
+    def token_slice(self, kinds: TokenKinds) -> slice:
+        """Positions of a kind of tokens among all; ModelError where the model has no class token and one is asked."""
+        if kinds == "class" and not self.has_class_token:
+            raise ModelError(
+                f"tokens: class: {self.architecture} has no [CLS] token; take an SAE of patches, or another model"
+            )
+        return token_slice(kinds, self.n_prefix)
 
     @classmethod
     def read(cls, path: str | Path) -> ModelCard:

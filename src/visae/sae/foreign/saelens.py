@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -25,6 +26,8 @@ from visae.sae.variants.topk import TopK
 from visae.sae.variants.variant import Variant
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+# What SAELens' layer_norm adds to a token's deviation.
+_EPS = 1e-5
 # What each architecture of ours without a decoder bias on its input is named for transcoders.
 _TRANSCODERS = {"standard": "transcoder", "jumprelu": "jumprelu_transcoder"}
 
@@ -32,8 +35,9 @@ _TRANSCODERS = {"standard": "transcoder", "jumprelu": "jumprelu_transcoder"}
 def write_saelens(sae: SparseAutoencoder, folder: Path) -> Path:
     """Write an SAE as SAELens reads it: raw activations in and out, the same codes; returns the path of cfg.json.
 
-    Mean and scale are folded into the weights. Variants become the architecture that has their code rule:
-    `batchtopk` and its threshold `jumprelu`, `archetypal` `topk`, `matryoshka` whatever it is over.
+    Mean and scale are folded into the weights; `per_token` is SAELens' `layer_norm`. Variants become the architecture
+    that has their code rule: `batchtopk` and its threshold `jumprelu`, `archetypal` `topk`, `matryoshka` whatever it is
+    over.
 
     Raises
     ------
@@ -42,18 +46,20 @@ def write_saelens(sae: SparseAutoencoder, folder: Path) -> Path:
     """
     if sae.clamp is not None:
         raise ModelError(f"clamp: {sae.clamp:g}: SAELens has no clamping of what goes in; train with clamp left out")
+    if sae.normalization == "per_token" and not torch.isclose(sae.eps, torch.tensor(_EPS)):
+        raise ModelError(f"normalization: per_token with eps {float(sae.eps):g}; SAELens' layer_norm has {_EPS:g}")
     rule = sae.variant.rule if isinstance(sae.variant, Matryoshka) else sae.variant
     # In double precision: a mean far from zero would otherwise cost the biases digits.
-    encoder = sae.weights.encoder.double() / sae.scale.double()
-    shift = encoder @ sae.mean.double()
+    encoder, shift = sae.weights.encoder.double(), torch.zeros(sae.width, dtype=torch.float64)
+    if sae.centres:
+        encoder = encoder / sae.scale.double()
+        shift = encoder @ sae.mean.double()
     bias = sae.weights.encoder_bias.double() - shift
-    mean = sae.target_mean if sae.is_transcoder else sae.mean
-    scale = sae.output_scale.double()
-    tensors = {
-        "W_enc": encoder.T,
-        "W_dec": sae.weights.decoder.double() * scale,
-        "b_dec": sae.weights.decoder_bias.double() * scale + mean.double(),
-    }
+    decoder, decoder_bias = sae.weights.decoder.double(), sae.weights.decoder_bias.double()
+    if not sae.needs_like:  # else SAELens itself multiplies by each token's deviation, and adds its mean
+        scale = sae.output_scale_of(None).double()
+        decoder, decoder_bias = decoder * scale, decoder_bias * scale + sae.output_mean_of(None).double()
+    tensors = {"W_enc": encoder.T, "W_dec": decoder, "b_dec": decoder_bias}
     architecture, own, options = _architecture(rule, bias, shift)
     if sae.is_transcoder:
         if architecture not in _TRANSCODERS:
@@ -70,7 +76,7 @@ def write_saelens(sae: SparseAutoencoder, folder: Path) -> Path:
         "dtype": "float32",
         "device": "cpu",
         "apply_b_dec_to_input": False,
-        "normalize_activations": "none",
+        "normalize_activations": "layer_norm" if sae.normalization == "per_token" else "none",
         "reshape_activations": "none",
         "metadata": {"sae_lens_version": VERSION},
     }

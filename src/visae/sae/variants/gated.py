@@ -63,6 +63,11 @@ class Gated(Variant):
         super().scale(weights, factors)
         self.magnitude_bias.detach().mul_(factors)
 
+    def shift(self, weights: Weights, middle: Tensor) -> None:
+        """Let inputs be `middle` (d_model,) larger than those that the weights were fitted to, in place."""
+        super().shift(weights, middle)
+        self.magnitude_bias.detach().sub_(self.log_scale.detach().exp() * (weights.encoder @ middle))
+
     def dense(self, inputs: Tensor, encoder: Tensor, encoder_bias: Tensor) -> Tensor:
         """Codes (n, width) of normalized inputs (n, d_model); differentiable, but not through the gates."""
         projected = linear(inputs, encoder)

@@ -30,12 +30,15 @@ class SparseCodes:
         int64 (n + 1,): entries of token i are `offsets[i]` up to `offsets[i + 1]`.
     width
         Number of latents.
+    leading
+        Dimensions that the tokens have where those are not (n,): their product is n.
     """
 
     latents: Tensor
     values: Tensor
     offsets: Tensor
     width: int
+    leading: tuple[int, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -48,24 +51,25 @@ class SparseCodes:
         return torch.repeat_interleave(self.offsets.diff(), output_size=len(self.values))
 
     def dense(self) -> Tensor:
-        """Return the codes as a (tokens, latents) matrix."""
+        """Return the codes as a (tokens, latents) matrix; with leading dimensions, (…, latents)."""
         matrix = torch.zeros(self.shape, dtype=self.values.dtype, device=self.values.device)
         matrix[self.tokens, self.latents] = self.values
-        return matrix
+        return matrix if self.leading is None else matrix.view(*self.leading, self.width)
 
     def without_zeros(self) -> SparseCodes:
         """Drop the entries whose value is zero."""
         kept = self.values != 0
         before = torch.zeros(len(kept) + 1, dtype=torch.int64, device=kept.device)
         torch.cumsum(kept, 0, out=before[1:])
-        return SparseCodes(self.latents[kept], self.values[kept], before[self.offsets], self.width)
+        return SparseCodes(self.latents[kept], self.values[kept], before[self.offsets], self.width, self.leading)
 
     def between(self, first: int, end: int) -> SparseCodes:
         """Return the codes of latents `first` up to `end`, counted from `first`."""
         kept = (self.latents >= first) & (self.latents < end)
         before = torch.zeros(len(kept) + 1, dtype=torch.int64, device=kept.device)
         torch.cumsum(kept, 0, out=before[1:])
-        return SparseCodes(self.latents[kept] - first, self.values[kept], before[self.offsets], end - first)
+        offsets = before[self.offsets]
+        return SparseCodes(self.latents[kept] - first, self.values[kept], offsets, end - first, self.leading)
 
     def parts(self, codes_at_once: int) -> Iterator[tuple[slice, SparseCodes]]:
         """Ranges of tokens and their codes, views of these, about so many at once; all where there are fewer."""
@@ -82,7 +86,7 @@ class SparseCodes:
 
     def with_values(self, values: Tensor) -> SparseCodes:
         """Return the same entries with other values (nnz,)."""
-        return SparseCodes(self.latents, values, self.offsets, self.width)
+        return SparseCodes(self.latents, values, self.offsets, self.width, self.leading)
 
 
 def weighted_rows(rows: Tensor, members: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:

@@ -117,6 +117,10 @@ class Variant(nn.Module):
         weights.encoder.mul_(factors.unsqueeze(1))
         weights.encoder_bias.mul_(factors)
 
+    def shift(self, weights: Weights, middle: Tensor) -> None:
+        """Let inputs be `middle` (d_model,) larger than those that the weights were fitted to, in place."""
+        weights.encoder_bias.sub_(weights.encoder @ middle)
+
     def project(self, weights: Weights) -> None:
         """Bring the weights back to where they belong after an optimizer's step, in place: unit decoder rows."""
         weights.decoder.div_(torch.linalg.vector_norm(weights.decoder, dim=1, keepdim=True))
