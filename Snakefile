@@ -7,6 +7,7 @@ sys.path.insert(0, f"{workflow.basedir}/src")
 
 include: "rules/common.smk"
 include: "rules/paths.smk"
+include: "rules/training.smk"
 include: "rules/data.smk"
 include: "rules/models.smk"
 include: "rules/activations.smk"

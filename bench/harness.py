@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -181,6 +182,23 @@ def run_parts(
         missed |= publish(rows, arguments.output, arguments.check, partly)
         partly = True
     return missed
+
+
+def run_in_scratch(
+    made: argparse.ArgumentParser,
+    parts: Callable[[argparse.Namespace, Path], dict[str, Callable[[], list[Measurement]]]],
+) -> int:
+    """Measure parts that write their data into a folder that goes when they are done; see `run_parts`.
+
+    Parameters
+    ----------
+    parts
+        From the command line's arguments and the folder to name and what measures it.
+    """
+    arguments = made.parse_args()
+    arguments.scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
+        return run_parts(made, arguments, parts(arguments, Path(scratch)))
 
 
 def _part(row: dict[str, Any]) -> str:

@@ -32,6 +32,7 @@ rule ground_truth_figure:
         spec=lambda wildcards: spec(
             SETTINGS.figures.style(),
             "visae.figures.ground_truth",
+            figure="ground_truth",
             saes=[
                 sae for sae in STUDIES[wildcards.study].saes if sae not in PATCHLESS
             ],
@@ -39,7 +40,7 @@ rule ground_truth_figure:
     message:
         "Drawing how well study {wildcards.study} tells the known causes of {wildcards.dataset}"
     script:
-        "../scripts/figures/ground_truth.py"
+        "../scripts/figures/of_tables.py"
 
 
 rule feature_map_figure:
@@ -145,7 +146,7 @@ rule class_latents_figure:
 
 rule score_nulls_figure:
     input:
-        scores=described_table("scores"),
+        table=described_table("scores"),
     output:
         **drawn(
             f"{DESCRIBED}/score_nulls", "score_nulls", "Features", "scores and nulls"
@@ -157,8 +158,10 @@ rule score_nulls_figure:
     conda:
         ENVIRONMENT
     params:
-        spec=spec(SETTINGS.figures.style(), "visae.figures.score_nulls"),
+        spec=spec(
+            SETTINGS.figures.style(), "visae.figures.score_nulls", figure="score_nulls"
+        ),
     message:
         "Drawing scores of {wildcards.sae} on {wildcards.dataset} against their nulls"
     script:
-        "../scripts/figures/score_nulls.py"
+        "../scripts/figures/of_tables.py"

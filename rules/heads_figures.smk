@@ -9,7 +9,7 @@ localrules:
 
 rule confusion_figure:
     input:
-        confusion=confusion_of_head,
+        table=confusion_of_head,
     output:
         **drawn(
             f"{FIGURES}/{{head}}_confusion", "confusion", "Heads", "confusion matrix"
@@ -23,11 +23,13 @@ rule confusion_figure:
     conda:
         ENVIRONMENT
     params:
-        spec=spec(SETTINGS.figures.style(), "visae.figures.confusion"),
+        spec=spec(
+            SETTINGS.figures.style(), "visae.figures.confusion", figure="confusion"
+        ),
     message:
         "Drawing what the {wildcards.head} head of study {wildcards.study} takes each class for"
     script:
-        "../scripts/figures/confusion.py"
+        "../scripts/figures/of_tables.py"
 
 
 rule calibration_figure:
@@ -66,8 +68,12 @@ rule faithfulness_figure:
     conda:
         ENVIRONMENT
     params:
-        spec=spec(SETTINGS.figures.style(), "visae.figures.faithfulness"),
+        spec=spec(
+            SETTINGS.figures.style(),
+            "visae.figures.faithfulness",
+            figure="faithfulness",
+        ),
     message:
         "Drawing what the reconstruction of {wildcards.sae} keeps"
     script:
-        "../scripts/figures/faithfulness.py"
+        "../scripts/figures/of_tables.py"

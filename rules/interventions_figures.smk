@@ -11,7 +11,7 @@ localrules:
 
 rule arms_figure:
     input:
-        arms=f"{INTERVENTIONS}/{{task}}/arms.parquet",
+        table=f"{INTERVENTIONS}/{{task}}/arms.parquet",
     output:
         **drawn(f"{MEASURED}/{{task}}_arms", "arms", "Interventions", "arms"),
     log:
@@ -24,17 +24,20 @@ rule arms_figure:
         ENVIRONMENT
     params:
         spec=lambda wildcards: spec(
-            SETTINGS.figures.style(), "visae.figures.arms", task=wildcards.task
+            SETTINGS.figures.style(),
+            "visae.figures.arms",
+            figure="arms",
+            task=wildcards.task,
         ),
     message:
         "Drawing what edits of {wildcards.sae} do to {wildcards.task}"
     script:
-        "../scripts/figures/arms.py"
+        "../scripts/figures/of_tables.py"
 
 
 rule doses_figure:
     input:
-        doses=f"{INTERVENTIONS}/{{task}}/doses.parquet",
+        table=f"{INTERVENTIONS}/{{task}}/doses.parquet",
     output:
         **drawn(
             f"{MEASURED}/{{task}}_doses", "doses", "Interventions", "dose and response"
@@ -49,12 +52,15 @@ rule doses_figure:
         ENVIRONMENT
     params:
         spec=lambda wildcards: spec(
-            SETTINGS.figures.style(), "visae.figures.doses", task=wildcards.task
+            SETTINGS.figures.style(),
+            "visae.figures.doses",
+            figure="doses",
+            task=wildcards.task,
         ),
     message:
         "Drawing dose and response of edits of {wildcards.sae}, {wildcards.task}"
     script:
-        "../scripts/figures/doses.py"
+        "../scripts/figures/of_tables.py"
 
 
 rule segmentation_maps_figure:
@@ -84,7 +90,7 @@ rule segmentation_maps_figure:
 
 rule probabilities_figure:
     input:
-        arms=f"{INTERVENTIONS}/{{task}}/arms.parquet",
+        table=f"{INTERVENTIONS}/{{task}}/arms.parquet",
     output:
         **drawn(
             f"{MEASURED}/{{task}}_probabilities",
@@ -101,11 +107,15 @@ rule probabilities_figure:
     conda:
         ENVIRONMENT
     params:
-        spec=spec(SETTINGS.figures.style(), "visae.figures.probabilities"),
+        spec=spec(
+            SETTINGS.figures.style(),
+            "visae.figures.probabilities",
+            figure="probabilities",
+        ),
     message:
         "Drawing probabilities before and after edits of {wildcards.sae}, {wildcards.task}"
     script:
-        "../scripts/figures/probabilities.py"
+        "../scripts/figures/of_tables.py"
 
 
 rule strips_figure:

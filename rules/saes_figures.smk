@@ -8,7 +8,7 @@ localrules:
 
 rule training_figure:
     input:
-        metrics=training_metrics,
+        tables=training_metrics,
     output:
         **drawn(f"{FIGURES}/training", "training", "Training", "training curves"),
     log:
@@ -21,12 +21,13 @@ rule training_figure:
         spec=lambda wildcards: spec(
             SETTINGS.figures.style(),
             "visae.figures.training",
+            figure="training",
             saes=STUDIES[wildcards.study].saes,
         ),
     message:
         "Drawing how the SAEs of study {wildcards.study} learned"
     script:
-        "../scripts/figures/training.py"
+        "../scripts/figures/of_tables.py"
 
 
 rule pareto_figure:

@@ -19,7 +19,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -35,7 +34,7 @@ from bench.harness import (
     median_ratio,
     parser,
     repetitions,
-    run_parts,
+    run_in_scratch,
 )
 from bench.peer_processes import peer_python
 
@@ -44,11 +43,7 @@ WHOLE, COMMON, DUCKDB = "visae, every statistic", "visae, common columns", "Duck
 
 
 def main() -> int:
-    made = parser(__doc__ or "", "features.json")
-    arguments = made.parse_args()
-    arguments.scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
-        return run_parts(made, arguments, _parts(arguments, Path(scratch)))
+    return run_in_scratch(parser(__doc__ or "", "features.json"), _parts)
 
 
 def _parts(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callable[[], list[Measurement]]]:

@@ -12,11 +12,12 @@ over repetitions, ratios medians of the quotients within a repetition, visae's o
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -34,7 +35,7 @@ from bench.harness import (
     median_ratio,
     parser,
     repetitions,
-    run_parts,
+    run_in_scratch,
 )
 from bench.peak_memory import own_peak
 from visae.activations.given import write_store
@@ -173,19 +174,18 @@ def measured_memory(folder: Path, few: int, threads: int) -> list[Measurement]:
 
 
 def main() -> int:
-    made = parser(__doc__ or "", "interventions.json")
-    arguments = made.parse_args()
-    quick, threads = arguments.quick, arguments.threads
+    return run_in_scratch(parser(__doc__ or "", "interventions.json"), _parts)
+
+
+def _parts(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callable[[], list[Measurement]]]:
+    """Name to what measures it."""
+    quick, times, threads = arguments.quick, repetitions(arguments), arguments.threads
     torch.set_num_threads(threads)
-    arguments.scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
-        folder = Path(scratch)
-        parts = {
-            "arms": lambda: measured_arms(folder, 8 if quick else 32, repetitions(arguments)),
-            "table": lambda: measured_table(folder, 16 if quick else N_IMAGES),
-            "memory": lambda: measured_memory(folder, 32 if quick else N_IMAGES, threads),
-        }
-        return run_parts(made, arguments, parts)
+    return {
+        "arms": lambda: measured_arms(scratch, 8 if quick else 32, times),
+        "table": lambda: measured_table(scratch, 16 if quick else N_IMAGES),
+        "memory": lambda: measured_memory(scratch, 32 if quick else N_IMAGES, threads),
+    }
 
 
 if __name__ == "__main__":

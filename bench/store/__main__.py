@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from bench.harness import Measurement, parser, repetitions, run_parts
+from bench.harness import Measurement, parser, repetitions, run_in_scratch
 from bench.store import extraction, formats, reading, training
 from visae.vision.model import load_model
 
@@ -32,16 +31,13 @@ from visae.vision.model import load_model
 def main() -> int:
     made = parser(__doc__ or "", "store.json")
     made.add_argument("--rows", type=int, help="rows to read shuffled (default: 1.3 million; with --quick 200,000)")
-    arguments = made.parse_args()
-    torch.set_num_threads(arguments.threads)
-    arguments.scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
-        return run_parts(made, arguments, _parts(arguments, Path(scratch)))
+    return run_in_scratch(made, _parts)
 
 
 def _parts(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callable[[], list[Measurement]]]:
     """Name to what measures it; the embedded model and its activations are made once, when first asked for."""
     quick, times, threads = arguments.quick, repetitions(arguments), arguments.threads
+    torch.set_num_threads(threads)
     rows = arguments.rows or (200_000 if quick else 1_300_000)
     network = _Saliency(scratch / "network", 32 if quick else 64)
     return {

@@ -21,13 +21,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from bench.harness import Measurement, parser, repetitions, run_parts
+from bench.harness import Measurement, parser, repetitions, run_in_scratch
 from bench.planted import write_planted
 from bench.trainer.contenders import (
     BATCH,
@@ -52,18 +51,14 @@ HOW = {"as run": None, "tuned": TUNED, "sparse, tuned": TUNED}
 
 
 def main() -> int:
-    made = parser(__doc__ or "", "trainer.json")
-    arguments = made.parse_args()
-    arguments.scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
-        write_planted(Path(scratch) / "planted.bin", 24 * BATCH, D_MODEL)
-        return run_parts(made, arguments, _parts(arguments, Path(scratch)))
+    return run_in_scratch(parser(__doc__ or "", "trainer.json"), _parts)
 
 
 def _parts(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callable[[], list[Measurement]]]:
     """Name to what measures it."""
     quick, times, threads = arguments.quick, repetitions(arguments), arguments.threads
     data = scratch / "planted.bin"
+    write_planted(data, 24 * BATCH, D_MODEL)
     timing = Timing(times, warm_up=1, seconds=0.5, fewest=1) if quick else Timing(times, 2, seconds=3, fewest=1)
 
     def variant(name: str, *hows: str) -> list[Measurement]:

@@ -9,7 +9,10 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _CHUNK = 1 << 20
 
@@ -41,6 +44,12 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write a JSON file whole; NaN is refused, because JSON has none."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_table(path: str | Path, table: pl.DataFrame) -> None:
+    """Write a Parquet file whole."""
+    with atomic_path(path) as temporary:
+        table.write_parquet(temporary)
 
 
 def read_json(path: str | Path) -> Any:

@@ -13,6 +13,7 @@ from visae.config.settings import Settings, StudySettings
 from visae.config.tasks import TASKS
 from visae.experiments.tables import read_table
 from visae.figures.arms import ARM_LABELS, edit_in_words
+from visae.figures.units import EDITED
 from visae.files import read_json, write_text
 from visae.layout import FIGURES, INTERVENTIONS, SAE, StudyPaths
 
@@ -53,8 +54,9 @@ def _study(paths: StudyPaths, study: StudySettings) -> Iterator[str]:
     yield from (title, "-" * len(title), "")
     for sae in study.saes:
         found = read_json(paths.path(SAE, sae=sae) / "summary.json")
+        tokens = EDITED[found.get("tokens", "patches")]
         yield (
-            f"SAE *{_plain(sae)}*: normalized MSE {found['normalized_mse']:.3f} on held-out patches, "
+            f"SAE *{_plain(sae)}*: normalized MSE {found['normalized_mse']:.3f} on held-out {tokens}, "
             f"L0 {found['l0']:.1f}, dead {found['dead_share']:.1%}."
         )
         yield ""

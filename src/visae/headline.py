@@ -10,6 +10,7 @@ import polars as pl
 from visae.config.parse import load_config
 from visae.config.settings import Settings, StudySettings, UnionSettings
 from visae.experiments.tables import read_table
+from visae.figures.units import EDITED
 from visae.files import read_json
 
 _NAMED = 3  # latents of a class that are named
@@ -39,8 +40,9 @@ def study_headline(settings: Settings, name: str, study: StudySettings) -> list[
         summary = results / "saes" / study.train_on / study.stored_model / f"layer{study.point}" / sae / "summary.json"
         if summary.is_file():
             found = read_json(summary)
+            tokens = EDITED[found.get("tokens", "patches")]
             lines.append(
-                f"  SAE {sae}: normalized MSE {found['normalized_mse']:.3f} on held-out patches, "
+                f"  SAE {sae}: normalized MSE {found['normalized_mse']:.3f} on held-out {tokens}, "
                 f"L0 {found['l0']:.1f}, dead {found['dead_share']:.1%}"
             )
         folder = results / "features" / study.train_on / study.stored_model / f"layer{study.point}" / sae
@@ -97,17 +99,19 @@ def _scores(path: Path) -> list[str]:
 
 
 def _faithfulness(path: Path, sae: str) -> list[str]:
-    """Shares of what replacing the patches by zero costs that the reconstruction recovers."""
+    """Shares of what replacing the SAE's tokens by zero costs that the reconstruction recovers."""
     if not path.is_file():
         return []
     found = []
-    for measure, quantities in read_json(path)["measures"].items():
+    summary = read_json(path)
+    for measure, quantities in summary["measures"].items():
         recovered = {key: quantities["recovered_from_zero"][key] for key in ("value", "low", "high")}
         if recovered["value"] is not None:
             value, low, high = (f"{bound:.1%}" for bound in recovered.values())
             found.append(f"{measure} {value} [{low}, {high}]")
     said = ", ".join(found) or "nothing that can be measured"
-    return ["", f"  Of what zeroing all patches costs, the reconstruction of {sae} recovers: {said}"]
+    tokens = EDITED[summary.get("tokens", "patches")]
+    return ["", f"  Of what zeroing all {tokens} costs, the reconstruction of {sae} recovers: {said}"]
 
 
 def _experiment(folder: Path, task: str, sae: str) -> list[str]:

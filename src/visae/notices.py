@@ -64,3 +64,10 @@ def as_plain(notices: Iterable[Notice]) -> list[dict[str, Any]]:
 def from_plain(kept: Iterable[dict[str, Any]]) -> list[Notice]:
     """Notices out of a summary.json or model.json."""
     return [Notice(**entry) for entry in kept]
+
+
+def first_of(things: Iterable[object], most: int, between: str = ", ") -> str:
+    """Name the first few of some things, and say how many there are beside them."""
+    names = list(map(str, things))
+    rest = len(names) - most
+    return between.join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")

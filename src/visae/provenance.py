@@ -16,8 +16,11 @@ from visae.files import file_sha256
 from visae.version import __version__
 
 _PACKAGE = Path(__file__).parent
-# These carry settings, messages and bars to a stage; what of them matters is in the job's spec already.
-_WITHOUT_EFFECT = ("visae.config", "visae.errors", "visae.progress", "visae.provenance", "visae.files", "visae.device")
+# These carry settings, files, messages and bars to a stage; what of them matters is in the job's spec already.
+_WITHOUT_EFFECT = (
+    *("visae.config", "visae.errors", "visae.progress", "visae.provenance", "visae.files", "visae.device"),
+    *("visae.sae.sources", "visae.sae.hub"),
+)
 
 
 class Provenance:

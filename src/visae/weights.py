@@ -48,7 +48,7 @@ def check_names(
     required = set(required)
     if missing := sorted(required - tensors.keys()):
         names = ", ".join(repr(name) for name in missing)
-        raise ModelError(f"{where}: {names} {'is' if len(missing) == 1 else 'are'} missing for {of}")
+        raise ModelError(f"{where}: {names} {'is' if len(missing) == 1 else 'are'} missing for {of}; save it whole")
     if unknown := sorted(tensors.keys() - required - set(optional)):
         raise ModelError(f"{where}: tensors that no {of} has: {', '.join(unknown)}; what they do would be left out")
 

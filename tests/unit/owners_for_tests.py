@@ -14,10 +14,14 @@ from PIL import Image
 from skimage import data
 from torch import Tensor, nn
 
+from visae.config.settings import ModelIdentity
+from visae.vision.model import VisionModel, load_model, prepare_model
 from visae.vision.torchvision_guard import allow_cpu_torch
 
 allow_cpu_torch()  # before any of the libraries below imports torchvision
 
+TINY_CLIP = "vit_xsmall_patch16_clip_224.tinyclip_yfcc15m"
+TINY_CLIP_SHAPE = {"width": 256, "layers": 10, "heads": 4, "patch": 16}
 SMALL_TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
@@ -200,3 +204,10 @@ def photographs(folder: Path) -> list[Path]:
     for name, make in makers.items():
         Image.fromarray(make()).save(folder / name, **({"quality": 92} if name.endswith("jpg") else {}))
     return [folder / name for name in makers]
+
+
+def prepared(folder: Path, architecture: str, weights: Path, **settings: object) -> VisionModel:
+    """Take in a file of weights."""
+    identity = ModelIdentity(architecture=architecture, weights=str(weights), **settings)
+    prepare_model(identity, folder / "weights.safetensors", folder / "model.json")
+    return load_model(folder / "model.json")

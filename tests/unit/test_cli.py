@@ -6,7 +6,6 @@ import polars as pl
 import pytest
 
 from visae import cli
-from visae.errors import ConfigError
 
 
 def test_help_lists_every_stage_without_loading_torch() -> None:
@@ -34,6 +33,20 @@ def test_what_cannot_be_written_on_a_command_line_is_left_out(capsys: pytest.Cap
     assert "--ties" not in said
 
 
+def test_arguments_that_are_required_may_come_first_without_their_names(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for arguments in (["none", "out"], ["none", "--output", "out"], ["--output", "out", "--source", "none"]):
+        with pytest.raises(SystemExit, match="ModelError: none: no such file or folder"):
+            cli.main(["import-sae", *arguments])
+    with pytest.raises(SystemExit):
+        cli.main(["import-sae", "none", "out", "third"])
+    assert "unrecognized arguments: third" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["import-sae", "--help"])
+    assert "in this order: SOURCE OUTPUT" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_stage_runs_from_its_arguments(tmp_path: Path) -> None:
     index = tmp_path / "index.parquet"
     settings = ["kind=scenes", "train=8", "val=8", "test=8", "image_size=64"]
@@ -44,8 +57,8 @@ def test_a_stage_runs_from_its_arguments(tmp_path: Path) -> None:
 def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="--settings: top level: unknown key 'trian'; allowed: "):
         cli.main(["index", "--settings", "kind=scenes", "trian=8", "--index-path", str(tmp_path / "index.parquet")])
-    with pytest.raises(ConfigError, match="write KEY=VALUE"):
-        cli._settings_of(int, ["kind"])
+    with pytest.raises(SystemExit, match=r"ConfigError: --settings.*write KEY=VALUE"):
+        cli.main(["index", "--settings", "kind", "--index-path", str(tmp_path / "index.parquet")])
 
 
 def test_config_check_names_the_mistake(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ import torch
 from families_for_tests import FAMILIES, SAME_SUMS, pictures, small_model
 from torch import Tensor
 
-from visae.edits.edit import ActiveValues, Edit, PredictedAs, Site
-from visae.edits.passes import edited_passes
-from visae.errors import DataError
+from visae.arms.arms import Unedited, outcomes
+from visae.arms.changes import SetLatents, situation
+from visae.edits.edit import ActiveValues, Edit, PredictedAs, Site, edited, patch_rows
 from visae.sae import SparseAutoencoder
 from visae.sae.variants.topk import TopK
 from visae.vision.model import HookPoint, VisionModel
@@ -62,17 +62,25 @@ class Scene:
             for layer, sae in self.saes.items()
         }
         observed = {latent: np.array([1, LARGEST], np.float32) for latent in self.latents[self.early]}
-        self.sites = [Site(layer, sae, ActiveValues(observed)) for layer, sae in self.saes.items()]
+        self.sites = {layer: Site(layer, sae, ActiveValues(observed)) for layer, sae in self.saes.items()}
         self.predicted = SEEN[:, None].expand(-1, self.patches(self.tokens[self.early]).shape[1])
 
     def patches(self, tokens: Tensor) -> Tensor:
         return tokens[:, self.model.card.n_prefix :]
 
-    def found(self, runs: list[list[Example]], batch_size: int = 100) -> list[Tensor]:
-        """Final tokens of each run, by resuming the network."""
-        edits = [[example.edit for example in run] for run in runs]
-        kwargs = {"predicted": self.predicted, "batch_size": batch_size}
-        return list(edited_passes(self.model, self.sites, self.tokens, edits, **kwargs))
+    def found(self, run: list[Example]) -> Tensor:
+        """Final tokens by resuming the network after the lowest layer, whose edits are done before."""
+
+        def after(layer: int) -> Callable[[Tensor], Tensor]:
+            def change(tokens: Tensor) -> Tensor:
+                for example in (example for example in run if example.edit.layer == layer):
+                    tokens = edited(tokens, example.edit, self.sites[layer], self.model.card.n_prefix, self.predicted)
+                return tokens
+
+            return change
+
+        first, *later = sorted({example.edit.layer for example in run} or {self.early})
+        return self.model.resume(after(first)(self.tokens[first]), first, {layer: after(layer) for layer in later})
 
     def wanted(self, run: list[Example]) -> Tensor:
         """Final tokens of the whole forward pass, with hooks."""
@@ -206,14 +214,11 @@ def _at(chosen: Tensor, axis: int = 0) -> Callable[[Tensor], Tensor]:
 
 @torch.inference_mode()
 def test_edits_are_what_a_hook_does_by_hand(scene: Scene) -> None:
-    runs = examples(scene)
     plain = scene.model(scene.images)
-    alone, together = (scene.found([*runs.values()], batch_size) for batch_size in (2, 100))
-    for (name, run), *found in zip(runs.items(), alone, together, strict=True):
+    for name, run in examples(scene).items():
         wanted = scene.wanted(run)
         scale = wanted.abs().max()
-        for final in found:
-            assert (final - wanted).abs().max() < SAME_SUMS * scale, name
+        assert (scene.found(run) - wanted).abs().max() < SAME_SUMS * scale, name
         changed = (wanted - plain).abs().amax(dim=(1, 2)) > 100 * SAME_SUMS * scale
         if name == "nothing":
             assert not changed.any()
@@ -223,10 +228,22 @@ def test_edits_are_what_a_hook_does_by_hand(scene: Scene) -> None:
             assert changed.any(), name
 
 
-def test_a_run_without_sae_or_tokens_is_refused(scene: Scene) -> None:
-    nowhere = Example(Edit(scene.model.card.depth, (0,)))
-    with pytest.raises(DataError, match="an SAE is given for layers"):
-        scene.found([[nowhere]])
-    del scene.tokens[scene.early]
-    with pytest.raises(DataError, match="tokens are given of"):
-        scene.found([[Example(Edit(scene.early, (0,)))]])
+@pytest.mark.parametrize("batch_size", [2, 100])
+@torch.inference_mode()
+def test_arms_are_what_a_hook_does_by_hand(scene: Scene, batch_size: int) -> None:
+    """In one picture and in two, in batches that they share."""
+    layer, latents, doses = scene.early, scene.latents[scene.early], (-2.0, 0.5)
+    tokens, sae, plain = scene.tokens[layer], scene.saes[layer], scene.model(scene.images)
+    for channel in (0, 1):
+        patches = scene.predicted == channel
+        draws = {"automatic": [SetLatents(latents, (LARGEST, LARGEST))]}
+        here = situation(sae, patch_rows(tokens, patches), draws)
+        read = scene.model.resumed(layer)
+        found = outcomes(Unedited(tokens, patches, read(tokens), here), draws, doses, read=read, batch_size=batch_size)
+        by_dose = {outcome.scales: outcome.after for outcome in found}
+        for dose in doses:
+            value = torch.tensor(dose * LARGEST)
+            example = Example(Edit(layer, latents), value.expand_as, _at(SEEN.eq(channel), 1))
+            wanted = scene.wanted([example])
+            assert (wanted - plain).abs().max() > 100 * SAME_SUMS * wanted.abs().max()
+            assert (by_dose[(dose,)] - wanted).abs().max() < SAME_SUMS * wanted.abs().max()

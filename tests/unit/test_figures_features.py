@@ -16,6 +16,7 @@ from visae.features.exemplars import find_exemplars
 from visae.features.names import read_names
 from visae.features.statistics import latent_statistics
 from visae.figures import class_latents, exemplars, feature_map, gallery, pictures, score_nulls, training
+from visae.figures.of_tables import draw_tables
 from visae.files import write_json
 
 SETTINGS = FigureSettings(dpi=60, latents=3, exemplars=2)
@@ -228,7 +229,7 @@ def test_classes_stand_in_order_beside_chance(folder: Path) -> None:
 
 
 def test_scores_are_drawn_against_their_nulls(folder: Path) -> None:
-    score_nulls.draw_score_nulls(folder / "scores.parquet", folder / "nulls", SETTINGS)
+    draw_tables("score_nulls", folder / "scores.parquet", folder / "nulls", SETTINGS)
     scores = pl.read_parquet(folder / "scores.parquet")
     table = score_nulls.data(scores)
     check_files(folder / "nulls", table)
@@ -278,7 +279,7 @@ def test_training_curves_are_the_table(folder: Path) -> None:
                 "dead_share": [0.1, None, 0.2],
             }
         ).write_parquet(paths[name])
-    training.draw_training(paths, [folder / f"curves.{kind}" for kind in ("png", "csv", "pdf")], SETTINGS)
+    draw_tables("training", paths, [folder / f"curves.{kind}" for kind in ("png", "csv", "pdf")], SETTINGS)
     table = training.data({name: pl.read_parquet(path) for name, path in paths.items()})
     check_files(folder / "curves", table)
     lines = training.draw(table, SETTINGS).axes[0].lines

@@ -7,6 +7,7 @@ import pytest
 
 from visae.config.settings import FigureSettings
 from visae.figures import calibration, confusion, faithfulness
+from visae.figures.of_tables import draw_tables
 from visae.files import write_json
 
 SETTINGS = FigureSettings(dpi=60)
@@ -100,8 +101,8 @@ def test_figures_are_written_alike_every_time(tmp_path: Path, pairs: pl.DataFram
     write_json(tmp_path / "metrics.json", error)
     written = []
     for folder in (tmp_path / "first", tmp_path / "second"):
-        confusion.draw_confusion(tmp_path / "confusion.parquet", folder / "confusion", SETTINGS)
-        faithfulness.draw_faithfulness(tmp_path / "faithfulness.parquet", folder / "faithfulness", SETTINGS)
+        draw_tables("confusion", tmp_path / "confusion.parquet", folder / "confusion", SETTINGS)
+        draw_tables("faithfulness", tmp_path / "faithfulness.parquet", folder / "faithfulness", SETTINGS)
         calibration.draw_calibration(
             tmp_path / "reliability.parquet", tmp_path / "metrics.json", folder / "calibration", SETTINGS
         )

@@ -6,24 +6,28 @@ from typing import Any
 
 import pytest
 import torch
-from owners_for_tests import clip, dinov2, lively, metas_names, open_clip_model, vits_names
+from owners_for_tests import (
+    TINY_CLIP,
+    TINY_CLIP_SHAPE,
+    clip,
+    dinov2,
+    lively,
+    metas_names,
+    open_clip_model,
+    prepared,
+    vits_names,
+)
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from visae.config.settings import ModelIdentity
 from visae.errors import ModelError
 from visae.vision.checkpoints import read_checkpoint
 from visae.vision.foreign_names import timm_names
-from visae.vision.model import VisionModel, load_model, prepare_model
-from visae.vision.origins import beside
-from visae.vision.owners import Meaning, owner_notices, said_of, set_activation
 from visae.vision.weights import created
 
 State = dict[str, Tensor]
-CLIP = "vit_xsmall_patch16_clip_224.tinyclip_yfcc15m"
 DINOV2 = "vit_small_patch14_reg4_dinov2.lvd142m"
 TINY = "test_vit.r160_in1k"
-SHAPE = {"width": 256, "layers": 10, "heads": 4, "patch": 16}
 
 
 def same(found: State, expected: State) -> bool:
@@ -32,7 +36,7 @@ def same(found: State, expected: State) -> bool:
 
 @pytest.fixture(scope="module")
 def clip_module() -> nn.Module:
-    return created(CLIP, 224)
+    return created(TINY_CLIP, 224)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +46,7 @@ def open_clip_state() -> State:
 
 @pytest.fixture(scope="module")
 def clip_state() -> State:
-    return clip("gelu", **SHAPE).state_dict()
+    return clip("gelu", **TINY_CLIP_SHAPE).state_dict()
 
 
 def loads(state: State, module: nn.Module) -> State:
@@ -167,15 +171,9 @@ def tiny() -> State:
     return lively(created(TINY, 32)).state_dict()
 
 
-def prepared(folder: Path, weights: Path, architecture: str = TINY, size: int = 32, **settings: Any) -> VisionModel:
-    identity = ModelIdentity(architecture=architecture, weights=str(weights), image_size=size, **settings)
-    prepare_model(identity, folder / "weights.safetensors", folder / "model.json")
-    return load_model(folder / "model.json")
-
-
 def test_transformers_vit_is_timms(tmp_path: Path, tiny: State) -> None:
     save_file(vits_names(tiny) | {"pooler.dense.weight": torch.zeros(64, 64)}, tmp_path / "model.safetensors")
-    model = prepared(tmp_path / "model", tmp_path / "model.safetensors")
+    model = prepared(tmp_path / "model", TINY, tmp_path / "model.safetensors", image_size=32)
     expected = {name: tensor for name, tensor in tiny.items() if not name.startswith("head.")}
     assert same(dict(model.module.state_dict()), expected)
 
@@ -268,101 +266,12 @@ def test_numbers_that_are_no_weights_are_refused(
     name = "blocks.1.mlp.fc1.weight"
     save_file(tiny | {name: value(tiny[name])}, tmp_path / "model.safetensors")
     with pytest.raises(ModelError, match=message):
-        prepared(tmp_path / "model", tmp_path / "model.safetensors")
+        prepared(tmp_path / "model", TINY, tmp_path / "model.safetensors", image_size=32)
 
 
 def test_the_head_has_as_many_classes_as_the_file(tmp_path: Path, tiny: State) -> None:
     head = {"head.weight": torch.ones(7, 64), "head.bias": torch.arange(7.0)}
     save_file(tiny | head, tmp_path / "tuned.safetensors")
-    model = prepared(tmp_path / "model", tmp_path / "tuned.safetensors")
+    model = prepared(tmp_path / "model", TINY, tmp_path / "tuned.safetensors", image_size=32)
     assert model.card.n_classes == 7
     assert torch.equal(model.module.head.bias, torch.arange(7.0))
-
-
-# --- what shapes do not say -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("config", "expected"),
-    [
-        ({"model_type": "clip", "vision_config": {}}, Meaning("quick_gelu", 1e-5, 12, 224)),
-        ({"model_type": "siglip", "vision_config": {"image_size": 256}}, Meaning("gelu_tanh", 1e-6, 12, 256)),
-        ({"model_type": "siglip_vision_model", "hidden_act": "gelu"}, Meaning("gelu", 1e-6, 12, 224)),
-        ({"model_type": "dinov2_with_registers", "image_size": 518}, Meaning("gelu", 1e-6, 12, 518)),
-        ({"model_type": "dinov2", "use_swiglu_ffn": True, "hidden_act": "gelu"}, Meaning("silu", 1e-6, 12, 224)),
-        ({"model_type": "vit"}, Meaning("gelu", 1e-12, 12, 224)),
-        ({"architecture": "vit_base_patch16_224", "num_classes": 10}, Meaning()),
-    ],
-)
-def test_defaults_that_transformers_leaves_out_are_known(config: dict, expected: Meaning) -> None:
-    assert said_of(config, None) == expected
-
-
-def test_the_known_defaults_are_those_of_transformers() -> None:
-    import transformers
-
-    for kind in ("CLIPVision", "SiglipVision", "Dinov2", "Dinov2WithRegisters", "ViT"):
-        config = getattr(transformers, f"{kind}Config")()
-        said = said_of({"model_type": config.model_type}, None)
-        acts = {"gelu_pytorch_tanh": "gelu_tanh"}
-        assert said.activation == acts.get(config.hidden_act, config.hidden_act)
-        assert (said.epsilon, said.heads, said.image_size) == (
-            config.layer_norm_eps,
-            config.num_attention_heads,
-            config.image_size,
-        )
-
-
-@pytest.mark.parametrize(
-    ("clip_config", "expected"),
-    [
-        ({"vision_cfg": {"width": 768, "image_size": 224}, "quick_gelu": True}, Meaning("quick_gelu", 1e-5, 12, 224)),
-        ({"vision_cfg": {"width": 1280, "head_width": 80, "image_size": [224, 224]}}, Meaning("gelu", 1e-5, 16, 224)),
-        (
-            {"vision_cfg": {"width": 64, "act_kwargs": {"approximate": "tanh"}, "norm_kwargs": {"eps": 1e-6}}},
-            Meaning("gelu_tanh", 1e-6, 1, None),
-        ),
-        ({"vision_cfg": {"timm_model_name": "vit_base_patch16_siglip_224"}}, Meaning()),
-    ],
-)
-def test_what_open_clip_says(clip_config: dict, expected: Meaning) -> None:
-    assert said_of(None, {"model_cfg": clip_config}) == expected
-
-
-def test_other_heads_and_epsilons_are_warned_of(clip_module: nn.Module) -> None:
-    assert owner_notices(clip_module, Meaning("gelu", 1e-5, 4, 224)) == []
-    notices = owner_notices(clip_module, Meaning("gelu", 1e-6, 8, 336))
-    assert [notice.level for notice in notices] == ["warning", "warning", "note"]
-    assert "8 attention heads, and this architecture has 4" in notices[0].text
-    assert "1e-06 to the variance, and this architecture adds 1e-05" in notices[1].text
-    assert "for pictures of 336 px, and this model sees 224 px" in notices[2].text
-
-
-@pytest.mark.slow
-def test_the_owners_activation_function_is_warned_of_and_set(tmp_path: Path) -> None:
-    theirs = clip("quick_gelu", **SHAPE)
-    theirs.save_pretrained(tmp_path / "owner")
-    weights = tmp_path / "owner" / "model.safetensors"
-    other, same_function = (
-        prepared(tmp_path / str(name), weights, CLIP, 224, activation_function=name) for name in (None, "quick_gelu")
-    )
-    said = [notice.text for notice in other.card.notices if "activation_function: quick_gelu" in notice.text]
-    assert len(said) == 1
-    assert not [notice for notice in same_function.card.notices if "activation_function" in notice.text]
-    images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        expected = theirs.get_image_features(pixel_values=same_function.normalized(images)).pooler_output
-    assert (same_function.logits(same_function(images)) - expected).abs().max() < 1e-4
-    assert (other.logits(other(images)) - expected).abs().max() > 1e-2
-
-
-def test_an_activation_function_needs_mlps() -> None:
-    with pytest.raises(ModelError, match=r"activation_function: quick_gelu: ResNet has no blocks"):
-        set_activation(created("resnet18", 32), "quick_gelu")
-
-
-def test_arguments_of_an_architecture_that_are_not_applied_are_warned_of(tmp_path: Path, tiny: State) -> None:
-    save_file(tiny, tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text('{"architecture": "test_vit", "model_args": {"act_layer": "relu"}}')
-    texts = [notice.text for notice in beside(str(tmp_path / "model.safetensors")).notices]
-    assert any("changes its architecture by act_layer: relu: not applied here" in text for text in texts)

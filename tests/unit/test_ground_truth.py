@@ -25,7 +25,8 @@ from visae.features.auc import latent_aucs, weighted_auc
 from visae.features.codes import FORMAT
 from visae.features.encoding import encode_store
 from visae.features.ground_truth import CAUSES, caused_patches, write_cause_scores
-from visae.figures.ground_truth import draw_ground_truth, print_ground_truth
+from visae.figures.ground_truth import print_ground_truth
+from visae.figures.of_tables import draw_tables
 from visae.files import read_json, write_json
 from visae.sae.trainer import train
 from visae.vision.model import prepare_model
@@ -140,7 +141,7 @@ def test_planted_latents_are_chosen_on_train_and_measured_on_val(scenes: Path, t
         assert mean["auc"] == pytest.approx(values["auc"].mean())
         assert mean["auc_low"] <= mean["auc"] <= mean["auc_high"]
     assert table["l0"].unique().to_list() == [read_json(manifest)["rows"] / read_json(manifest)["n_tokens"]]
-    draw_ground_truth({"one": paths[2], "$two": paths[2]}, tmp_path / "drawn", FigureSettings(dpi=60))
+    draw_tables("ground_truth", {"one": paths[2], "$two": paths[2]}, tmp_path / "drawn", FigureSettings(dpi=60))
     print_ground_truth(tmp_path / "drawn.csv")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4

@@ -17,6 +17,7 @@ from owners_for_tests import (
     open_clip_model,
     photographs,
     pooled,
+    prepared,
     save_transformers,
     siglip,
     transformers_blocks,
@@ -25,10 +26,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from visae.config.settings import ModelIdentity
 from visae.data.images import pixels
 from visae.vision.hook_points import HookPoint
-from visae.vision.model import VisionModel, load_model, prepare_model
+from visae.vision.model import VisionModel
 
 # Activations of these models are up to 20; the owners' sums are the same, some of them in another order.
 SAME_ACTIVATIONS = 1e-4
@@ -252,12 +252,6 @@ OWNERS = {
 
 def warnings(model: VisionModel) -> list[str]:
     return [notice.text for notice in model.card.notices if notice.level == "warning"]
-
-
-def prepared(folder: Path, architecture: str, weights: Path, **settings: object) -> VisionModel:
-    identity = ModelIdentity(architecture=architecture, weights=str(weights), **settings)
-    prepare_model(identity, folder / "weights.safetensors", folder / "model.json")
-    return load_model(folder / "model.json")
 
 
 @pytest.mark.slow

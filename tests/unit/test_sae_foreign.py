@@ -1,31 +1,29 @@
 """SAEs in other projects' files: what they compute there, they compute here."""
 
 import json
-import subprocess
 import sys
-import venv
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 import torch
+from peers_for_tests import run_peer
 from sae_variants import CASES, D_MODEL, planted, trained
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
 
 from visae import cli
 from visae.activations.given import write_store
-from visae.config.settings import JumpReluSettings, ReluSettings, TopKSettings
+from visae.config.settings import GatedSettings, JumpReluSettings, ReluSettings, TopKSettings
 from visae.errors import ModelError
 from visae.sae import load_sae, save_sae
+from visae.sae.foreign.registry import read_foreign
 from visae.sae.foreign.saelens import write_saelens
-from visae.sae.foreign.saelens_reading import read_saelens
-from visae.sae.foreign.saev import read_saev
 from visae.sae.foreign.transfer import import_sae
+from visae.sae.foreign.unsaid import Unsaid
 from visae.sae.trainer import train
 
-PEERS = Path.home() / ".cache/visae/test-peers"
-REQUIREMENTS = {"torch": "2.13.0", "sae-lens": "6.54.12"}
 SCRIPT = Path(__file__).with_name("saelens_for_tests.py")
 # By which the script scales activations where training would.
 FACTOR = 0.2
@@ -33,6 +31,15 @@ SHARED = {"expansion": 6, "steps": 200, "batch_size": 256, "learning_rate": 5e-3
 TRANSCODERS = {
     "transcoder-relu": ReluSettings(variant="relu", **SHARED),
     "transcoder-jumprelu": JumpReluSettings(variant="jumprelu", **SHARED),
+    "transcoder-per_token": ReluSettings(variant="relu", normalization="per_token", **SHARED),
+}
+NORMALIZATIONS = {
+    f"{settings.variant}-{kind}": replace(settings, normalization=kind)
+    for kind in ("none", "per_dimension", "per_token")
+    for settings in (
+        TopKSettings(variant="topk", k=5, **SHARED),
+        GatedSettings(variant="gated", **SHARED),
+    )
 }
 MADE = [
     f"{architecture}{end}"
@@ -44,24 +51,20 @@ MADE = [
 ]
 
 
+MADE_BY_TRAINING = ["standard", "gated", "jumprelu", "topk", "batchtopk", "matryoshka"]
+ACROSS = ["transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder"]
+
+
+def read_saelens(folder):
+    return read_foreign(folder, Unsaid(as_="saelens")).given
+
+
+def read_saev(path, decoder_bias=None):
+    return read_foreign(path, Unsaid(decoder_bias=decoder_bias)).given
+
+
 def relative_error(found, expected):
     return float((found - expected).norm() / expected.norm())
-
-
-@pytest.fixture(scope="session")
-def saelens():
-    """Python of an environment with sae-lens, made once and kept."""
-    python = PEERS / "saelens/bin/python"
-    versions = (
-        f"import importlib.metadata as m; assert {REQUIREMENTS} == {{n: m.version(n) for n in {[*REQUIREMENTS]}}}"
-    )
-    # A CPU build adds a local version (+cpu) that PyPI's does not have.
-    versions = versions.replace("m.version(n)", "m.version(n).split('+')[0]")
-    if not python.exists() or subprocess.run([python, "-c", versions]).returncode:
-        venv.create(PEERS / "saelens", with_pip=True, clear=True)
-        pins = [f"{name}=={version}" for name, version in REQUIREMENTS.items()]
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *pins], check=True)
-    return python
 
 
 @pytest.fixture(scope="module")
@@ -74,22 +77,23 @@ def exported(data):
     """Trained SAEs by name: each variant, and transcoders."""
     target = torch.tanh(data @ torch.randn(D_MODEL, 10, generator=torch.Generator().manual_seed(7)) / 20) * 40 - 7
     saes = {case.name: trained(case.settings, 30, data).sae for case in CASES}
+    saes |= {name: trained(settings, 30, data).sae for name, settings in NORMALIZATIONS.items()}
     return saes | {name: trained(settings, 30, data, target).sae for name, settings in TRANSCODERS.items()}
 
 
 @pytest.fixture(scope="module")
-def compared(saelens, exported, data, tmp_path_factory):
+def compared(exported, data, tmp_path_factory):
     """Folder in which SAELens has computed what it makes of our SAEs and of its own."""
     root = tmp_path_factory.mktemp("saelens")
     for name, sae in exported.items():
         write_saelens(sae, root / "exported" / name)
     save_file({"inputs": data[:500].contiguous()}, root / "inputs.safetensors")
-    subprocess.run([saelens, SCRIPT, root, str(FACTOR)], check=True)
+    run_peer("saelens", SCRIPT, root, FACTOR)
     return root
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*(case.name for case in CASES), *TRANSCODERS])
+@pytest.mark.parametrize("name", [*(case.name for case in CASES), *NORMALIZATIONS, *TRANSCODERS])
 def test_saelens_computes_from_our_export_what_we_do(name, compared, exported, data):
     sae, found = exported[name], load_file(compared / "exported" / name / "found.safetensors")
     codes = sae.encode(data[:500]).detach()
@@ -99,21 +103,21 @@ def test_saelens_computes_from_our_export_what_we_do(name, compared, exported, d
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["made", "scaled"])
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((kind, name) for kind in ("made", "scaled", "standardized") for name in MADE),
+        *(("trained", name) for name in (*MADE_BY_TRAINING, "layer_norm")),
+        *(("across", f"{name}{end}") for name in ACROSS for end in ("", "-layer_norm")),
+    ],
+)
 def test_we_compute_from_saelens_files_what_it_does(name, kind, compared, data):
     folder = compared / kind / name
     sae, found = read_saelens(folder).sae, load_file(folder / "found.safetensors")
-    # Where rows were brought to unit norm, codes have grown by it; rescaled codes have by themselves.
-    is_competing = "topk" in name or "matryoshka" in name
-    w_dec = load_file(folder / "sae_weights.safetensors")["W_dec"] / (FACTOR if kind == "scaled" else 1)
-    norms = torch.ones(len(w_dec)) if is_competing else torch.linalg.vector_norm(w_dec, dim=1)
     codes = sae.encode(data[:500])
     assert int((codes > 0).sum()) > 100
-    assert relative_error(codes, found["codes"] * norms) < 1e-5
+    assert relative_error(codes, found["codes"]) < 1e-5
     assert relative_error(sae(data[:500]), found["output"]) < 1e-5
-    if not is_competing or "rescaled" in name:
-        torch.testing.assert_close(torch.linalg.vector_norm(sae.decoder_weight, dim=1), torch.ones(len(w_dec)))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -124,20 +128,23 @@ def test_export_and_import_give_the_same_function_of_raw_activations(case, expor
     cli.main(["import-sae", "--source", str(tmp_path / "theirs"), "--output", str(tmp_path / "back")])
     back = load_sae(tmp_path / "back/config.json")
     assert int((sae.encode(data) > 0).sum()) > 1000
-    # Rows of the export have the norm of the scale: codes of all but TopK come back in raw units.
-    unit = float(sae.scale) if sae.variant.name not in ("topk", "archetypal") and back.variant.name != "topk" else 1.0
-    assert relative_error(back.encode(data), unit * sae.encode(data).detach()) < 1e-5
+    assert relative_error(back.encode(data), sae.encode(data).detach()) < 1e-5
     assert relative_error(back(data), sae(data).detach()) < 1e-5
     imported = json.loads((tmp_path / "back/config.json").read_text())["imported"]
     assert imported["path"] == str(tmp_path / "theirs")
+    assert imported["format"] == "saelens"
 
 
 def test_what_saelens_cannot_hold_is_refused_by_its_key(data, tmp_path):
     clamped = TopKSettings(variant="topk", k=3, clamp=3.0, **SHARED)
     with pytest.raises(ModelError, match="clamp: 3: SAELens has no clamping"):
         write_saelens(trained(clamped, 1, data).sae, tmp_path / "clamped")
+    each = trained(NORMALIZATIONS["topk-per_token"], 1, data).sae
+    each.eps.fill_(1e-3)
+    with pytest.raises(ModelError, match=r"per_token with eps 0\.001; SAELens' layer_norm has 1e-05"):
+        write_saelens(each, tmp_path / "eps")
     topk = TopKSettings(variant="topk", k=3, **SHARED)
-    with pytest.raises(ModelError, match="variant topk: SAELens has no transcoders with it; allowed: relu, jumprelu"):
+    with pytest.raises(ModelError, match="variant topk: SAELens has transcoders of relu and jumprelu alone"):
         write_saelens(trained(topk, 1, data, data[:, :5]).sae, tmp_path / "transcoder")
     assert not any(tmp_path.iterdir())
 
@@ -150,7 +157,7 @@ def test_what_saelens_cannot_hold_is_refused_by_its_key(data, tmp_path):
             "temporal",
             "architecture: 'temporal'; allowed: standard, topk, jumprelu, gated, batchtopk, matryoshka_batchtopk",
         ),
-        ("normalize_activations", "layer_norm", "normalize_activations: 'layer_norm'; allowed: none"),
+        ("normalize_activations", "whitening", "normalize_activations: 'whitening'; allowed: none"),
         ("reshape_activations", "hook_z", "reshape_activations: 'hook_z'; allowed: none"),
         ("architecture", "gated", "'b_gate', 'b_mag', 'r_mag' are missing for architecture gated"),
     ],
@@ -163,9 +170,14 @@ def test_what_cannot_be_kept_of_saelens_is_refused_by_its_key(key, value, messag
 
 
 def test_missing_and_damaged_files_of_saelens_are_named(exported, tmp_path):
-    with pytest.raises(ModelError, match=r"cfg\.json: no such file"):
+    with pytest.raises(ModelError, match=r"no weights in it \(there is nothing\)"):
         read_saelens(tmp_path)
     write_saelens(exported["relu"], tmp_path)
+    config = (tmp_path / "cfg.json").read_bytes()
+    (tmp_path / "cfg.json").unlink()
+    with pytest.raises(ModelError, match=r"cfg\.json: no such file"):
+        read_saelens(tmp_path)
+    (tmp_path / "cfg.json").write_bytes(config)
     (tmp_path / "sae_weights.safetensors").write_bytes(b"damaged")
     with pytest.raises(ModelError, match=r"sae_weights\.safetensors: damaged, or no safetensors file"):
         read_saelens(tmp_path)
@@ -248,7 +260,8 @@ def test_normalization_of_elsewhere_becomes_part_of_the_sae(tmp_path):
     tensors = write_saev(tmp_path / "sae.pt", OLD)
     mean = torch.linspace(-3, 3, 6)
     (tmp_path / "normalization.json").write_text(json.dumps({"mean": mean.tolist(), "scale": 2.5}))
-    import_sae(tmp_path / "sae.pt", tmp_path / "out", tmp_path / "normalization.json")
+    said = Unsaid(normalization=tmp_path / "normalization.json")
+    import_sae(tmp_path / "sae.pt", tmp_path / "out", said)
     sae = load_sae(tmp_path / "out/config.json")
     inputs = torch.randn(100, 6, generator=torch.Generator().manual_seed(5)) * 4
     codes = ((((inputs - mean) / 2.5) - tensors["b_dec"]) @ tensors["W_enc"] + tensors["b_enc"]).relu()
@@ -256,7 +269,7 @@ def test_normalization_of_elsewhere_becomes_part_of_the_sae(tmp_path):
     for wrong in ({"mean": [1.0], "scale": 1.0}, {"mean": mean.tolist(), "scale": 0.0}, {"mean": mean.tolist()}):
         (tmp_path / "normalization.json").write_text(json.dumps(wrong))
         with pytest.raises(ModelError, match=r"normalization\.json: allowed: `mean`, 6 numbers, and `scale`, above 0"):
-            import_sae(tmp_path / "sae.pt", tmp_path / "out", tmp_path / "normalization.json")
+            import_sae(tmp_path / "sae.pt", tmp_path / "out", said)
 
 
 def test_an_imported_sae_is_measured_like_one_that_was_trained_on_the_store(tmp_path):
@@ -278,7 +291,8 @@ def test_an_imported_sae_is_measured_like_one_that_was_trained_on_the_store(tmp_
     assert metrics["normalized_mse"].to_list() == [summary["normalized_mse"]]
     other = write_store(tmp_path / "other", values[:, :, :5], list(range(16)), {"train": 30, "val": 10})
     with pytest.raises(
-        ModelError, match=rf"has activations of 5 numbers, and .*theirs is for {D_MODEL}; give the store"
+        ModelError,
+        match=rf"has activations of 5 numbers, and .*sae_weights.safetensors is for {D_MODEL}; give the store",
     ):
         import_sae(tmp_path / "theirs", tmp_path / "out", manifests=[other])
 
@@ -295,15 +309,15 @@ def test_what_a_file_of_saev_does_not_tell_is_asked_for(tmp_path):
     inputs = torch.randn(50, 6)
     codes = ((inputs - tensors["b_dec"]) @ tensors["W_enc"] + tensors["b_enc"]).relu()
     assert relative_error(load_sae(tmp_path / "out/config.json").encode(inputs), codes) < 1e-6
-    with pytest.raises(ModelError, match="decoder_bias is for files of saev"):
-        import_sae(tmp_path, tmp_path / "out", decoder_bias="not-subtracted")
+    write_saelens(load_sae(tmp_path / "out/config.json"), tmp_path / "saelens")
+    with pytest.raises(ModelError, match="--decoder-bias: without effect on a file of saelens"):
+        import_sae(tmp_path / "saelens", tmp_path / "out", Unsaid(decoder_bias="not-subtracted"))
 
 
 @pytest.mark.parametrize(
     ("header", "threshold", "message"),
     [
         (first_schema("BatchTopK", top_k=3), None, "code rule 'BatchTopK' in schema 1; allowed: Relu, TopK"),
-        (schema(4, "BatchTopK", top_k=3), None, "BatchTopK of schema 2 or with activation.threshold"),
         ({"schema": 6, "cfg": {}}, None, r"schema: 6; allowed: none \(saev 0\.1\.0\), 1 to 5"),
         (schema(4, "AbsBatchTopK", top_k=3), None, "code rule 'AbsBatchTopK' in schema 4; allowed: Relu, TopK"),
         (schema(5, "TopK"), None, "not a checkpoint of saev: KeyError: 'top_k'"),
@@ -346,17 +360,12 @@ def test_a_checkpoint_that_would_run_code_or_is_damaged_is_refused(tmp_path):
     with path.open("wb") as file:
         file.write(b"{}\n")
         torch.save({"W_enc": sys.exit}, file)
-    with pytest.raises(ModelError, match="not a checkpoint of saev"):
+    with pytest.raises(ModelError, match=r"sae\.pt: holds objects of sys\.exit, and to open it would be to run"):
         read_saev(path)
     write_saev(path, OLD)
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(ModelError, match="not a checkpoint of saev"):
-        read_saev(path)
-    torch.save({"W_enc": torch.zeros(2, 2)}, path)
-    with pytest.raises(
-        ModelError, match="without the line of JSON that saev writes first: checkpoints of other projects"
-    ):
+    with pytest.raises(ModelError, match=r"sae\.pt: damaged .*copy it again"):
         read_saev(path)
     path.write_bytes(b"no json\n")
-    with pytest.raises(ModelError, match="not a checkpoint of saev"):
+    with pytest.raises(ModelError, match="neither a safetensors file nor one of"):
         read_saev(path)

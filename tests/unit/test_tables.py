@@ -3,83 +3,33 @@
 import gzip
 from pathlib import Path
 
-import numpy as np
 import polars
 import pytest
-from PIL import Image
+from indexed_for_tests import notices
+from tables_for_tests import csv, paths, table
 
 from visae.config.settings import TableSettings
 from visae.data.index import build_index, read_classes, read_index
 from visae.errors import DataError
-from visae.files import read_json
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    for number in range(6):
-        values = np.random.default_rng(number).integers(0, 255, (6, 9, 3), dtype=np.uint8)
-        Image.fromarray(values).save(tmp_path / f"{number}.png")
-        Image.new("L", (9, 6), 2).save(tmp_path / f"{number}.mask.png")
-    (tmp_path / "classes.txt").write_text("2\tsky\n5\ttree\n")
-    return tmp_path
-
-
-@pytest.fixture
-def index_path(tmp_path: Path) -> Path:
-    return tmp_path / "results" / "birds" / "index.parquet"
-
-
-def paths(n: int = 6) -> list[str]:
-    return [f"{number}.png" for number in range(n)]
-
-
-def table(folder: Path, columns: dict, form: str = "csv", **options) -> TableSettings:
-    file = folder / f"table.{form}"
-    frame = polars.DataFrame(columns)
-    if form == "csv":
-        frame.write_csv(file)
-    else:
-        frame.write_parquet(file)
-    return TableSettings(kind="table", file=str(file), **options)
-
-
-@pytest.mark.parametrize("form", ["csv", "parquet"])
-def test_integer_labels_keep_their_numbers(folder, index_path, form):
-    labels = [7, 3, 3, 7, 10, 3]
-    build_index(table(folder, {"path": paths(), "label": labels, "split": ["train"] * 6}, form), index_path)
-    assert read_index(index_path)["label"].to_list() == labels
-    assert read_classes(index_path) == {3: "3", 7: "7", 10: "10"}
-    names = [{3: "wren", 7: None, 10: "crow"}[label] for label in labels]
-    columns = {"path": paths(), "label": labels, "split": ["train"] * 6, "label_name": names}
-    build_index(table(folder, columns, form), index_path)
-    assert read_index(index_path)["label"].to_list() == labels
-    assert read_classes(index_path) == {3: "wren", 7: "7", 10: "crow"}
-
-
-def test_digits_that_parquet_keeps_as_text_are_names(folder, index_path):
-    build_index(
-        table(folder, {"path": paths(3), "label": ["10", "9", "10"], "split": ["val"] * 3}, "parquet"), index_path
-    )
-    assert read_classes(index_path) == {0: "10", 1: "9"}
-
-
-def test_rows_keep_their_order_within_a_split(folder, index_path):
+def test_rows_keep_their_order_within_a_split(six_pictures, index_path):
     splits = ["val", "train", "zoo", "train", "test", "val"]
     order = [5, 4, 3, 2, 1, 0]
-    build_index(table(folder, {"path": [f"{number}.png" for number in order], "split": splits}), index_path)
+    build_index(table(six_pictures, {"path": [f"{number}.png" for number in order], "split": splits}), index_path)
     frame = read_index(index_path)
     assert frame["split"].to_list() == ["train", "train", "val", "val", "test", "zoo"]
     assert [Path(path).name for path in frame["path"]] == ["4.png", "2.png", "5.png", "0.png", "1.png", "3.png"]
     assert frame["label"].null_count() == frame["mask_path"].null_count() == 6
 
 
-def test_splits_are_drawn_by_path_and_stay_when_rows_are_added(folder, index_path):
+def test_splits_are_drawn_by_path_and_stay_when_rows_are_added(six_pictures, index_path):
     many = [f"{number % 6}.png" if number < 6 else f"link-{number}.png" for number in range(300)]
     for name in many[6:]:
-        (folder / name).symlink_to(folder / "0.png")
+        (six_pictures / name).symlink_to(six_pictures / "0.png")
 
     def drawn(names: list[str]) -> dict[str, str]:
-        build_index(table(folder, {"path": names}, val_share=0.3, test_share=0.2), index_path)
+        build_index(table(six_pictures, {"path": names}, val_share=0.3, test_share=0.2), index_path)
         return {Path(path).name: split for path, split in read_index(index_path)["path", "split"].iter_rows()}
 
     few, all_ = drawn(many[:200]), drawn(many[::-1])
@@ -90,25 +40,25 @@ def test_splits_are_drawn_by_path_and_stay_when_rows_are_added(folder, index_pat
     assert abs(counts[1] - 60) < 28
 
 
-def test_missing_files_are_skipped_and_listed(folder, index_path):
-    settings = table(folder, {"path": [*paths(), "gone.png"], "split": ["train"] * 7}, max_unreadable=0.2)
+def test_missing_files_are_skipped_and_listed(six_pictures, index_path):
+    settings = table(six_pictures, {"path": [*paths(), "gone.png"], "split": ["train"] * 7}, max_unreadable=0.2)
     build_index(settings, index_path)
     assert len(read_index(index_path)) == 6
     skipped = polars.read_csv(index_path.with_name("skipped.csv"))
-    assert skipped["path"].to_list() == [str(folder / "gone.png")]
+    assert skipped["path"].to_list() == [str(six_pictures / "gone.png")]
     assert "FileNotFoundError" in skipped["reason"][0]
 
 
-def test_some_pictures_may_have_no_mask(folder, index_path):
+def test_some_pictures_may_have_no_mask(six_pictures, index_path):
     masks = [f"{number}.mask.png" if number < 4 else None for number in range(6)]
     columns = {"path": paths(), "split": ["train"] * 4 + ["test"] * 2, "mask": masks, "label": ["sky", "tree"] * 3}
-    build_index(table(folder, columns, classes=str(folder / "classes.txt")), index_path)
+    build_index(table(six_pictures, columns, classes=str(six_pictures / "classes.txt")), index_path)
     frame = read_index(index_path)
     assert frame["mask_path"].is_null().to_list() == [False] * 4 + [True] * 2
     assert frame["label"].to_list() == [2, 5] * 3
 
 
-def test_tables_are_read_in_batches_of_any_number(folder, index_path):
+def test_tables_are_read_in_batches_of_any_number(six_pictures, index_path):
     """More rows than a batch and a row group, of both forms."""
     names = [paths()[number % 6] for number in range(9000)]
     labels = [f"class {number % 7}" for number in range(9000)]
@@ -116,7 +66,7 @@ def test_tables_are_read_in_batches_of_any_number(folder, index_path):
     frames = []
     for form in ("csv", "parquet"):
         columns = {"path": names, "label": labels, "split": splits}
-        build_index(table(folder, columns, form, check="size", hashes=False), index_path)
+        build_index(table(six_pictures, columns, form, check="size", hashes=False), index_path)
         frames.append(polars.read_parquet(index_path))
     assert frames[0].equals(frames[1])
     assert frames[0]["image_id"].to_list() == list(range(9000))
@@ -151,9 +101,9 @@ SPLIT = {"split": ["train"] * 2}
         ({"path": ["0.png"], "mask": ["0.mask.png"]}, "row 1 has a mask; set classes to a file"),
     ],
 )
-def test_wrong_tables_are_refused(folder, index_path, columns, message, form):
+def test_wrong_tables_are_refused(six_pictures, index_path, columns, message, form):
     with pytest.raises(DataError, match=rf"datasets: birds: file: .*{message}"):
-        build_index(table(folder, columns, form), index_path)
+        build_index(table(six_pictures, columns, form), index_path)
     assert not index_path.exists()
 
 
@@ -166,19 +116,19 @@ def test_wrong_tables_are_refused(folder, index_path, columns, message, form):
         ({"mask": ["0.mask.png", "gone.png"]}, r"1 masks are wrong: .*gone\.png: the mask is missing"),
     ],
 )
-def test_masks_and_labels_have_to_fit_together(folder, index_path, columns, message):
+def test_masks_and_labels_have_to_fit_together(six_pictures, index_path, columns, message):
     columns = {"path": paths(2), "split": ["train", "val"], **columns}
     with pytest.raises(DataError, match=message):
-        build_index(table(folder, columns, classes=str(folder / "classes.txt")), index_path)
+        build_index(table(six_pictures, columns, classes=str(six_pictures / "classes.txt")), index_path)
 
 
-def test_files_that_are_no_tables_are_refused(folder, index_path):
-    (folder / "a.xlsx").touch()
-    (folder / "damaged.parquet").write_bytes(b"PAR1")
-    (folder / "empty.csv").touch()
-    (folder / "ragged.csv").write_text("path,split\n0.png,train\n1.png\n")
-    (folder / "header.csv").write_text("path,split\n")
-    polars.DataFrame({"path": ["0.png"], "label": [True]}).write_parquet(folder / "bool.parquet")
+def test_files_that_are_no_tables_are_refused(six_pictures, index_path):
+    (six_pictures / "a.xlsx").touch()
+    (six_pictures / "damaged.parquet").write_bytes(b"PAR1")
+    (six_pictures / "empty.csv").touch()
+    (six_pictures / "ragged.csv").write_text("path,split\n0.png,train\n1.png\n")
+    (six_pictures / "header.csv").write_text("path,split\n")
+    polars.DataFrame({"path": ["0.png"], "label": [True]}).write_parquet(six_pictures / "bool.parquet")
     for name, message in {
         "gone.csv": "there is no such file",
         "a.xlsx": "a table is a .csv or .parquet file",
@@ -189,33 +139,23 @@ def test_files_that_are_no_tables_are_refused(folder, index_path):
         "bool.parquet": "column label has type bool; make it integers or texts",
     }.items():
         with pytest.raises(DataError, match=f"file: .*{name}: {message}"):
-            build_index(TableSettings(kind="table", file=str(folder / name)), index_path)
+            build_index(TableSettings(kind="table", file=str(six_pictures / name)), index_path)
 
 
-def test_variables_that_are_not_set_are_named(folder, index_path):
+def test_variables_that_are_not_set_are_named(six_pictures, index_path):
     with pytest.raises(DataError, match=r"file: .*NOWHERE_SET.* not set"):
         build_index(TableSettings(kind="table", file="${NOWHERE_SET}/a.csv"), index_path)
-    settings = table(folder, {"path": paths()}, root="${NOWHERE_SET}")
+    settings = table(six_pictures, {"path": paths()}, root="${NOWHERE_SET}")
     with pytest.raises(DataError, match=r"root: .*NOWHERE_SET.* not set"):
         build_index(settings, index_path)
 
 
-def test_a_table_with_a_byte_order_mark_and_quotes(folder, index_path):
-    (folder / "a, b.png").write_bytes((folder / "0.png").read_bytes())
-    (folder / "excel.csv").write_bytes('\ufeffpath,split,label\r\n"a, b.png",train,été\r\n'.encode())
-    build_index(TableSettings(kind="table", file=str(folder / "excel.csv")), index_path)
+def test_a_table_with_a_byte_order_mark_and_quotes(six_pictures, index_path):
+    (six_pictures / "a, b.png").write_bytes((six_pictures / "0.png").read_bytes())
+    (six_pictures / "excel.csv").write_bytes('\ufeffpath,split,label\r\n"a, b.png",train,été\r\n'.encode())
+    build_index(TableSettings(kind="table", file=str(six_pictures / "excel.csv")), index_path)
     assert Path(read_index(index_path)["path"][0]).name == "a, b.png"
     assert read_classes(index_path) == {0: "été"}
-
-
-def csv(folder: Path, text: str | bytes, **options) -> TableSettings:
-    file = folder / "table.csv"
-    file.write_bytes(text.encode() if isinstance(text, str) else text)
-    return TableSettings(kind="table", file=str(file), **options)
-
-
-def notices(index_path: Path) -> list[tuple[str, str]]:
-    return [(entry["level"], entry["text"]) for entry in read_json(index_path.with_name("summary.json"))["notices"]]
 
 
 ROWS = "path,split,label\n0.png,train,cat\n1.png,train,dog\n2.png,val,cat\n"
@@ -265,152 +205,37 @@ ROWS = "path,split,label\n0.png,train,cat\n1.png,train,dog\n2.png,val,cat\n"
         (ROWS.replace("dog", "Err:502"), "row 2: the label 'Err:502' is what a spreadsheet writes"),
     ],
 )
-def test_tables_as_other_programs_write_them_are_explained(folder, index_path, text, message):
+def test_tables_as_other_programs_write_them_are_explained(six_pictures, index_path, text, message):
     with pytest.raises(DataError, match=rf"file: .*table\.csv: .*{message}"):
-        build_index(csv(folder, text), index_path)
+        build_index(csv(six_pictures, text), index_path)
     assert not index_path.exists()
 
 
-def test_pandas_index_in_parquet_is_named(folder, index_path):
-    polars.DataFrame({"path": ["0.png"], "__index_level_0__": [7]}).write_parquet(folder / "a.parquet")
+def test_pandas_index_in_parquet_is_named(six_pictures, index_path):
+    polars.DataFrame({"path": ["0.png"], "__index_level_0__": [7]}).write_parquet(six_pictures / "a.parquet")
     with pytest.raises(DataError, match=r"column 2 is called __index_level_0__: pandas .*index=False"):
-        build_index(TableSettings(kind="table", file=str(folder / "a.parquet")), index_path)
+        build_index(TableSettings(kind="table", file=str(six_pictures / "a.parquet")), index_path)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_spaces_around_cells_are_no_part_of_them(folder, index_path, end):
+def test_spaces_around_cells_are_no_part_of_them(six_pictures, index_path, end):
     text = "path, split, label\n0.png, train, cat\n1.png , train, dog\n\n2.png, val, cat \n"
-    build_index(csv(folder, text.replace("\n", end)), index_path)
+    build_index(csv(six_pictures, text.replace("\n", end)), index_path)
     frame = read_index(index_path)
     assert [Path(path).name for path in frame["path"]] == ["0.png", "1.png", "2.png"]
     assert frame["label_name"].to_list() == ["cat", "dog", "cat"]
     assert [level for level, text in notices(index_path) if "spaces" in text] == ["note"]
 
 
-def test_a_file_whose_name_has_a_backslash_is_read(folder, index_path):
-    (folder / "a\\b.png").write_bytes((folder / "0.png").read_bytes())
-    build_index(csv(folder, "path,split\na\\b.png,train\n"), index_path)
+def test_a_file_whose_name_has_a_backslash_is_read(six_pictures, index_path):
+    (six_pictures / "a\\b.png").write_bytes((six_pictures / "0.png").read_bytes())
+    build_index(csv(six_pictures, "path,split\na\\b.png,train\n"), index_path)
     assert len(read_index(index_path)) == 1
 
 
 @pytest.mark.parametrize("text", ["path,split\n0.png,zoo\n1.png,zoo\n", "path,split\n0.png,train\n", "path\n0.png\n"])
-def test_splits_that_are_missing_are_said(folder, index_path, text):
-    build_index(csv(folder, text, val_share=0.0, test_share=0.0), index_path)
+def test_splits_that_are_missing_are_said(six_pictures, index_path, text):
+    build_index(csv(six_pictures, text, val_share=0.0, test_share=0.0), index_path)
     texts = [text for _, text in notices(index_path)]
     assert any("no picture is in val: nothing can be measured" in text for text in texts)
     assert any("no picture is in train" in text for text in texts) == ("zoo" in text)
-
-
-NUMBERS = [0, 10, 2, 2, 10, 0]
-
-
-def six(labels, names=None) -> dict:
-    columns = {"path": paths(), "split": ["train"] * 3 + ["val"] * 3, "label": labels}
-    return columns | ({} if names is None else {"label_name": names})
-
-
-@pytest.mark.parametrize(
-    "written",
-    [
-        ["0.0", "10.0", "2.0", "2.0", "10.0", "0.0"],
-        ["0", "10.0", "2", "2.0", "10", "0.00"],
-        ["000", "010", "002", "2", "10", "0"],
-        ["-0.0", "+10", "2.", "2e0", "1e1", "0"],
-        [" 0", "10 ", " 2 ", "2", "10", "0"],
-    ],
-)
-def test_whole_floats_are_integers(folder, index_path, written):
-    text = "".join(f"{number}.png,{'train' if number < 3 else 'val'},{label}\n" for number, label in enumerate(written))
-    build_index(csv(folder, f"path,split,label\n{text}"), index_path)
-    assert read_index(index_path)["label"].to_list() == NUMBERS
-    assert read_classes(index_path) == {0: "0", 2: "2", 10: "10"}
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        polars.Float64,
-        polars.Float32,
-        polars.Decimal(12, 2),
-        polars.Int8,
-        polars.UInt64,
-        polars.Int64,
-    ],
-)
-def test_labels_of_any_type_of_number_are_integers(folder, index_path, kind):
-    names = [f"kind {number}" for number in NUMBERS]
-    columns = six(polars.Series(NUMBERS, dtype=kind), polars.Series(names, dtype=polars.Categorical))
-    build_index(table(folder, columns, "parquet"), index_path)
-    assert read_index(index_path)["label"].to_list() == NUMBERS
-    assert read_classes(index_path) == {0: "kind 0", 2: "kind 2", 10: "kind 10"}
-
-
-def test_numbers_that_parquet_keeps_as_text_are_integers_where_they_have_names_or_points(folder, index_path):
-    for labels, names in (
-        ([str(number) for number in NUMBERS], [f"kind {number}" for number in NUMBERS]),
-        ([f"{number}.0" for number in NUMBERS], None),
-    ):
-        build_index(table(folder, six(labels, names), "parquet"), index_path)
-        assert read_index(index_path)["label"].to_list() == NUMBERS
-
-
-@pytest.mark.parametrize("form", ["csv", "parquet"])
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        ([0.0, 1.0, 2.5, 0.0, 1.0, 0.0], r"row 3: the label 2\.5 is a number but no integer"),
-        ([0.0, 1.0, float("inf"), 0.0, 1.0, 0.0], r"row 3: the label inf: labels go from 0"),
-        ([0.0, 1.0, 1e300, 0.0, 1.0, 0.0], r"row 3: the label 1e\+?300: labels go from 0 to 2147483647"),
-        ([0, 1, 2**31, 0, 1, 0], r"row 3: the label 2147483648: labels go from 0 to 2147483647"),
-        ([0, 1, -1, 0, 1, 0], r"row 3: the label -1: labels go from 0 .*stands for none"),
-        ([0.0, 1.0, None, 0.0, 1.0, 0.0], r"row 1 has a label and row 3 has none; label all pictures or none"),
-        ([0.0, 1.0, float("nan"), 0.0, 1.0, 0.0], r"row 1 has a label and row 3.* has none"),
-        (["0", "1", "NA", "0", "1", "0"], r"row 1 has a label and row 3 \(label is 'NA', which counts as empty\)"),
-        (["a", "3", "3.0", "a", "3", "3.0"], r"row 3: the label 3\.0, and 3 of row 2, are one number written in two"),
-        (["a", "b", "c", "a", "b", "d"], r"val has classes that train does not have: 'd'"),
-    ],
-)
-def test_labels_that_are_no_classes_are_named_by_row(folder, index_path, form, labels, message):
-    with pytest.raises(DataError, match=rf"file: .*table\.{form}: {message}"):
-        build_index(table(folder, six(labels), form), index_path)
-
-
-def test_padded_and_mixed_labels_are_noted(folder, index_path):
-    build_index(csv(folder, "path,split,label\n0.png,train,007\n1.png,train,008\n"), index_path)
-    assert read_classes(index_path) == {7: "7", 8: "8"}
-    assert ("note", "labels with leading zeros are read as integers: 007 of row 1 is 7") in notices(index_path)
-    build_index(csv(folder, "path,split,label\n0.png,train,7\n1.png,train,x\n"), index_path)
-    assert read_classes(index_path) == {0: "7", 1: "x"}
-    assert said_of_names(index_path) == [("note", "labels are taken for names, as 'x' of row 2 is no integer")]
-
-
-@pytest.mark.parametrize("odd", ["-", "?", "(blank)", "'2", '"1,000"', "unknown"])
-def test_one_odd_label_among_integers_is_warned_of(folder, index_path, odd):
-    build_index(csv(folder, f"path,split,label\n0.png,train,10\n1.png,train,9\n2.png,train,{odd}\n"), index_path)
-    (found,) = said_of_names(index_path)
-    assert found == ("warning", f"labels are taken for names, as {odd.strip(chr(34))!r} of row 3 is no integer")
-
-
-def said_of_names(index_path: Path) -> list[tuple[str, str]]:
-    found = notices(index_path)
-    return [(level, text.partition(";")[0]) for level, text in found if text.startswith("labels are taken for names")]
-
-
-@pytest.mark.parametrize("column", ["label", "label_name"])
-def test_names_in_composed_and_decomposed_letters_are_one_class(folder, index_path, column):
-    written = ["m\u00fcller", "zaun", "mu\u0308ller"]
-    columns = {"path": paths(3), "split": ["train", "train", "val"], "label": written}
-    if column == "label_name":
-        columns |= {"label": [1, 2, 1], "label_name": written}
-    build_index(table(folder, columns), index_path)
-    assert sorted(read_classes(index_path).values()) == ["m\u00fcller", "zaun"]
-    assert read_index(index_path)["label"].n_unique() == 2
-
-
-def test_names_that_look_alike_are_warned_of(folder, index_path):
-    names = ["Cat", "cat", "sea lion", "sea  lion", "dog", "dog"]
-    build_index(table(folder, {"path": paths(), "split": ["train"] * 6, "label": names}), index_path)
-    assert len(read_classes(index_path)) == 5
-    texts = " ".join(text for level, text in notices(index_path) if level == "warning")
-    assert "'Cat' and 'cat'" in texts
-    assert "'sea  lion' and 'sea lion'" in texts

@@ -14,14 +14,16 @@ from visae.activations.given import write_store
 from visae.activations.store import ActivationStore
 from visae.arms.changes import Reconstruction, SetLatents, situation
 from visae.arms.dictionaries import mean_input, neurons, targets_by_gradient, untrained_dictionaries
-from visae.config.settings import FaithfulnessSettings, ModelSettings
+from visae.config.settings import FaithfulnessSettings, FigureSettings, ModelSettings
 from visae.config.tasks import TASKS, TaskKind
 from visae.edits.edit import ActiveValues, Edit, PredictedAs, Site, edited, patch_rows
-from visae.edits.passes import edited_passes
 from visae.errors import DataError, ModelError
 from visae.experiments.experiment import run_experiment
 from visae.experiments.faithfulness import measure_faithfulness
 from visae.features.encoding import encode_store
+from visae.figures import doses as figure_of_doses
+from visae.figures import faithfulness as figure_of_faithfulness
+from visae.figures import probabilities
 from visae.heads.probe import image_labels
 from visae.heads.tokens import open_store
 from visae.sae import Place, SparseAutoencoder, load_sae, save_sae
@@ -170,12 +172,8 @@ def test_a_model_without_a_class_token_takes_no_sae_of_class_tokens(tmp_path):
     settings = ModelSettings(architecture="test_resnet", weights="random", image_size=64)
     prepare_model(settings, tmp_path / "weights.safetensors", tmp_path / "model.json")
     model = load_model(tmp_path / "model.json", torch.device("cpu"))
-    shape = model.card.layers[0]
-    sae = SparseAutoencoder(shape.d_model, 4, Relu())
-    sae.place = Place(tokens="class")
-    stream = torch.zeros(1, shape.n_patches, shape.d_model)
     with pytest.raises(ModelError, match=r"tokens: class: test_resnet\S* has no \[CLS\] token"):
-        list(edited_passes(model, [Site(0, sae)], {0: stream}, [[Edit(0, (1,))]]))
+        model.card.token_slice("class")
 
 
 class ByClassToken(PictureTask):
@@ -262,6 +260,18 @@ def test_suppressing_the_planted_latents_of_class_tokens_takes_the_class(planted
     doses = pl.read_parquet(tmp_path / "doses.parquet").filter(arm="automatic", unit="largest")
     assert doses["natural_norm_share"].is_between(0, 1).all()
     assert all(test["p_untrained"] < 0.2 for test in summary["classes"])
+    assert summary["tokens"] == "class"
+    said = drawn_texts(probabilities, pl.read_parquet(tmp_path / "arms.parquet"))
+    assert any("Own pictures, active class tokens" in text for text in said)
+    assert any("Other pictures, class token" in text for text in said)
+    assert not any("patch" in text or "quarter" in text for text in said)
+    said = drawn_texts(figure_of_doses, pl.read_parquet(tmp_path / "doses.parquet"), "classification")
+    assert "Edited class tokens of natural norm" in said
+
+
+def drawn_texts(figure, table, *more):
+    found = figure.draw(figure.data(table), FigureSettings(), *more)
+    return [axes.get_title(loc="left") for axes in found.axes]
 
 
 def test_faithfulness_replaces_class_tokens_alone(planted, tmp_path):
@@ -271,6 +281,30 @@ def test_faithfulness_replaces_class_tokens_alone(planted, tmp_path):
     assert measures["as_is"]["value"] == 1
     assert measures["reconstruction"]["value"] == 1
     assert measures["mean"]["value"] < 1
+    table = figure_of_faithfulness.data(pl.read_parquet(tmp_path / "faithfulness.parquet"))
+    labels = figure_of_faithfulness.draw(table, FigureSettings()).axes[0].get_yticklabels()
+    assert "Mean class token" in [label.get_text() for label in labels]
     # The readout reads class tokens: replacing patches would have changed nothing in the last block.
     store = ActivationStore.open(planted.manifest)
     assert store.n_tokens("class") == 1
+
+
+@pytest.mark.parametrize(("layer", "finds_some"), [(MIDDLE, True), (LAST, False)])
+def test_on_classes_of_patches_class_tokens_are_chosen_by_what_they_do(planted, layer, finds_some, tmp_path):
+    """After the last block no patch hears of the class token, so no latent of it is found for any class."""
+    folder = Path(planted.index).parent
+    names = {"scores": "", "readout": str(folder / "head/metrics.json"), "labels": str(folder / "patch_labels.parquet")}
+    rows = ActivationStore.open(planted.manifest).read(range(N_FIT + N_MEASURE), "all")
+    patches = ActivationStore.open(folder / f"store{layer}/manifest.json").read(range(N_FIT + N_MEASURE), "all")
+    both = torch.cat([rows[:, :1], patches[:, 1:]], 1).numpy()
+    tokens = [-1, *range(PATCHES)]
+    manifest = write_store(tmp_path / "store", both, tokens, {"train": N_FIT, "val": N_MEASURE}, layer=layer)
+    files = replace(planted, manifest=str(manifest), **names)
+    summary = run_experiment("segmentation", files, SETTINGS, layer, tmp_path, device="cpu")
+    assert bool(summary["classes"]) == finds_some
+    assert {entry["chosen_by"] for entry in summary["classes"]} <= {"gradient"}
+    table, examples = (pl.read_parquet(tmp_path / f"{name}.parquet") for name in ("arms", "examples"))
+    assert bool(table.height) == finds_some
+    assert set(examples["edited"].explode().drop_nulls()) <= {-1}
+    if finds_some:
+        assert (table.filter(arm="none")["target_change"] == 0).all()

@@ -33,7 +33,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
 
 @pytest.fixture(scope="module")
 def study(done: Workflow) -> Study:
-    return Study.open(done.folder / SMALL["results"], "small", "cpu")
+    return Study.open(done.folder / "results", "small", "cpu")
 
 
 def test_each_sae_says_where_it_belongs(study: Study) -> None:
@@ -98,7 +98,7 @@ def test_one_picture_is_edited_at_its_class_token(study: Study) -> None:
 
 
 def test_faithfulness_replaces_what_the_sae_is_of(done: Workflow) -> None:
-    folder = done.folder / SMALL["results"] / "interventions/small"
+    folder = done.folder / "results" / "interventions/small"
     found = {name: json.loads((folder / name / "faithfulness.json").read_text())["measures"] for name in SAES}
     changed = {name: found[name]["accuracy"]["zero"]["value"] for name in SAES}
     assert all(0 <= value <= 1 for value in changed.values())
@@ -107,6 +107,6 @@ def test_faithfulness_replaces_what_the_sae_is_of(done: Workflow) -> None:
 def test_figures_are_drawn(done: Workflow) -> None:
     for name in SAES:
         for figure in ("scenes/exemplars", "scenes/exemplar_range", "classification_strips", "segmentation_strips"):
-            path = done.folder / SMALL["results"] / f"figures/small/{name}/{figure}.png"
+            path = done.folder / "results" / f"figures/small/{name}/{figure}.png"
             assert min(Image.open(path).size) > 50
     assert done.jobs("all") == {}

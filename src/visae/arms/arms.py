@@ -114,7 +114,7 @@ def outcomes(
             touched.append((tokens != changed).flatten(1).any(dim=1))
             yield changed[touched[-1]]
 
-    results = in_shared_batches(edited(), lambda edited, _: read(edited), batch_size)
+    results = in_shared_batches(edited(), read, batch_size)
     for number, ((arm, size, group, draw), result) in enumerate(zip(plan, results, strict=True)):
         after = batch.before.clone()
         if len(result):

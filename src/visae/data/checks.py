@@ -21,6 +21,7 @@ from visae.data.locators import content_sha256, file_identity
 from visae.data.mask_files import MaskReading, stored_mask
 from visae.data.pictures import Listing, Picture
 from visae.errors import DataError
+from visae.notices import first_of
 from visae.progress import progress_bar
 
 _CHUNK = 64  # pictures handed to a thread at once
@@ -128,9 +129,7 @@ class Checker:
 
     def _unknown_ids(self, path: str, foreign: list[int], pixels: dict[int, int]) -> UnknownIdsError:
         """What is wrong with ids that are not listed, and what they may mean."""
-        named = ", ".join(map(str, foreign[:_NAMED_IDS]))
-        more = f" and {len(foreign) - _NAMED_IDS} more" if len(foreign) > _NAMED_IDS else ""
-        text = f"{path}: class ids {named}{more} are not in the list of classes"
+        text = f"{path}: class ids {first_of(foreign, _NAMED_IDS)} are not in the list of classes"
         if self.reading.zero_based:
             return UnknownIdsError(text, "with zero_based the list counts from 0; unlabelled is what ignore_ids names")
         hint = "0 = unlabelled; ignore_ids makes more so"

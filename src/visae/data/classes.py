@@ -9,6 +9,7 @@ from pathlib import Path
 from visae.data.noticed import Noticed
 from visae.data.pictures import existing
 from visae.errors import DataError
+from visae.notices import first_of
 
 _LARGEST_CLASS_ID = 32_767  # labels are kept as int16
 _NAMED = 5  # in errors
@@ -141,10 +142,9 @@ def check_split_classes(by_split: Mapping[str, Iterable[str]], where: str) -> No
         return
     unknown = sorted(set(by_split["val"]) - set(by_split["train"]))
     if unknown:
-        named = ", ".join(map(repr, unknown[:_NAMED]))
-        more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+        named = first_of(map(repr, unknown), _NAMED)
         known = ", ".join(map(repr, sorted(by_split["train"])[:_NAMED]))
         raise DataError(
-            f"{where}: val has classes that train does not have: {named}{more} (train has {known}, ...); nothing can "
+            f"{where}: val has classes that train does not have: {named} (train has {known}, ...); nothing can "
             "be learned of them: name classes alike in both, or leave these out"
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from visae.notices import first_of
+
 _NAMED = 8
 
 
@@ -21,7 +23,7 @@ def dataset_facts(summary: Mapping[str, Any]) -> dict[str, str]:
         "pictures": _pictures(summary),
         "sizes": _sizes(summary.get("sizes")),
         "classes": _classes(summary.get("classes") or []),
-        "classes that never occur": _listed(summary.get("never") or []),
+        "classes that never occur": first_of(summary.get("never") or [], _NAMED),
         "unlabelled pixels": _share(summary.get("unlabelled_share")),
         "ids in masks": _ids(summary.get("mask_ids") or []),
         "modes of masks": _counts(summary.get("mask_modes") or {}),
@@ -61,11 +63,11 @@ def _classes(classes: list[Mapping[str, Any]]) -> str:
         return ""
     counts = [sum(entry["n_images"].values()) for entry in classes if entry.get("n_images")]
     spread = f"; pictures of a class: {min(counts):,} to {max(counts):,}" if counts else ""
-    return f"{len(classes)}: {_listed([entry['name'] for entry in classes])}{spread}"
+    return f"{len(classes)}: {first_of([entry['name'] for entry in classes], _NAMED)}{spread}"
 
 
 def _ids(ids: list[Mapping[str, Any]]) -> str:
-    return _listed([f"{entry['id']} ({entry['share']:.1%})" for entry in ids])
+    return first_of([f"{entry['id']} ({entry['share']:.1%})" for entry in ids], _NAMED)
 
 
 def _turned(summary: Mapping[str, Any]) -> str:
@@ -91,12 +93,6 @@ def _shared(summary: Mapping[str, Any]) -> str:
 
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {number:,}" for name, number in counts.items())
-
-
-def _listed(names: list[str]) -> str:
-    """The first few names, and how many there are beside them."""
-    rest = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def _share(share: float | None) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from visae.data.images import fitted_mask
 from visae.data.index import read_classes, read_index, read_mask_reading
 from visae.errors import DataError
-from visae.files import atomic_path, read_json
+from visae.files import read_json, write_table
 from visae.progress import progress_bar
 
 
@@ -96,5 +96,4 @@ def write_patch_labels(index_path: str | Path, card_path: str | Path, layer: int
             "purity": np.concatenate([purity for _, purity in found]),
         }
     )
-    with atomic_path(output) as temporary:
-        frame.write_parquet(temporary)
+    write_table(output, frame)

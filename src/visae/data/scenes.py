@@ -25,7 +25,7 @@ from visae.data.textures import (
     surface_patch,
     surfaces,
 )
-from visae.files import atomic_path, write_text
+from visae.files import write_table, write_text
 from visae.progress import progress_bar
 
 TEXTURE_NAMES = tuple(TEXTURES)
@@ -133,8 +133,7 @@ def make_scenes(settings: ScenesSettings, folder: str | Path, seed: int) -> None
     frame = polars.DataFrame(rows).cast(
         {"image_id": polars.Int32, "object": polars.Int16, "visible_pixels": polars.Int32}
     )
-    with atomic_path(folder / "causes.parquet") as temporary:
-        frame.write_parquet(temporary)
+    write_table(folder / "causes.parquet", frame)
 
 
 def make_scene(seed: int, split: str, number: int, image_size: int) -> Scene:

@@ -18,7 +18,7 @@ from visae.data.noticed import Level
 from visae.data.pictures import Listing
 from visae.data.split_names import missing_splits
 from visae.data.tally import Tally
-from visae.notices import Notice, as_plain, from_plain, log_notices
+from visae.notices import Notice, as_plain, first_of, from_plain, log_notices
 
 logger = logging.getLogger(__name__)
 
@@ -139,13 +139,13 @@ def _of_copies(copies: Copies, index_path: Path) -> Iterator[Notice]:
 def _of_classes(found: dict[str, Any]) -> Iterator[Notice]:
     if found["never"]:
         n_never, n_classes = len(found["never"]), len(found["classes"])
-        yield Notice("note", f"{n_never} of {n_classes} classes have no picture: {_named(found['never'])}")
+        yield Notice("note", f"{n_never} of {n_classes} classes have no picture: {first_of(found['never'], _NAMED)}")
     if {"train", "val"} <= found["splits"].keys():
         directions: list[tuple[str, str, Level]] = [("val", "train", "warning"), ("train", "val", "note")]
         for have, lack, level in directions:
             names = [c["name"] for c in found["classes"] if have in c["n_images"] and lack not in c["n_images"]]
             if names:
-                yield Notice(level, f"classes that are in {have} and not in {lack}: {_named(names)}")
+                yield Notice(level, f"classes that are in {have} and not in {lack}: {first_of(names, _NAMED)}")
 
 
 def notices_of_masks(found: dict[str, Any], tally: Tally) -> Iterator[Notice]:
@@ -156,11 +156,12 @@ def notices_of_masks(found: dict[str, Any], tally: Tally) -> Iterator[Notice]:
     reading = tally.reading
     ignored = [number for number in reading.ignore_ids if number]
     if 0 in shares and ignored and not reading.zero_based:
+        named = first_of(ignored, _NAMED)
         yield Notice(
             "warning",
-            f"masks hold 0 ({shares[0]:.1%} of their pixels), which counts as unlabelled beside {_named(ignored)}: if "
-            "it is a class (ADE20K reduced, Cityscapes' trainIds, VOC's background), it is never counted, and where "
-            "the list of classes begins at 1 for it, all classes are shifted by one; set zero_based: true",
+            f"masks hold 0 ({shares[0]:.1%} of their pixels), which counts as unlabelled beside {named}: if it is "
+            "a class (ADE20K reduced, Cityscapes' trainIds, VOC's background), it is never counted, and where the list "
+            "of classes begins at 1 for it, all classes are shifted by one; set zero_based: true",
         )
     if tally.palette:
         yield from _of_palette(found, tally)
@@ -194,8 +195,3 @@ def _of_palette(found: dict[str, Any], tally: Tally) -> Iterator[Notice]:
             f"masks have a palette of greys whose ids are others than the greys ({shown}): ids are taken as stored; if "
             "the greys are the ids, save masks as PNG of greys",
         )
-
-
-def _named(names: list[Any]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(map(str, names[:_NAMED])) + more

@@ -18,6 +18,7 @@ from visae.data.tar_findings import LABELS, PERHAPS, RULE, Findings
 from visae.data.tar_members import content, key_and_kind, members
 from visae.data.walks import may_be_missed
 from visae.errors import DataError
+from visae.notices import first_of
 
 _MASKS = ("mask", "seg")
 _ELSEWHERE = (
@@ -184,8 +185,7 @@ class _Key:
         return f"{self.tar}!{self.by_kind[kind].name}"
 
     def _named(self, kinds: list[str]) -> str:
-        shown = [self.by_kind[kind].name for kind in kinds[:4]]
-        return " and ".join(shown) + (f" and {len(kinds) - 4} more" if len(kinds) > 4 else "")
+        return first_of((self.by_kind[kind].name for kind in kinds), 4, " and ")
 
 
 def _family(kind: str) -> str:

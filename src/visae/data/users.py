@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from visae.config.settings import UsersSettings
-from visae.files import atomic_path
+from visae.files import atomic_path, write_table
 
 SPLITS = ("train", "val", "test")
 _WEAKEST, _STRONGEST = 0.5, 1.5
@@ -58,8 +58,7 @@ def make_users(settings: UsersSettings, folder: str | Path, seed: int) -> None:
         columns = {"image_id": user + first, "split": split, "taste": taste, "strength": strengths[user, taste]}
         liked.append(pl.DataFrame(columns).cast({"image_id": pl.Int32, "taste": pl.Int32}))
         first += count
-    with atomic_path(folder / "liked.parquet") as temporary:
-        pl.concat(liked).write_parquet(temporary)
+    write_table(folder / "liked.parquet", pl.concat(liked))
     kinds = [f"taste {taste + 1}" for taste in range(settings.tastes)]
     names = [f"item {1 + item % settings.items_per_taste} of {kinds[taste]}" for item, taste in enumerate(of_taste)]
     metadata = {"names": json.dumps(names), "classes": json.dumps([kinds[taste] for taste in of_taste])}
@@ -85,8 +84,7 @@ def _write_vectors(path: Path, vectors: NDArray[np.float64]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     column = pl.Series(vectors.astype(np.float32), dtype=pl.Array(pl.Float32, vectors.shape[1]))
     frame = pl.DataFrame({"image_id": pl.Series(range(len(vectors)), dtype=pl.Int32), "activation": column})
-    with atomic_path(path) as temporary:
-        frame.write_parquet(temporary)
+    write_table(path, frame)
 
 
 def _write_tensor(path: Path, name: str, rows: NDArray[np.float64], metadata: dict[str, str]) -> None:

@@ -21,7 +21,7 @@ from visae.doctor.report import Section
 from visae.doctor.shared import Places
 from visae.errors import DataError
 from visae.files import read_json
-from visae.notices import from_plain
+from visae.notices import first_of, from_plain
 
 _FIRST = 4  # of each split, looked at in any case
 _NAMED = 5
@@ -159,8 +159,7 @@ def _of_labels(section: Section, counts: _Counts, listing: Listing, settings: Se
     tasks, names = _tasks(settings, name), listing.classes
 
     def named(labels: set[int]) -> str:
-        shown = ", ".join(str(names.get(label, label)) for label in sorted(labels)[:_NAMED])
-        return shown + (f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else "")
+        return first_of((names.get(label, label) for label in sorted(labels)), _NAMED)
 
     for task, counted in (("classification", counts.labelled), ("segmentation", counts.masked)):
         what = "labels" if task == "classification" else "masks"

@@ -1,1 +1,1 @@
-"""What an edit of latents is, and the network resumed after it."""
+"""What an edit of latents is, and how edited pictures are run."""

@@ -14,20 +14,20 @@ from visae.arms.participants import edited_latents, participants
 from visae.arms.targets import NOT_LEARNED, Manual, check_manual, latent_activity
 from visae.config.settings import InterventionSettings
 from visae.device import chosen_device, described
-from visae.edits.edit import active_values, refuse_transcoder
+from visae.edits.edit import active_values
+from visae.edits.opened import open_edited
 from visae.experiments.doses import doses_table, natural_norm, respond, responses
 from visae.experiments.examples import SCHEMA
 from visae.experiments.files import ExperimentFiles
 from visae.experiments.runner import Runner
 from visae.experiments.tables import arms_table, becomes_table, over_classes, significance, untrained_table
 from visae.experiments.untrained import against_untrained, rank_tests
-from visae.files import atomic_path, write_json
+from visae.features.codes import with_kind
+from visae.files import write_json, write_table
 from visae.progress import progress_bar
 from visae.provenance import Provenance
-from visae.sae import load_sae
 from visae.tasks.counts import INSERT, SUPPRESS, ClassCounts, Target
 from visae.tasks.members import open_task
-from visae.vision.model import load_model
 
 FIT, MEASURED = "train", "val"
 """Splits on which latents are chosen, and on which edits are measured."""
@@ -83,10 +83,7 @@ def run_experiment(
     """
     chosen, seed = chosen_device(device), seed + settings.seed
     provenance = Provenance(settings, files.named(), seed, described(chosen))
-    model, sae = load_model(files.card, chosen) if files.card else None, load_sae(files.sae, chosen)
-    refuse_transcoder(sae, files.sae)
-    if model is not None:
-        model.card.check_editable(layer)
+    model, sae = open_edited(files.card, files.sae, layer, chosen)
     opened = open_task(task, files, model, layer, chosen, settings.batch_size)
     opened.tokens = sae.place.tokens
     activity = latent_activity(files.codes, opened.store.image_ids(FIT))
@@ -121,12 +118,12 @@ def run_experiment(
         "untrained": untrained_table(ranked, opened.names),
     }
     for name, table in tables.items():
-        with atomic_path(output / f"{name}.parquet") as temporary:
-            table.write_parquet(temporary)
+        write_table(output / f"{name}.parquet", with_kind(table, opened.tokens) if name in ("arms", "doses") else table)
     pictures = {counts.target.class_id: int((counts.n_target > 0).sum()) for counts in measured}
     by_class = {target.class_id: target for target in targets}
     summary = {
         "task": task,
+        "tokens": opened.tokens,
         "answers": [c["name"] for c in opened.classes],
         "over_classes": over_classes(rows),
         "classes": [

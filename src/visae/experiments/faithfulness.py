@@ -14,17 +14,17 @@ from torch import Tensor
 from visae.activations.store import ActivationStore, Kinds
 from visae.config.settings import FaithfulnessSettings
 from visae.device import chosen_device, described
-from visae.edits.edit import refuse_transcoder
+from visae.edits.opened import open_edited
 from visae.errors import DataError
+from visae.features.codes import with_kind
 from visae.files import atomic_path, write_json
 from visae.heads.bootstrap import COVERAGE, estimates
 from visae.progress import progress_bar
 from visae.provenance import Provenance
-from visae.sae import SparseAutoencoder, load_sae
+from visae.sae import SparseAutoencoder
 from visae.tasks.files import TaskFiles
 from visae.tasks.members import open_task
 from visae.tasks.task import Judge, Task
-from visae.vision.model import load_model
 
 REPLACEMENTS = ("as_is", "reconstruction", "mean", "zero")
 """What stands in the place of the tokens that the SAE is of, mostly patches; the others stay as they are."""
@@ -83,10 +83,7 @@ def measure_faithfulness(
     inputs = [sae, *dict.fromkeys(path for files in tasks.values() for path in files.named())]
     provenance = Provenance(settings, inputs, seed, described(chosen))
     card = next(iter(tasks.values())).card
-    model, dictionary = load_model(card, chosen) if card else None, load_sae(sae, chosen)
-    refuse_transcoder(dictionary, sae)
-    if model is not None:
-        model.card.check_editable(layer)
+    model, dictionary = open_edited(card, sae, layer, chosen)
     opened = [open_task(name, files, model, layer, chosen, settings.batch_size) for name, files in tasks.items()]
     judges = [(task, task.judge(REPLACEMENTS, task.store.image_ids(_MEASURED))) for task in opened]
     for store, together in _by_store(judges):
@@ -100,8 +97,9 @@ def measure_faithfulness(
         ]
     table = pl.DataFrame(rows, infer_schema_length=None)
     with atomic_path(output / "faithfulness.parquet") as temporary:
-        table.write_parquet(temporary)
+        with_kind(table, dictionary.place.tokens).write_parquet(temporary)
     summary = {
+        "tokens": dictionary.place.tokens,
         "measures": {
             name: {row["quantity"]: {k: row[k] for k in ("value", "low", "high")} for row in part.to_dicts()}
             for (name,), part in table.group_by("measure", maintain_order=True)

@@ -17,7 +17,8 @@ from visae.config.settings import FigureSettings
 from visae.data.images import pixels
 from visae.data.index import read_classes
 from visae.device import chosen_device
-from visae.edits.edit import Edit, Site, Where, active_values, refuse_transcoder
+from visae.edits.edit import Edit, Site, Where, active_values
+from visae.edits.opened import open_edited
 from visae.errors import DataError, ModelError
 from visae.experiments.one_picture import Passes, passes_of
 from visae.explore.files import FeatureFiles
@@ -30,10 +31,10 @@ from visae.figures.gallery import GalleryFigure
 from visae.figures.pictures import load_pictures
 from visae.heads.probe import Probe, load_probe
 from visae.heads.segmentation_head import SegmentationHead, load_segmentation_head
-from visae.sae import SparseAutoencoder, load_sae
+from visae.sae import SparseAutoencoder
 from visae.sae.place import among_last
 from visae.vision.hook_points import HookPoint
-from visae.vision.model import ModelCard, VisionModel, load_model
+from visae.vision.model import ModelCard, VisionModel
 
 Task = Literal["classification", "segmentation"]
 
@@ -125,10 +126,9 @@ class Edited:
             raise DataError(f"edit: {files.folder}: latents of hook {point.hook}; edits need the residual stream")
         there: list[Task] = [t for t, head in _HEADS.items() if _metrics(files, head).is_file()]
         measured: Task = task or (there[0] if there else "classification")
-        model, sae = load_model(files.card, where), load_sae(files.sae, where)
+        model, sae = open_edited(files.card, files.sae, point.layer, where)
+        assert model is not None
         head = _loaded_head(files, measured, model.card, where)
-        refuse_transcoder(sae, files.sae)
-        model.card.check_editable(point.layer)
         tokens = model.read(pixels(path, model.card)[None].to(where), [point])[point].float()
         chosen = tuple(latents)
         site = _site(files, point.layer, sae, chosen)

@@ -97,6 +97,11 @@ def read_codes_manifest(manifest_path: str | Path) -> dict[str, Any]:
     return record
 
 
+def with_kind(table: pl.DataFrame, kinds: TokenKinds) -> pl.DataFrame:
+    """Note the kind of tokens that a table is of in a column `tokens`, where these are not patches."""
+    return table if kinds == "patches" else table.with_columns(tokens=pl.lit(kinds))
+
+
 def write_codes_shard(path: Path, batches: Iterator[dict[str, NDArray[Any]]], made_from: str) -> None:
     """Write codes as one Parquet file, sorted by latent in runs of about eight million rows.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from visae.config.settings import FeatureSettings
 from visae.features.blocks import read_matching_manifest
 from visae.features.codes import scan_codes
-from visae.files import atomic_path
+from visae.files import write_table
 
 KINDS = ("top", "bin", "random")
 """How an exemplar was found, in the order in which they are stored and drawn."""
@@ -106,8 +106,7 @@ def write_exemplars(
     """
     read_matching_manifest(codes_manifest, index_path)
     table = find_exemplars(scan_codes(codes_manifest), settings, settings.seed + seed)
-    with atomic_path(output) as temporary:
-        table.write_parquet(temporary)
+    write_table(output, table)
 
 
 def _candidates(pieces: Iterable[pl.DataFrame], settings: FeatureSettings, seed: int) -> pl.DataFrame:

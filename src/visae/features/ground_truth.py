@@ -17,7 +17,7 @@ from visae.features.blocks import read_matching_manifest
 from visae.features.codes import scan_codes
 from visae.features.resampling import RESAMPLES, percentile_interval, picture_weights
 from visae.features.scores import pictures_of
-from visae.files import atomic_path
+from visae.files import write_table
 
 CAUSES = ("texture", "shape", "tint", "place")
 MEAN = "mean"
@@ -95,8 +95,7 @@ def write_cause_scores(
         "width": manifest["width"],
     }
     table = pl.DataFrame([row | more for row in rows], schema=SCHEMA).with_columns(pl.col(pl.Float64).fill_nan(None))
-    with atomic_path(output) as temporary:
-        table.write_parquet(temporary)
+    write_table(output, table)
 
 
 def caused_patches(patch_labels: Path, index_path: Path, min_purity: float) -> pl.DataFrame:

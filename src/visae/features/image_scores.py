@@ -16,7 +16,7 @@ from visae.features.blocks import codes_by_latents, read_matching_manifest
 from visae.features.concepts import BLOCK_CODES, Labels
 from visae.features.scores import SCHEMA as PATCH_SCHEMA
 from visae.features.scores import pictures_of, score_table
-from visae.files import atomic_path
+from visae.files import write_table
 
 POOLINGS = ("max", "sum")
 """How the values of a picture's patches become one: the largest, or their sum."""
@@ -77,8 +77,7 @@ def write_image_scores(
         table = score_table(blocks, classes, labels, "auc", settings.permutations, seed, ties)
         tables.append(table.with_columns(pl.lit(pooling).alias("pooling")))
     renamed = pl.concat(tables).rename({"n_patches": "n_images", "n_patches_fit": "n_images_fit"})
-    with atomic_path(output) as temporary:
-        renamed.select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()).write_parquet(temporary)
+    write_table(output, renamed.select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()))
 
 
 def pooled(codes: pl.LazyFrame, pooling: str) -> pl.LazyFrame:

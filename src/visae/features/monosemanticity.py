@@ -25,7 +25,7 @@ from visae.features.blocks import codes_by_latents, read_matching_manifest
 from visae.features.concepts import BLOCK_CODES
 from visae.features.image_scores import pooled
 from visae.features.resampling import benjamini_hochberg, p_value, permutations
-from visae.files import atomic_path, read_json
+from visae.files import read_json, write_table
 from visae.progress import progress_bar
 from visae.vision.model import VisionModel, load_model
 
@@ -105,11 +105,11 @@ def write_monosemanticity(
     table = table.with_columns(
         pl.Series("monosemanticity_q", benjamini_hochberg(table["monosemanticity_p"].to_numpy()))
     )
-    with atomic_path(output) as temporary:
-        table.select(
-            pl.col(name).cast(dtype).fill_nan(None) if dtype == pl.Float64 else pl.col(name).cast(dtype)
-            for name, dtype in SCHEMA.items()
-        ).write_parquet(temporary)
+    columns = [
+        pl.col(name).cast(dtype).fill_nan(None) if dtype == pl.Float64 else pl.col(name).cast(dtype)
+        for name, dtype in SCHEMA.items()
+    ]
+    write_table(output, table.select(columns))
 
 
 def score_block(

@@ -16,7 +16,7 @@ from visae.features.concepts import BLOCK_CODES, Labels
 from visae.features.image_scores import image_classes
 from visae.features.resampling import benjamini_hochberg, permutations, tail_share, wilson_interval
 from visae.features.scores import patch_classes, pictures_of
-from visae.files import atomic_path
+from visae.files import write_table
 
 PERMUTATIONS_FACTOR = 10
 """Permutations for each of `features.permutations`: cheap here, and thousands of latents ask for small p-values."""
@@ -97,10 +97,8 @@ def write_purity(
     table = table.with_columns(
         pl.Series(f"{score}_q", benjamini_hochberg(table[f"{score}_p"].to_numpy())) for score in ("purity", "coverage")
     )
-    with atomic_path(output) as temporary:
-        table.select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()).with_columns(
-            pl.col(pl.Float64).fill_nan(None)
-        ).write_parquet(temporary)
+    table = table.select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())
+    write_table(output, table.with_columns(pl.col(pl.Float64).fill_nan(None)))
 
 
 def strongest(codes: pl.LazyFrame, latents: range, pictures: range, k: int) -> tuple[NDArray, NDArray, NDArray]:

@@ -27,7 +27,7 @@ from visae.features.concepts import (
     measure,
 )
 from visae.features.resampling import benjamini_hochberg, p_value
-from visae.files import atomic_path
+from visae.files import write_table
 
 NULL_QUANTILE = 0.95
 """What the best of all latents reaches by chance: exceeded in 5 % of the permutations."""
@@ -98,8 +98,7 @@ def write_scores(
         return codes_by_latents(codes_manifest, BLOCK_CODES, "patches")
 
     table = score_table(blocks, classes, labels, "f1", settings.permutations, seed, ties)
-    with atomic_path(output) as temporary:
-        table.select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()).write_parquet(temporary)
+    write_table(output, table.select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()))
 
 
 def pictures_of(manifest: dict[str, Any], split: str, codes_manifest: Path) -> range:

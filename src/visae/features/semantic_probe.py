@@ -19,7 +19,7 @@ from visae.device import chosen_device, described
 from visae.errors import ConfigError, ModelError
 from visae.features.concept_pictures import read_concept, summed_codes
 from visae.features.resampling import RESAMPLES, p_value, percentile_interval
-from visae.files import atomic_path, read_json, write_json
+from visae.files import read_json, write_json, write_table
 from visae.provenance import Provenance
 from visae.sae.autoencoder import SparseAutoencoder, load_sae
 from visae.vision.hook_points import HookPoint
@@ -140,8 +140,7 @@ def probe_concept(
     _print(table, pictures.skipped, int(pictures.is_positive.sum()), int((~pictures.is_positive).sum()))
     if output is not None:
         for file, frame in (("probe.parquet", table), ("latents.parquet", every)):
-            with atomic_path(output / file) as temporary:
-                frame.write_parquet(temporary)
+            write_table(output / file, frame)
         used = [str(path) for path in pictures.paths]
         skipped = [{"path": str(path), "reason": reason} for path, reason in pictures.skipped]
         n_positive = int(pictures.is_positive.sum())

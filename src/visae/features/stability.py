@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 
 from visae.errors import ConfigError, ModelError
 from visae.features.resampling import RESAMPLES, p_value, percentile_interval
-from visae.files import atomic_path, read_json
+from visae.files import read_json, write_table
 from visae.sae.autoencoder import load_sae
 
 logger = logging.getLogger(__name__)
@@ -93,8 +93,7 @@ def compare_seeds(
         )
         print(f"  random dictionaries {row['null']:.3f}, with the same covariance {row['null_same_covariance']:.3f}")
     if output is not None:
-        with atomic_path(output) as temporary:
-            table.write_parquet(temporary)
+        write_table(output, table)
 
 
 def directions(config: Path) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ from visae.config.settings import FeatureSettings
 from visae.data.index import read_classes, read_index
 from visae.errors import StoreError
 from visae.features.blocks import codes_by_latents, read_matching_manifest
-from visae.features.codes import scan_codes, tokens_of
+from visae.features.codes import scan_codes, tokens_of, with_kind
 from visae.features.neighbours import bias_alignment, nearest_by_coactivation, nearest_by_decoder
 from visae.files import atomic_path
 from visae.sae.autoencoder import load_sae
@@ -221,10 +221,8 @@ def write_statistics(
         .join(nearest_by_coactivation(codes_manifest), on="latent")
         .sort("latent")
     )
-    if kinds != "patches":
-        table = table.with_columns(tokens=pl.lit(kinds))
     with atomic_path(output) as temporary:
-        table.write_parquet(temporary)
+        with_kind(table, kinds).write_parquet(temporary)
 
 
 def _labels(index_path: Path, patch_labels: Path | None, min_purity: float) -> pl.DataFrame:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from visae.config.settings import FigureSettings
 from visae.config.tasks import TASKS
-from visae.figures.style import PAGE_WIDTH, colours, save_figure, style
+from visae.figures.style import PAGE_WIDTH, colours, plain, style
 
 ARM_LABELS = {
     "none": "No edit",
@@ -154,24 +153,6 @@ def _same_limits(panels: Sequence[Axes]) -> None:
         axes.set_xlim(limits[:, 0].min(), limits[:, 1].max())
 
 
-def draw_arms(arms: Path, output: Path | Sequence[Path], task: str, *, settings: FigureSettings) -> None:
-    """Write the comparison of arms as PDF, PNG and CSV.
-
-    Parameters
-    ----------
-    arms
-        arms.parquet of the experiment.
-    output
-        As for `save_figure`.
-    task
-        What was measured.
-    settings
-        Section `figures`.
-    """
-    table = data(pl.read_parquet(arms))
-    save_figure(draw(table, settings, task), table, output)
-
-
 def arm_colours(settings: FigureSettings) -> dict[str, str]:
     """Colour of each arm: controls pale, so that the class's latent stands out."""
     palette = colours(settings)
@@ -241,7 +222,7 @@ def _draw_classes(axes: Axes, rows: pl.DataFrame, classes: pl.DataFrame, palette
     for place, (class_id, name, n_target, n_images) in enumerate(classes.iter_rows()):
         for arm, shift in zip(arms, np.linspace(0.32, -0.32, len(arms)), strict=True):
             _point(axes, rows.filter(class_id=class_id, arm=arm), place + shift, palette[arm], "selectivity")
-        labels.append(f"{name} ({n_target:,}; {n_images})".replace("$", r"\$"))
+        labels.append(plain(f"{name} ({n_target:,}; {n_images})"))
     _lines(axes, labels)
     axes.axvline(0, linewidth=0.5, color="#BBBBBB")
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from visae.config.settings import FigureSettings
 from visae.features.names import NAMES_SCHEMA, read_names
-from visae.figures.style import COLUMN_WIDTH, colours, save_figure, style
+from visae.figures.style import COLUMN_WIDTH, colours, plain, save_figure, style
 
 
 def data(scores: pl.DataFrame, names: pl.DataFrame | None = None) -> pl.DataFrame:
@@ -77,7 +77,7 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
         )
         # A class is named by whoever made the data set: a dollar sign in it is not a formula.
         labels = [_label(*row) for row in first.select("class_name", "name", "latent").iter_rows()]
-        axes.set_yticks(y, [label.replace("$", r"\$") for label in labels])
+        axes.set_yticks(y, [plain(label) for label in labels])
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(-len(classes) + 0.4, 0.6)
         axes.set_xlim(0, 1)

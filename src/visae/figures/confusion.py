@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
 from visae.config.settings import FigureSettings
-from visae.figures.style import PAGE_WIDTH, save_figure, style
+from visae.figures.style import PAGE_WIDTH, plain, style
 
 MOST_CLASSES = 30
 """Classes that are drawn: of more, those that are mistaken most often."""
@@ -74,7 +71,7 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
                         size = settings.font_size * 0.75
                         axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, size=size)
             size = min(settings.font_size * 0.9, 72 * side / n * 0.6)
-            labels = [name.replace("$", r"\$") for name in names]
+            labels = [plain(name) for name in names]
             axes.set_xticks(range(n), labels, rotation=90, size=size)
             axes.set_yticks(range(n), labels, size=size)
             axes.tick_params(length=0)
@@ -86,19 +83,3 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
         bar = figure.colorbar(image, ax=panels, shrink=0.6, ticks=[0, 0.5, 1], format=lambda x, _: f"{100 * x:.0f}")
         bar.outline.set_visible(False)
     return figure
-
-
-def draw_confusion(confusion: Path, output: Path | Sequence[Path], settings: FigureSettings) -> None:
-    """Write the figure as PDF, PNG and CSV.
-
-    Parameters
-    ----------
-    confusion
-        confusion.parquet of a head.
-    output
-        As for `save_figure`.
-    settings
-        Section `figures`.
-    """
-    table = data(pl.read_parquet(confusion))
-    save_figure(draw(table, settings), table, output)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import polars as pl
@@ -14,7 +12,8 @@ from matplotlib.lines import Line2D
 from visae.config.settings import FigureSettings
 from visae.config.tasks import TASKS
 from visae.figures.arms import ARM_LABELS, arm_colours, long
-from visae.figures.style import PAGE_WIDTH, save_figure, style
+from visae.figures.style import PAGE_WIDTH, plain, style
+from visae.figures.units import EDITED, kind_of
 
 MOST_CLASSES = 9
 """Classes that get a panel of their own: those with the most edited units."""
@@ -26,13 +25,13 @@ _MEASURES: dict[str, Literal["-", ":"]] = {"target_change": "-", "other_change":
 def data(doses: pl.DataFrame) -> pl.DataFrame:
     """Return one row an arm, class, dose and measure: with share, low, high; class_id is null for the mean."""
     about = ["arm", "class_name", "class_id", "unit", "dose", "scale", "natural_norm_share", "n_target", "n_images"]
-    return long(doses, about)
+    return long(doses, about + (["tokens"] if "tokens" in doses.columns else []))
 
 
 def draw(table: pl.DataFrame, settings: FigureSettings, task: str) -> Figure:
     """Draw the table of `data`.
 
-    Above, means over classes: the share of predictions changed, selectivity, and the share of edited patches that are
+    Above, means over classes: the share of predictions changed, selectivity, and the share of edited tokens that are
     no longer than natural ones. Below, single classes.
     """
     table = table.filter(unit="largest")
@@ -60,12 +59,12 @@ def draw(table: pl.DataFrame, settings: FigureSettings, task: str) -> Figure:
         selective.set_title("Selectivity", loc="left")
         own = means.filter(arm=arms[-1], measure="selectivity").sort("dose") if arms else means
         natural.plot(own["dose"], own["natural_norm_share"], color=palette["automatic"], marker=".", markersize=3)
-        natural.set_title("Edited patches of natural norm", loc="left")
+        natural.set_title(f"Edited {EDITED[kind_of(table)]} of natural norm", loc="left")
         for axes in (changed, natural):
             axes.set_ylim(-0.03, 1.03)
         for axes, (class_id, name, n_target, n_images) in zip(panels.flat[_PANELS:], classes.iter_rows(), strict=False):
             _curves(axes, single.filter(class_id=class_id), arms, palette, tuple(_MEASURES))
-            axes.set_title(f"{name} ({n_target:,}; {n_images})".replace("$", r"\$"), loc="left")
+            axes.set_title(plain(f"{name} ({n_target:,}; {n_images})"), loc="left")
             axes.set_ylim(-0.03, 1.03)
         for axes in panels[1:, 0]:
             axes.set_ylabel("Answers changed")
@@ -77,24 +76,6 @@ def draw(table: pl.DataFrame, settings: FigureSettings, task: str) -> Figure:
         ]
         figure.legend(handles=handles, loc="outside upper left", ncols=3)
     return figure
-
-
-def draw_doses(doses: Path, output: Path | Sequence[Path], task: str, *, settings: FigureSettings) -> None:
-    """Write the curves as PDF, PNG and CSV.
-
-    Parameters
-    ----------
-    doses
-        doses.parquet of the experiment.
-    output
-        As for `save_figure`.
-    task
-        What was measured.
-    settings
-        Section `figures`.
-    """
-    table = data(pl.read_parquet(doses))
-    save_figure(draw(table, settings, task), table, output)
 
 
 def _curves(

@@ -1,16 +1,14 @@
-"""What the heads keep when a layer's patches are replaced: a bar a replacement, a panel a measure."""
+"""What the heads keep when a layer's tokens are replaced: a bar a replacement, a panel a measure."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
 from visae.config.settings import FigureSettings
-from visae.figures.style import PAGE_WIDTH, colours, save_figure, style
+from visae.figures.style import PAGE_WIDTH, colours, style
+from visae.figures.units import kind_of
 
 REPLACEMENT_LABELS = {
     "as_is": "As they are",
@@ -18,7 +16,9 @@ REPLACEMENT_LABELS = {
     "mean": "Mean patch",
     "zero": "Zero",
 }
-"""What stands in the place of the patches, in the order in which it is drawn, in words."""
+"""What stands in the place of the tokens, in the order in which it is drawn, in words."""
+
+_MEANS = {"patches": "Mean patch", "class": "Mean class token", "all": "Mean tokens"}
 
 MEASURE_LABELS = {
     "accuracy": "Accuracy of the probe",
@@ -64,27 +64,12 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
             axes.set_xlim(left=0)
             if not measure.endswith("log_loss"):
                 axes.set_xlim(right=1)
-        panels[0].set_yticks(places, REPLACEMENT_LABELS.values())
+        labels = REPLACEMENT_LABELS | {"mean": _MEANS[kind_of(table)]}
+        panels[0].set_yticks(places, labels.values())
         panels[0].set_ylim(len(places) - 0.5, -0.5)
         for axes in panels[1:]:
             axes.tick_params(left=False)
     return figure
-
-
-def draw_faithfulness(faithfulness: Path, output: Path | Sequence[Path], settings: FigureSettings) -> None:
-    """Write the figure as PDF, PNG and CSV.
-
-    Parameters
-    ----------
-    faithfulness
-        faithfulness.parquet of the experiment.
-    output
-        As for `save_figure`.
-    settings
-        Section `figures`.
-    """
-    table = data(pl.read_parquet(faithfulness))
-    save_figure(draw(table, settings), table, output)
 
 
 def _share(row: dict[str, float | None]) -> str:

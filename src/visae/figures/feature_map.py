@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from visae.config.settings import FigureSettings
 from visae.features.names import best_classes, described, read_names
 from visae.figures.style import PAGE_WIDTH, colours, save_figure, style
+from visae.figures.units import ACTIVE_ON, kind_of
 
 MOST_LABELS = 16
 """Latents named on the map: those with a name, then the best of the classes with the highest F1."""
@@ -32,9 +33,10 @@ def data(stats: pl.DataFrame, scores: pl.DataFrame | None, names: pl.DataFrame |
         From `visae.features.names.read_names`.
     """
     best = best_classes(None if scores is None else scores.filter(pl.col("rank") == 0))
+    kind = ["tokens"] if "tokens" in stats.columns else []
     return (
         described(stats, None, names)
-        .select("latent", "name", "frequency", "mean", "log10_frequency", "log10_mean")
+        .select("latent", "name", "frequency", "mean", "log10_frequency", "log10_mean", *kind)
         .join(best.select("latent", "class_name", "f1"), on="latent", how="left", maintain_order="left")
     )
 
@@ -87,7 +89,7 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
                     "shrinkB": 3,
                 },
             )
-        axes.set_xlabel("log10 share of patches that the latent is active on")
+        axes.set_xlabel(f"log10 share of {ACTIVE_ON[kind_of(table)]} that the latent is active on")
         axes.set_ylabel("log10 mean active value")
         dead = table.height - alive.height
         axes.set_title(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from visae.config.settings import FigureSettings
 from visae.figures.pictures import Shown, draw_crop, draw_exemplar, draw_plain, draw_region
 from visae.figures.style import PAGE_WIDTH, style
+from visae.figures.units import ACTIVE_ON, kind_of
 
 View = Literal["picture", "overlay", "crop"]
 
@@ -27,8 +28,6 @@ _ORDER = (QUERY, "top", "bin", "random")
 _GAP = 0.04  # inches between pictures
 _BETWEEN = 0.1  # inches between groups on one line
 _HEADINGS = {QUERY: "asked about", "top": "strongest", "random": "random active\n{}"}
-# What latents are active on, by the kind of tokens that they are of.
-_UNITS = {"patches": "patches", "class": "pictures", "all": "tokens"}
 
 
 class GalleryFigure(Figure):
@@ -164,7 +163,7 @@ def _groups(rows: pl.DataFrame, table: pl.DataFrame) -> list[_Group]:
     for group in rows.partition_by("kind", "bin", maintain_order=True):
         kind, number, low, high = group.select("kind", "bin", "low", "high").row(0)
         if kind in _HEADINGS:
-            heading = _HEADINGS[kind].format(_unit(rows))
+            heading = _HEADINGS[kind].format(ACTIVE_ON[kind_of(rows, "of")])
         else:
             heading = f"bin {number + 1} of {n_bins}\n{_short(low)} to {_short(high)}"
         groups.append(_Group(heading, group.partition_by("rank", maintain_order=True)))
@@ -232,11 +231,6 @@ def _short(value: float) -> str:
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
-def _unit(rows: pl.DataFrame) -> str:
-    """What latents are active on, in words."""
-    return _UNITS[rows["of"][0] if "of" in rows.columns else "patches"]
-
-
 def _title(row: pl.DataFrame) -> str:
     latent, name, class_name, f1, frequency = row.select("latent", "name", "class_name", "f1", "frequency").row(0)
     parts = [f"Latent {latent}"]
@@ -244,6 +238,6 @@ def _title(row: pl.DataFrame) -> str:
         parts.append(f"“{name}”")
     if class_name is not None:
         parts.append(f"{class_name}, held-out F1 {f1:.2f}")
-    parts.append(f"active on {100 * frequency:.2g} % of {_unit(row)}")
+    parts.append(f"active on {100 * frequency:.2g} % of {ACTIVE_ON[kind_of(row, 'of')]}")
     # Names are given by people: a dollar sign in one is not a formula.
     return "   ".join(parts).replace("$", r"\$")

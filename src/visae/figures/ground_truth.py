@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from visae.config.settings import FigureSettings
 from visae.errors import DataError
 from visae.features.ground_truth import CAUSES, MEAN
-from visae.figures.style import PAGE_WIDTH, colours, save_figure, style
+from visae.figures.style import PAGE_WIDTH, colours, plain, style
 
 _COLUMNS = ("dictionary", "cause", "value", "latent", "auc_fit", "auc", "auc_low", "auc_high", "l0", "width")
 
@@ -42,26 +42,10 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
             axes.errorbar(shown["auc"], places, xerr=[below, above], fmt="o", markersize=3, color=colours(settings)[0])
             axes.axvline(0.5, color="#A0A0A0", linestyle="--", linewidth=0.8)
             axes.set_title(cause)
-            axes.set_yticks(range(len(dictionaries)), [name.replace("$", r"\$") for name in dictionaries])
+            axes.set_yticks(range(len(dictionaries)), [plain(name) for name in dictionaries])
         axes.set_ylim(len(dictionaries) - 0.4, -0.6)  # the first on top
         figure.supxlabel("Held-out ROC AUC of the best latent, mean over the cause's values", size="medium")
     return figure
-
-
-def draw_ground_truth(tables: Mapping[str, Path], output: Path | Sequence[Path], settings: FigureSettings) -> None:
-    """Write the figure as PDF, PNG and CSV.
-
-    Parameters
-    ----------
-    tables
-        Path of causes.parquet by the name of the dictionary.
-    output
-        As for `save_figure`.
-    settings
-        Section `figures`.
-    """
-    table = data({name: pl.read_parquet(path) for name, path in tables.items()})
-    save_figure(draw(table, settings), table, output)
 
 
 def print_ground_truth(table: Path) -> None:

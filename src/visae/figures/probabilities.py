@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 from matplotlib.artist import Artist
@@ -15,7 +12,8 @@ from matplotlib.patches import Patch
 
 from visae.config.settings import FigureSettings
 from visae.figures.arms import ARM_LABELS, arm_colours, edit_in_words, errors
-from visae.figures.style import PAGE_WIDTH, save_figure, style
+from visae.figures.style import PAGE_WIDTH, style
+from visae.figures.units import EDITED, kind_of
 
 _BEFORE = "#D0D0D0"
 _SIZES = ("natural", "matched")
@@ -64,7 +62,9 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
                 axes.set_xlabel(label)
                 axes.set_xlim(0, 1)
             mean = rows.filter(pl.col("class_id").is_null(), arm="automatic")
-            where = "Own pictures, active patches" if edit == "suppress" else "Other pictures, central quarter"
+            kind = kind_of(table)
+            inserted = "class token" if kind == "class" else "central quarter"
+            where = f"Own pictures, active {EDITED[kind]}" if edit == "suppress" else f"Other pictures, {inserted}"
             sizes = f"{rows['class_id'].n_unique() - 1} classes, {mean['n_images'][0]} pictures"
             others = f", {mean['n_other'][0]} of other classes" if edit == "suppress" else ""
             row[0].set_title(f"{where}: {edit_in_words(scale)}\n{sizes}{others}", loc="left")
@@ -72,22 +72,6 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
             row[0].set_ylim(len(of_edit) - 0.5, -0.5)
         figure.legend(handles=_legend(palette), loc="outside upper left", ncols=2)
     return figure
-
-
-def draw_probabilities(arms: Path, output: Path | Sequence[Path], *, settings: FigureSettings) -> None:
-    """Write the comparison as PDF, PNG and CSV.
-
-    Parameters
-    ----------
-    arms
-        arms.parquet of a task on pictures.
-    output
-        As for `save_figure`.
-    settings
-        Section `figures`.
-    """
-    table = data(pl.read_parquet(arms))
-    save_figure(draw(table, settings), table, output)
 
 
 def _legend(palette: dict[str, str]) -> list[Artist]:

@@ -16,7 +16,7 @@ from visae.config.settings import FigureSettings
 from visae.data.index import read_classes, read_index
 from visae.figures.pictures import load_pictures
 from visae.figures.segmentation_maps import class_colours, coloured
-from visae.figures.style import PAGE_WIDTH, save_figure, style
+from visae.figures.style import PAGE_WIDTH, plain, save_figure, style
 from visae.heads.masks import UNLABELLED, Masks
 from visae.vision.card import ModelCard
 from visae.vision.facts import model_facts
@@ -76,7 +76,7 @@ def draw(
     panels_shown = {number: _over_mask(picture, masks.get(number), palette) for number, picture in pictures.items()}
     height, width = max(panel.shape[:2] for panel in panels_shown.values())
     rows, line = -(-len(table) // COLUMNS), settings.font_size / 72
-    text = fill(above.replace("$", r"\$"), _LINE)
+    text = fill(plain(above), _LINE)
     in_legend = seen[:_IN_LEGEND]
     lines = rows * 1.5 + 1.5 * (text.count("\n") + 2) + (1.7 * -(-(len(in_legend) + 1) // COLUMNS) if masks else 0)
     with style(settings):
@@ -148,4 +148,4 @@ def _over_mask(
 
 def _short(name: str) -> str:
     cut = name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…"
-    return cut.replace("$", r"\$")
+    return plain(cut)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
 from visae.config.settings import FigureSettings
-from visae.figures.style import COLUMN_WIDTH, PAGE_WIDTH, colours, save_figure, style
+from visae.figures.style import COLUMN_WIDTH, PAGE_WIDTH, colours, style
 
 METRICS = {"f1": "F1", "average_precision": "average precision", "auc": "ROC AUC"}
 """Columns of scores.parquet to draw, where there are such, with the names of their axes."""
@@ -71,19 +68,3 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
         shown = {dots.get_label(): dots for axes in panels for dots in axes.collections}
         figure.legend(handles=[shown[kind] for kind in colour if kind in shown], loc="outside upper left")
     return figure
-
-
-def draw_score_nulls(scores: Path, output: Path | Sequence[Path], settings: FigureSettings) -> None:
-    """Write the figure as PDF, PNG and CSV.
-
-    Parameters
-    ----------
-    scores
-        scores.parquet.
-    output
-        As for `save_figure`.
-    settings
-        Section `figures`.
-    """
-    table = data(pl.read_parquet(scores))
-    save_figure(draw(table, settings), table, output)

@@ -17,7 +17,7 @@ from visae.config.settings import FigureSettings
 from visae.data.images import fitted, open_image
 from visae.data.index import read_classes, read_index
 from visae.figures.arms import edit_in_words
-from visae.figures.style import PAGE_WIDTH, area_colours, save_figure, style
+from visae.figures.style import PAGE_WIDTH, area_colours, plain, save_figure, style
 from visae.vision.card import ModelCard
 
 ROWS = 6
@@ -100,7 +100,7 @@ def draw(
             picture = pictures[row["image_id"][0]]
             edited = row["edited"].to_numpy().reshape(grid)
             line_of_panels[0].imshow(picture)
-            name = row["class_name"][0].replace("$", r"\$")
+            name = plain(row["class_name"][0])
             line_of_panels[0].text(
                 -0.04, 0.5, name, rotation=90, ha="right", va="center", transform=line_of_panels[0].transAxes
             )
@@ -109,7 +109,7 @@ def draw(
                 _outline(axes, edited, picture.shape[0] / grid[0])
         if rows:
             figure.suptitle(f"Outlined patches are edited: {edit_in_words(rows[0]['scale'][0])}", x=0.01, ha="left")
-            handles = [Patch(color=palette[i], label=classes.get(i, str(i)).replace("$", r"\$")) for i in seen]
+            handles = [Patch(color=palette[i], label=plain(classes.get(i, str(i)))) for i in seen]
             figure.legend(handles=handles, loc="outside lower left", ncols=6)
     return figure
 

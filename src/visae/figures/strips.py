@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import fill
-from typing import Any
 
 import numpy as np
 import polars as pl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
@@ -18,9 +15,10 @@ from numpy.typing import NDArray
 from visae.config.settings import FigureSettings
 from visae.figures.arms import arm_colours
 from visae.figures.gallery import GalleryFigure
+from visae.figures.inches import Page
 from visae.figures.pictures import Shown, draw_exemplar, draw_plain, draw_region
 from visae.figures.segmentation_maps import class_colours, coloured
-from visae.figures.style import PAGE_WIDTH, style
+from visae.figures.style import PAGE_WIDTH, plain, style
 
 EXEMPLARS = 2
 """Pictures of a latent on a line; a latent alone has two lines."""
@@ -157,13 +155,13 @@ def draw(
     height = sum(heights) + len(strips) * 2.1 * line + 1.5 * line + below
     with style(settings):
         figure = GalleryFigure(figsize=(PAGE_WIDTH, height))
-        page = _Page(figure, height)
+        page = Page(figure, height)
         lefts = (0.0, _OBSERVED + _BETWEEN, _OBSERVED + _EXEMPLARS + 2 * _BETWEEN)
         for left, text in zip(lefts, _HEADS, strict=True):
             page.text(left, 0.15 * line, text, fontweight="bold")
         top = 1.5 * line
         for rows, tall in zip(strips, heights, strict=True):
-            page.text(0, top + 0.2 * line, _plain(rows["title"][0]))
+            page.text(0, top + 0.2 * line, plain(rows["title"][0]))
             top += 1.6 * line
             _draw_observed(page, (lefts[0], top), rows, pictures, grid)
             _draw_exemplars(page, (lefts[1], top), rows, pictures, grid)
@@ -172,7 +170,7 @@ def draw(
             else:
                 _draw_maps(page, (lefts[2], top), rows, pictures, grid, palette, control)
             top += tall + 0.5 * line
-        handles: list = [Patch(color=palette[name], label=_plain(name)) for name in palette]
+        handles: list = [Patch(color=palette[name], label=plain(name)) for name in palette]
         if in_classes:
             handles = [
                 Patch(color=_BEFORE, label="probability before the edit"),
@@ -197,29 +195,13 @@ def class_palette(
     return {name: numbers[place] for place, name in enumerate(classes) if name in seen}
 
 
-class _Page:
-    """A figure in inches from its upper left corner."""
-
-    def __init__(self, figure: Figure, height: float) -> None:
-        self.figure, self.height = figure, height
-
-    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        """Axes of a size at a place."""
-        box = (left / PAGE_WIDTH, 1 - (top + height) / self.height, width / PAGE_WIDTH, height / self.height)
-        return self.figure.add_axes(box)
-
-    def text(self, left: float, top: float, text: str, **options: Any) -> None:
-        """Text below a place."""
-        self.figure.text(left / PAGE_WIDTH, 1 - top / self.height, text, va="top", **options)
-
-
 def _lines(rows: pl.DataFrame) -> int:
     """Lines of exemplars."""
     return max(2, rows.filter(part="exemplar")["latent"].n_unique())
 
 
 def _draw_observed(
-    page: _Page, place: tuple[float, float], rows: pl.DataFrame, pictures: Mapping[int, Shown], grid: tuple[int, int]
+    page: Page, place: tuple[float, float], rows: pl.DataFrame, pictures: Mapping[int, Shown], grid: tuple[int, int]
 ) -> None:
     edited = rows.filter(part="edited")
     axes = page.axes(*place, _OBSERVED, _OBSERVED * grid[0] / grid[1])
@@ -229,7 +211,7 @@ def _draw_observed(
 
 
 def _draw_exemplars(
-    page: _Page, place: tuple[float, float], rows: pl.DataFrame, pictures: Mapping[int, Shown], grid: tuple[int, int]
+    page: Page, place: tuple[float, float], rows: pl.DataFrame, pictures: Mapping[int, Shown], grid: tuple[int, int]
 ) -> None:
     """Draw a latent's strongest pictures, on two lines where it is the only one, else on one each."""
     left, top = place
@@ -248,7 +230,7 @@ def _draw_exemplars(
 
 
 def _draw_probabilities(
-    page: _Page, place: tuple[float, float, float, float], rows: pl.DataFrame, settings: FigureSettings
+    page: Page, place: tuple[float, float, float, float], rows: pl.DataFrame, settings: FigureSettings
 ) -> None:
     """Draw two bars a class, before and after, with the control as a mark, and both numbers at the side."""
     left, top, width, height = place
@@ -262,7 +244,7 @@ def _draw_probabilities(
     axes.set_xlim(0, 1)
     axes.set_ylim(len(found) - 0.4, -0.6)
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-    axes.set_yticks(places, [_plain(_shortened(name)) for name in found["class_name"]])
+    axes.set_yticks(places, [plain(_shortened(name)) for name in found["class_name"]])
     axes.tick_params(axis="y", length=0)
     for at, (before, after) in enumerate(found.select("before", "after").iter_rows()):
         text = f"{before:.2f} → {after:.2f}"
@@ -270,7 +252,7 @@ def _draw_probabilities(
 
 
 def _draw_maps(
-    page: _Page,
+    page: Page,
     place: tuple[float, float],
     rows: pl.DataFrame,
     pictures: Mapping[int, Shown],
@@ -305,8 +287,3 @@ def _mask(tokens: pl.Series, grid: tuple[int, int]) -> NDArray[np.bool_]:
 
 def _shortened(name: str, most: int = 16) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
-
-
-def _plain(text: str) -> str:
-    """Text in which a dollar sign is no formula."""
-    return text.replace("$", r"\$")

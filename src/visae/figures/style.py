@@ -72,6 +72,11 @@ def style(settings: FigureSettings) -> Iterator[None]:
         yield
 
 
+def plain(text: str) -> str:
+    """Text in which a dollar sign is no formula."""
+    return text.replace("$", r"\$")
+
+
 def save_figure(figure: Figure, table: pl.DataFrame, output: Path | Sequence[Path]) -> None:
     """Write a figure as PDF and PNG and its numbers as CSV; the same figure gives the same bytes.
 

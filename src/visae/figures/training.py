@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Literal
 
 import polars as pl
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from visae.config.settings import FigureSettings
-from visae.figures.style import PAGE_WIDTH, colours, save_figure, style
+from visae.figures.style import PAGE_WIDTH, colours, plain, style
 
 _PANELS = {
     "normalized_mse": "Normalized MSE",
@@ -64,7 +63,7 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
             axes.set_ylim(bottom=0)
             if metric == "dead_share":
                 axes.set_ylim(top=max(_LEAST_DEAD_SHARE_SHOWN, axes.get_ylim()[1]))
-        handles = [Line2D([], [], color=palette[sae], label=sae.replace("$", r"\$")) for sae in saes]
+        handles = [Line2D([], [], color=palette[sae], label=plain(sae)) for sae in saes]
         handles += [
             Line2D([], [], color="#606060", linestyle=_SPLIT_LINES[split], label=split)
             for split in _SPLIT_LINES
@@ -72,19 +71,3 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
         ]
         figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 6))
     return figure
-
-
-def draw_training(runs: Mapping[str, Path], output: Path | Sequence[Path], settings: FigureSettings) -> None:
-    """Write the curves as PDF, PNG and CSV.
-
-    Parameters
-    ----------
-    runs
-        Path of metrics.parquet by the name of the SAE.
-    output
-        As for `save_figure`.
-    settings
-        Section `figures`.
-    """
-    table = data({name: pl.read_parquet(path) for name, path in runs.items()})
-    save_figure(draw(table, settings), table, output)

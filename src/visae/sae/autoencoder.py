@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from visae.config.saes import Normalization
 from visae.errors import ModelError
 from visae.files import atomic_path, file_sha256, read_json, write_json
+from visae.notices import log_notices
 from visae.sae.normalizing import Normalizing
 from visae.sae.place import Place
+from visae.sae.sources import local_source
 from visae.sae.variants.members import VARIANTS
 from visae.sae.variants.sparse import SparseCodes, weighted_rows
 from visae.sae.variants.variant import Variant, Weights
@@ -24,7 +26,7 @@ from visae.weights import check_names, check_shapes, read_weights
 FORMAT = "visae sparse autoencoder 1"
 # Entries of config.json: what decides the function, and what `save_sae` is given beside.
 _ALWAYS = frozenset({"format", "variant", "options", "width", "d_model", "weights_sha256"})
-_DECISIVE = (*_ALWAYS, "d_target", "clamp", "normalization", "place")
+_DECISIVE = (*_ALWAYS, "d_target", "clamp", "normalization", "skip", "place")
 _ABOUT = ("settings", "rates", "provenance", "imported", "notices", "layer", "hook", "target_layer", "target_hook")
 # Tokens whose sparse codes are spread out at once by `latent_values`.
 _CHUNK = 8192
@@ -56,9 +58,14 @@ class SparseAutoencoder(Normalizing):
         before it is encoded (`limit` holds the product, in normalized units); None clamps nothing.
     normalization
         `none`, `scale`, `per_dimension` or `per_token`; see `Normalizing`.
+    has_skip
+        Whether `skip` (d_target, d_model) times the raw activation is added to what is decoded, as some transcoders of
+        other projects have it. Nothing here trains it.
 
     Attributes
     ----------
+    skip
+        Raw units of the output per raw unit of the input, or None.
     place
         Where it belongs, as far as that is known.
 
@@ -70,6 +77,8 @@ class SparseAutoencoder(Normalizing):
     torch.Size([5, 8])
     """
 
+    skip: Tensor | None
+
     def __init__(
         self,
         d_model: int,
@@ -78,6 +87,7 @@ class SparseAutoencoder(Normalizing):
         d_target: int | None = None,
         clamp: float | None = None,
         normalization: Normalization = "scale",
+        has_skip: bool = False,
     ) -> None:
         super().__init__(normalization, d_model, d_target, clamp)
         self.variant, self.place = variant, Place()
@@ -86,6 +96,7 @@ class SparseAutoencoder(Normalizing):
         self.encoder_bias = nn.Parameter(torch.zeros(width))
         self.decoder_weight = nn.Parameter(torch.zeros(width, d_out))
         self.decoder_bias = nn.Parameter(torch.zeros(d_out))
+        self.register_buffer("skip", torch.zeros(d_out, d_model) if has_skip else None)
 
     @property
     def width(self) -> int:
@@ -128,7 +139,8 @@ class SparseAutoencoder(Normalizing):
         ----------
         like
             (…, d_model), the raw activations that the codes are of: under `per_token` the tokens' own means and
-            deviations are needed, which codes do not hold. Without effect under other normalizations.
+            deviations are needed, which codes do not hold, and with `skip` they are part of what comes out. Without
+            effect otherwise.
 
         Raises
         ------
@@ -144,7 +156,12 @@ class SparseAutoencoder(Normalizing):
             rows = codes @ self.decoder_weight
         if self.needs_like and like is not None and like.shape != rows.shape:
             raise ModelError(f"like: activations {list(like.shape)} for codes that decode to {list(rows.shape)}")
-        return (rows + self.decoder_bias) * self.output_scale_of(like) + self.output_mean_of(like)
+        decoded = (rows + self.decoder_bias) * self.output_scale_of(like) + self.output_mean_of(like)
+        if self.skip is None:
+            return decoded
+        if like is None:
+            raise ModelError("skip: what is decoded depends on what went in; give it: decode(codes, like=activations)")
+        return decoded + like @ self.skip.T
 
     def forward(self, activations: Tensor) -> Tensor:
         """Raw activations (…, d_target) that raw activations (…, d_model) give; differentiable."""
@@ -199,6 +216,7 @@ def save_sae(sae: SparseAutoencoder, folder: str | Path, **more: Any) -> Path:
         "d_target": sae.d_target if sae.is_transcoder else None,
         "clamp": sae.clamp,
         "normalization": sae.normalization,
+        "skip": sae.skip is not None,
         "place": asdict(sae.place),
         "weights_sha256": file_sha256(weights),
         **more,
@@ -210,12 +228,24 @@ def save_sae(sae: SparseAutoencoder, folder: str | Path, **more: Any) -> Path:
 def load_sae(config_path: str | Path, device: str | torch.device = "cpu") -> SparseAutoencoder:
     """Load a sparse autoencoder by its config.json; sae.safetensors lies beside it.
 
+    Parameters
+    ----------
+    config_path
+        config.json, the folder of both, or where `export-sae --as hub` was uploaded to,
+        `hub:owner/name[/subfolder][@revision]`.
+
     Raises
     ------
     ModelError
         If a file is missing, damaged, or not of the other.
     """
+    if str(config_path).startswith("hub:"):
+        found = local_source(config_path)
+        log_notices(found.name, found.notices)
+        config_path = found.path
     config_path = Path(config_path)
+    if config_path.is_dir():
+        config_path = config_path / "config.json"
     weights = config_path.with_name("sae.safetensors")
     config = _config(config_path)
     if not weights.is_file():
@@ -224,9 +254,9 @@ def load_sae(config_path: str | Path, device: str | torch.device = "cpu") -> Spa
         raise ModelError(f"{weights}: not the weights that {config_path.name} was written with; train the SAE again")
     try:
         variant = VARIANTS[config["variant"]].from_options(**config["options"])
-        # Files of before there were transcoders, clamping and kinds of normalization say nothing of them.
+        # Files of before there were transcoders, clamping, kinds of normalization and skips say nothing of them.
         more = (config.get("d_target"), config.get("clamp"), config.get("normalization", "scale"))
-        sae = SparseAutoencoder(config["d_model"], config["width"], variant, *more)
+        sae = SparseAutoencoder(config["d_model"], config["width"], variant, *more, bool(config.get("skip")))
         sae.place = _place(config)
     except ModelError as error:
         raise ModelError(f"{config_path}: {error}") from error
@@ -264,7 +294,10 @@ def _config(path: Path) -> dict[str, Any]:
     except (ValueError, TypeError) as error:
         raise ModelError(f"{path}: damaged ({error}); train the SAE again with: snakemake {path} --force") from error
     if config.get("format") != FORMAT or config.get("variant") not in VARIANTS:
-        raise ModelError(f"{path}: not the config of a sparse autoencoder that this version reads ({FORMAT})")
+        raise ModelError(
+            f"{path}: not the config of a sparse autoencoder that this version reads ({FORMAT}); those of other "
+            "projects are taken in by import-sae"
+        )
     if unknown := sorted(config.keys() - {*_DECISIVE, *_ABOUT}):
         raise ModelError(
             f"{path}: unknown keys: {', '.join(unknown)}; a newer visae wrote it, and this one may compute other "

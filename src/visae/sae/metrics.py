@@ -61,8 +61,8 @@ def quality(sae: SparseAutoencoder, activations: Tensor, target: Tensor | None =
     l1 = 0.0
     for chunk, wanted in zip(activations.split(_CHUNK), target.split(_CHUNK), strict=True):
         rows = wanted.to(device)
-        codes = sae.sparse_codes(chunk.to(device))
-        error = sae.decode(codes, like=rows).sub_(rows).double()
+        inputs = chunk.to(device)
+        error = sae.decode(codes := sae.sparse_codes(inputs), like=inputs).sub_(rows).double()
         squared += float(error.square().sum())
         error_sum += error.sum(0)
         deviation += float((rows - mean).square().sum())

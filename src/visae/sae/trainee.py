@@ -154,6 +154,7 @@ class Trainee:
             "tokens_per_second": metrics["tokens_per_second"].median(),
             "data_wait_share": metrics["data_wait_share"].median(),
             "measured_on": self.data.measured_on,
+            "tokens": self.data.kinds,
             "n_tokens_trained": run.step * self.settings.batch_size,
             "variant": self.settings.variant,
             "width": run.sae.width,

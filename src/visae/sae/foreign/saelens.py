@@ -16,14 +16,15 @@ from torch import Tensor
 from visae.errors import ModelError
 from visae.files import atomic_path, write_json
 from visae.sae.autoencoder import SparseAutoencoder
+from visae.sae.foreign.folding import Folded, as_float, folded, refuse_beyond
+from visae.sae.foreign.places import HOOKS
 from visae.sae.foreign.saelens_config import VERSION
+from visae.sae.place import Place
 from visae.sae.variants.batchtopk import BatchTopK
 from visae.sae.variants.gated import Gated
 from visae.sae.variants.jumprelu import JumpRelu
-from visae.sae.variants.matryoshka import Matryoshka
 from visae.sae.variants.relu import Relu
 from visae.sae.variants.topk import TopK
-from visae.sae.variants.variant import Variant
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 # What SAELens' layer_norm adds to a token's deviation.
@@ -44,30 +45,22 @@ def write_saelens(sae: SparseAutoencoder, folder: Path) -> Path:
     ModelError
         If the SAE does what SAELens has no architecture for.
     """
-    if sae.clamp is not None:
-        raise ModelError(f"clamp: {sae.clamp:g}: SAELens has no clamping of what goes in; train with clamp left out")
+    refuse_beyond(sae, "SAELens", per_token=True, transcoders=True)
     if sae.normalization == "per_token" and not torch.isclose(sae.eps, torch.tensor(_EPS)):
-        raise ModelError(f"normalization: per_token with eps {float(sae.eps):g}; SAELens' layer_norm has {_EPS:g}")
-    rule = sae.variant.rule if isinstance(sae.variant, Matryoshka) else sae.variant
-    # In double precision: a mean far from zero would otherwise cost the biases digits.
-    encoder, shift = sae.weights.encoder.double(), torch.zeros(sae.width, dtype=torch.float64)
-    if sae.centres:
-        encoder = encoder / sae.scale.double()
-        shift = encoder @ sae.mean.double()
-    bias = sae.weights.encoder_bias.double() - shift
-    decoder, decoder_bias = sae.weights.decoder.double(), sae.weights.decoder_bias.double()
-    if not sae.needs_like:  # else SAELens itself multiplies by each token's deviation, and adds its mean
-        scale = sae.output_scale_of(None).double()
-        decoder, decoder_bias = decoder * scale, decoder_bias * scale + sae.output_mean_of(None).double()
-    tensors = {"W_enc": encoder.T, "W_dec": decoder, "b_dec": decoder_bias}
-    architecture, own, options = _architecture(rule, bias, shift)
+        raise ModelError(
+            f"normalization: per_token with eps {float(sae.eps):g}: SAELens' layer_norm has {_EPS:g}; export as hub"
+        )
+    weights = folded(sae)  # under per_token SAELens itself multiplies by each token's deviation, and adds its mean
+    tensors = {"W_enc": weights.encoder.T, "W_dec": weights.decoder, "b_dec": weights.decoder_bias}
+    architecture, own, options = _architecture(weights)
     if sae.is_transcoder:
         if architecture not in _TRANSCODERS:
-            raise ModelError(f"variant {sae.variant.name}: SAELens has no transcoders with it; allowed: relu, jumprelu")
+            raise ModelError(
+                f"variant {sae.variant.name}: SAELens has transcoders of relu and jumprelu alone; export as hub"
+            )
         architecture, options = _TRANSCODERS[architecture], {"d_out": sae.d_target}
     with atomic_path(folder / WEIGHTS) as temporary:
-        tensors |= own
-        save_file({name: tensor.float().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+        save_file(as_float(tensors | own), temporary)
     config = {
         "architecture": architecture,
         "d_in": sae.d_model,
@@ -78,22 +71,24 @@ def write_saelens(sae: SparseAutoencoder, folder: Path) -> Path:
         "apply_b_dec_to_input": False,
         "normalize_activations": "layer_norm" if sae.normalization == "per_token" else "none",
         "reshape_activations": "none",
-        "metadata": {"sae_lens_version": VERSION},
+        "metadata": {"sae_lens_version": VERSION, **_place(sae.place)},
     }
     write_json(folder / CONFIG, config)
     return folder / CONFIG
 
 
-def _architecture(rule: Variant, bias: Tensor, shift: Tensor) -> tuple[str, dict[str, Tensor], dict[str, Any]]:
-    """SAELens' name of a code rule, the tensors beside encoder and decoder, and its keys of cfg.json.
+def _place(place: Place) -> dict[str, Any]:
+    """What is known of an SAE's place, under SAELens' names and those of its hook points."""
+    if place.layer is None:
+        return {"model_name": place.model} if place.model else {}
+    hook = f"blocks.{place.layer}.{HOOKS.get(place.hook, place.hook)}"
+    known = {"model_name": place.model, "hook_name": hook, "hook_layer": place.layer, "tokens": place.tokens}
+    return {key: value for key, value in known.items() if value is not None}
 
-    Parameters
-    ----------
-    bias
-        (width,), the encoder's bias for raw activations.
-    shift
-        (width,), what the encoder makes of the mean.
-    """
+
+def _architecture(weights: Folded) -> tuple[str, dict[str, Tensor], dict[str, Any]]:
+    """SAELens' name of a code rule, the tensors beside encoder and decoder, and its keys of cfg.json."""
+    rule, bias = weights.rule, weights.bias
     if isinstance(rule, BatchTopK):
         return "jumprelu", {"b_enc": bias, "threshold": rule.threshold.expand(len(bias))}, {}
     if isinstance(rule, TopK):
@@ -101,9 +96,8 @@ def _architecture(rule: Variant, bias: Tensor, shift: Tensor) -> tuple[str, dict
     if isinstance(rule, JumpRelu):
         return "jumprelu", {"b_enc": bias, "threshold": rule.log_threshold.detach().exp()}, {}
     if isinstance(rule, Gated):
-        log_scale, magnitude_bias = rule.log_scale.detach().double(), rule.magnitude_bias.detach().double()
-        own = {"b_gate": bias, "r_mag": log_scale, "b_mag": magnitude_bias - log_scale.exp() * shift}
-        return "gated", own, {}
+        log_scale, magnitude_bias = weights.gate()
+        return "gated", {"b_gate": bias, "r_mag": log_scale, "b_mag": magnitude_bias}, {}
     if isinstance(rule, Relu):
         return "standard", {"b_enc": bias}, {}
     raise ModelError(f"variant {rule.name}: SAELens has no architecture for it")

@@ -7,17 +7,21 @@ keys were taken from the configuration classes of sae-lens 0.5, 1.8, 2.1, 3.0, 3
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from visae.config.saes import TokenKinds
 from visae.errors import ModelError
 from visae.notices import Notice
+from visae.sae.foreign.contents import read_settings
+from visae.sae.foreign.places import place_of_hook
+from visae.sae.place import Place
 
 # Without a version SAELens takes a configuration for one of before 6.0; this is the one that tests compare with.
 VERSION = "6.54.12"
-ARCHITECTURES = ("standard", "topk", "jumprelu", "gated", "batchtopk", "matryoshka_batchtopk")
+TRANSCODERS = ("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder")
+ARCHITECTURES = ("standard", "topk", "jumprelu", "gated", "batchtopk", "matryoshka_batchtopk", *TRANSCODERS)
 COMPETING = ("topk", "batchtopk", "matryoshka_batchtopk")
 # Names that keys had before.
 _RENAMED = {
@@ -29,7 +33,7 @@ _RENAMED = {
 # Decide codes or what is made of them: read below, or refused with their value.
 _DECISIVE = frozenset(
     (
-        *("architecture", "d_in", "d_sae", "dtype", "k", "activation_fn", "activation_fn_kwargs"),
+        *("architecture", "d_in", "d_sae", "d_out", "dtype", "k", "activation_fn", "activation_fn_kwargs"),
         *("apply_b_dec_to_input", "normalize_activations", "reshape_activations", "use_error_term"),
         *("rescale_acts_by_decoder_norm", "finetuning_scaling_factor", "finetuning_method"),
     )
@@ -69,7 +73,7 @@ _WITHOUT_EFFECT = frozenset(
     )
 )
 _DTYPES = ("float32", "float64", "float16", "bfloat16")
-_SCALED = "expected_average_only_in"
+_SCALED, _PER_TOKEN = "expected_average_only_in", "layer_norm"
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,8 @@ class SaeLensConfig:
     ----------
     architecture
         One of `ARCHITECTURES`; the code rule, which files of before 6 may name by their activation function.
-    d_in, d_sae
-        Sizes; None where it does not say.
+    d_in, d_sae, d_out
+        Sizes; None where it does not say. `d_out` is what a transcoder gives, and None for other SAEs.
     k
         Codes kept; None where the architecture has none.
     subtracts_decoder_bias
@@ -92,8 +96,12 @@ class SaeLensConfig:
         Whether a scaling factor of finetuning belongs to the decoder.
     is_scaled
         Whether activations were scaled to a mean norm of sqrt(d_in) while it was trained.
+    is_per_token
+        Whether each token is standardized by itself first (`layer_norm`).
     is_of_before_6
         Whether SAELens takes it for one of before 6.0.
+    place
+        Where it belongs, as far as the file says.
     notices
         What a person should know of it.
     """
@@ -101,12 +109,15 @@ class SaeLensConfig:
     architecture: str
     d_in: int | None
     d_sae: int | None
+    d_out: int | None
     k: float | None
     subtracts_decoder_bias: bool
     is_rescaled: bool
     has_scaling_factor: bool
     is_scaled: bool
+    is_per_token: bool
     is_of_before_6: bool
+    place: Place
     notices: tuple[Notice, ...]
 
 
@@ -126,27 +137,27 @@ def read_config(path: Path) -> SaeLensConfig:
     if is_rescaled and architecture not in COMPETING:
         raise said.wrong("rescale_acts_by_decoder_norm", f"left out in architecture {architecture}")
     said.flag("use_error_term", default=False, allowed=(False,))
+    is_transcoder = architecture in TRANSCODERS
+    if not is_transcoder and said.values.get("d_out") is not None:
+        raise said.wrong("d_out", f"left out in architecture {architecture}")
+    subtracts = said.flag("apply_b_dec_to_input", default=not is_transcoder)
+    if is_transcoder and subtracts:
+        raise said.wrong("apply_b_dec_to_input", f"false in architecture {architecture}")
     return SaeLensConfig(
         architecture,
         said.size("d_in"),
         said.size("d_sae"),
+        said.size("d_out"),
         k,
-        said.flag("apply_b_dec_to_input", default=True),
+        subtracts,
         is_rescaled,
         said.flag("finetuning_scaling_factor", default=False) or said.values.get("finetuning_method") is not None,
         said.is_scaled(is_of_before_6=major < 6),
+        said.values.get("normalize_activations") == _PER_TOKEN,
         major < 6,
+        said.place(),
         tuple(said.notices(major)),
     )
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Keys and values as a dictionary; of a key that is given twice one would be lost without a word."""
-    entries = dict(pairs)
-    if len(entries) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)} is given twice")
-    return entries
 
 
 class _Said:
@@ -154,12 +165,7 @@ class _Said:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            entries = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{path}: not JSON ({error}); copy it again from where it was made") from error
-        if not isinstance(entries, dict):
-            raise ModelError(f"{path}: not an SAE of SAELens: a list or a single value instead of keys")
+        entries = read_settings(path)
         self.values: dict[str, Any] = {}
         self.names: dict[str, str] = {}
         for name, value in entries.items():
@@ -259,13 +265,20 @@ class _Said:
     def is_scaled(self, is_of_before_6: bool) -> bool:
         """Whether training scaled activations to a mean norm; other normalizations are refused."""
         normalize, reshape = self.values.get("normalize_activations"), self.values.get("reshape_activations", "none")
-        if normalize not in (None, False, True, "none", _SCALED):
-            raise self.wrong("normalize_activations", f"none, {_SCALED}")
+        if normalize not in (None, False, True, "none", _SCALED, _PER_TOKEN):
+            raise self.wrong("normalize_activations", f"none, {_SCALED}, {_PER_TOKEN}")
         if reshape != "none":
             raise self.wrong("reshape_activations", "none")
         if is_of_before_6 and str(self.values.get("hook_name", "")).endswith("_z"):
             raise self.wrong("hook_name", "places whose activations are not split by attention head")
         return normalize in (True, _SCALED)
+
+    def place(self) -> Place:
+        """Where it belongs, as far as model and hook point tell."""
+        everything = {**self.metadata, **self.values}
+        tokens = everything.get("tokens")
+        kinds = {kind: kind for kind in get_args(TokenKinds)}
+        return place_of_hook(everything.get("model_name"), everything.get("hook_name"), kinds.get(tokens, "patches"))
 
     def notices(self, major: int) -> list[Notice]:
         found = []

@@ -9,19 +9,20 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from visae.config.saes import Normalization
 from visae.errors import ModelError
 from visae.files import read_json
 from visae.notices import Notice
-from visae.sae.foreign.given import Given, filled, has_unit_rows, looks_transposed, row_norms, sae_of
+from visae.sae.foreign.contents import Contents
+from visae.sae.foreign.given import Given, Parts, has_unit_rows, oriented, sae_of
+from visae.sae.foreign.rules import batchtopk, gated, jumprelu
 from visae.sae.foreign.saelens import CONFIG, WEIGHTS
-from visae.sae.foreign.saelens_config import COMPETING, SaeLensConfig, read_config
-from visae.sae.variants.batchtopk import BatchTopK
-from visae.sae.variants.gated import Gated
-from visae.sae.variants.jumprelu import JumpRelu
+from visae.sae.foreign.saelens_config import TRANSCODERS, SaeLensConfig, read_config
+from visae.sae.foreign.unsaid import Unsaid
 from visae.sae.variants.relu import Relu
 from visae.sae.variants.topk import TopK
-from visae.sae.variants.variant import Variant, Weights
-from visae.weights import check_names, check_shapes, check_values, read_weights
+from visae.sae.variants.variant import Variant
+from visae.weights import check_names, check_shapes, check_values
 
 # What checkpoints of the middle of training have beside them: of SAELens 6, and of 5.
 _SCALER, _STORE_STATE = "activation_scaler.json", "activations_store_state.safetensors"
@@ -34,37 +35,52 @@ _OWN_TENSORS = {
     "gated": ("b_gate", "r_mag", "b_mag"),
     "batchtopk": ("b_enc", "topk_threshold"),
     "matryoshka_batchtopk": ("b_enc", "topk_threshold"),
+    "transcoder": ("b_enc",),
+    "skip_transcoder": ("b_enc", "W_skip"),
+    "jumprelu_transcoder": ("b_enc", "threshold"),
+    "jumprelu_skip_transcoder": ("b_enc", "threshold", "W_skip"),
 }
 
 
-def read_saelens(folder: Path, is_normalized: bool = False) -> Given:
-    """Read an SAE that SAELens has saved; it takes the activations that SAELens gives its own.
+ASKS = ()
 
-    Decoder rows are brought to unit norm, codes grow by what rows lose. Only a `topk` whose codes compete without
-    their rows' norms (`rescale_acts_by_decoder_norm: false`) keeps its rows, since other codes would win. A factor by
-    which activations are still to be scaled is folded into the weights, as SAELens does at the end of training.
 
-    Parameters
-    ----------
-    is_normalized
-        Whether the caller scales activations itself: then a factor that lies beside the weights is refused, and no
-        warning says that one may be missing.
+def recognizes(contents: Contents) -> bool:
+    """Whether settings stand beside matrices of its names."""
+    return not contents.is_headed and "W_dec" in contents.tensors and contents.said_in != contents.path
+
+
+def read(contents: Contents, unsaid: Unsaid) -> Given:
+    """SAE that SAELens has saved; it takes the activations that SAELens gives its own.
+
+    Codes that compete with their decoder rows' norms (`rescale_acts_by_decoder_norm`) are those of rows brought to unit
+    norm. A factor by which activations are still to be scaled is folded into the weights, as SAELens does at the end of
+    training; where a normalization was said by hand such a factor is refused, and no warning says that one may be
+    missing.
 
     Raises
     ------
     ModelError
-        If files are missing or damaged, or have a key, a value or a tensor that cannot be kept.
+        If the settings are missing, or anything is damaged, or has a key, a value or a tensor that cannot be kept.
     """
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise ModelError(f"{folder / name}: no such file; SAELens writes {CONFIG} and {WEIGHTS}")
-    config, where = read_config(folder / CONFIG), folder / WEIGHTS
-    tensors = _checked(where, config, read_weights(where))
-    factor, notices = _scaling(folder, config, is_normalized, has_unit_rows(tensors["W_dec"]))
-    transposed = looks_transposed(where, tensors["W_dec"])
+    where, is_normalized = contents.path, unsaid.normalization is not None
+    if contents.said_in == where:
+        raise ModelError(f"{where.with_name(CONFIG)}: no such file; SAELens writes {CONFIG} and {WEIGHTS}")
+    config = read_config(contents.said_in)
+    tensors = _checked(where, config, dict(contents.tensors))
+    factor, notices = _scaling(where.parent, config, is_normalized, has_unit_rows(tensors["W_dec"]))
     if factor is not None:
         _fold(tensors, factor, config.is_rescaled)
-    return Given(sae_of(*_parts(config, tensors)), [*config.notices, *notices, *transposed])
+    bias = tensors["b_gate" if config.architecture == "gated" else "b_enc"]
+    parts = Parts(tensors["W_enc"].T, bias, tensors["W_dec"], tensors["b_dec"], config.subtracts_decoder_bias)
+    parts = oriented(where, parts, unsaid)
+    if config.is_rescaled:
+        parts = parts.of_unit_rows()
+    target = len(parts.decoder_bias) if config.architecture in TRANSCODERS else None
+    kind: Normalization = "per_token" if config.is_per_token else "none"
+    sae = sae_of(_rule(config, tensors, parts), parts.weights, target, kind, tensors.get("W_skip"))
+    sae.place = config.place
+    return Given(sae, [*config.notices, *notices])
 
 
 def _checked(where: Path, config: SaeLensConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -75,9 +91,12 @@ def _checked(where: Path, config: SaeLensConfig, tensors: dict[str, Tensor]) -> 
     check_names(where, tensors, ("W_enc", "W_dec", "b_dec", *own), _FINETUNED, of=of)
     check_values(where, tensors)
     # Where cfg.json says nothing of a size, the biases do.
-    d_in, d_sae = config.d_in or tensors["b_dec"].numel(), config.d_sae or tensors[own[0]].numel()
+    d_sae = config.d_sae or tensors[own[0]].numel()
+    d_in = config.d_in or (tensors["W_enc"].numel() // d_sae if config.d_out else tensors["b_dec"].numel())
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys((*own, *_FINETUNED), (d_sae,))
-    shapes |= {"topk_threshold": (), "W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
+    d_out = (config.d_out or tensors["b_dec"].numel()) if config.architecture in TRANSCODERS else d_in
+    shapes |= {"topk_threshold": (), "W_enc": (d_in, d_sae), "W_dec": (d_sae, d_out), "b_dec": (d_out,)}
+    shapes["W_skip"] = (d_out, d_in)
     check_shapes(where, tensors, shapes)
     if config.k is not None and config.k > d_sae:
         raise ModelError(f"{where.with_name(CONFIG)}: k: {config.k:g} codes kept of only {d_sae}")
@@ -191,30 +210,15 @@ def _fold(tensors: dict[str, Tensor], factor: float, is_rescaled: bool) -> None:
         tensors["topk_threshold"] /= factor
 
 
-def _parts(config: SaeLensConfig, tensors: dict[str, Tensor]) -> tuple[Variant, Weights]:
-    """Code rule and weights of checked tensors."""
-    encoder, decoder, decoder_bias = tensors["W_enc"].T, tensors["W_dec"], tensors["b_dec"]
-    shift = encoder @ decoder_bias if config.subtracts_decoder_bias else torch.zeros(len(encoder))
-    is_competing = config.architecture in COMPETING and not config.is_rescaled
-    norms = torch.ones(len(decoder)) if is_competing else row_norms(decoder)
-    bias = (tensors["b_gate" if config.architecture == "gated" else "b_enc"] - shift) * norms
-    weights = Weights(encoder * norms.unsqueeze(1), bias, decoder / norms.unsqueeze(1), decoder_bias)
-    variant: Variant
-    if config.architecture == "standard":
-        variant = Relu()
-    elif config.architecture == "jumprelu":
-        variant = JumpRelu(len(encoder))
-        # Codes are positive there as well, so a threshold of zero or less is no other than a tiny one.
-        least = torch.finfo(torch.float32).tiny
-        filled(variant.log_threshold, (tensors["threshold"] * norms).clamp(min=least).log())
-    elif config.architecture == "gated":
-        variant = Gated(len(encoder))
-        filled(variant.log_scale, tensors["r_mag"])
-        filled(variant.magnitude_bias, (tensors["b_mag"] - tensors["r_mag"].exp() * shift) * norms)
-    else:
-        assert config.k is not None
-        if config.architecture == "topk":
-            return TopK(int(config.k)), weights
-        variant = BatchTopK(max(1, round(config.k)))
-        filled(variant.threshold, tensors["topk_threshold"].clamp(min=0))
-    return variant, weights
+def _rule(config: SaeLensConfig, tensors: dict[str, Tensor], parts: Parts) -> Variant:
+    """Code rule of checked tensors."""
+    if config.architecture in ("standard", "transcoder", "skip_transcoder"):
+        return Relu()
+    if config.architecture.startswith("jumprelu"):
+        return jumprelu(tensors["threshold"])
+    if config.architecture == "gated":
+        return gated(tensors["r_mag"], tensors["b_mag"], parts.shift)
+    assert config.k is not None
+    if config.architecture == "topk":
+        return TopK(int(config.k))
+    return batchtopk(max(1, round(config.k)), float(tensors["topk_threshold"]))

@@ -15,28 +15,23 @@ k largest of each token, as TopK does; in schema 1 it kept k of a whole batch, w
 
 from __future__ import annotations
 
-import io
-import json
-import pickle
+import re
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from visae.errors import ModelError
-from visae.sae.foreign.given import Given, filled, looks_transposed, row_norms, sae_of
-from visae.sae.variants.batchtopk import BatchTopK
+from visae.sae.foreign.contents import Contents
+from visae.sae.foreign.given import Given, Lost, Parts, checked, oriented, sae_of, sizes
+from visae.sae.foreign.places import place_of_layer
+from visae.sae.foreign.rules import batchtopk, lost_threshold
+from visae.sae.foreign.unsaid import DecoderBias, Unsaid
 from visae.sae.variants.relu import Relu
 from visae.sae.variants.topk import TopK
-from visae.sae.variants.variant import Variant, Weights
-from visae.weights import check_names, check_shapes, check_values
+from visae.sae.variants.variant import Variant
 
-DecoderBias = Literal["subtracted", "not-subtracted"]
-_TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec")
 _THRESHOLD = "activation.threshold"
 _UNDECIDED, _NOT_SUBTRACTED = 1, (2, 3, 4, 5)
-_BATCH_TOPK_IS_TOPK = 2
+_BATCH_TOPK_IS_TOPK, _HAS_THRESHOLD = 2, (4, 5)
 # Every key of every header that was found in saev's history, by where it stands. Sizes and code rule are read; the
 # others are of training, or say who wrote the file.
 _HEADER = ("schema", "cls", "cfg", "commit", "lib")
@@ -48,49 +43,41 @@ _SETTINGS = (
 _RULE, _PARAMS = ("cls", "params"), ("key", "kind", "top_k", "momentum", "sparsity", "aux")
 
 
-def read_saev(path: Path, decoder_bias: DecoderBias | None = None) -> Given:
-    """Read a checkpoint of saev; it takes the activations that saev's loader gave, not raw ones.
+ASKS = ("decoder_bias", "k", "threshold")
+
+
+def recognizes(contents: Contents) -> bool:
+    """Whether a line of JSON stands before the tensors."""
+    return contents.is_headed
+
+
+def read(contents: Contents, unsaid: Unsaid) -> Given:
+    """SAE of a checkpoint; it takes the activations that saev's loader gave, not raw ones.
 
     Where saev keeps negative values among a token's k largest, they are cut at zero here, as in the TopK paper.
-
-    Parameters
-    ----------
-    decoder_bias
-        Whether b_dec is subtracted from what is encoded; left out, what the file's schema stands for.
 
     Raises
     ------
     ModelError
-        If the file is damaged, of a schema or a code rule that is not known, has a key or a tensor that is not known,
-        or is of schema 1 without `decoder_bias`.
+        If it is of a schema or a code rule that is not known, has a key or a tensor that is not known, is of schema 1
+        and nothing is said of its decoder bias, or has no such first line at all.
     """
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file")
-    with path.open("rb") as file:
-        first, rest = file.readline(), file.read()
-    if first.startswith(b"PK"):
-        raise ModelError(
-            f"{path}: a file of torch.save without the line of JSON that saev writes first: checkpoints of other "
-            "projects are not read; save the SAE as SAELens does, and give the folder"
-        )
+    path, header = contents.path, contents.said
+    if not contents.is_headed:
+        raise ModelError(f"{path}: without the line of JSON that saev writes first; leave --as saev out")
     try:
-        header = json.loads(first)
-        loaded = torch.load(io.BytesIO(rest), weights_only=True, map_location="cpu")
-        tensors: dict[str, Tensor] = dict(loaded)
-        is_subtracted = _is_subtracted(header, decoder_bias, path)
+        is_subtracted = _is_subtracted(header, unsaid.decoder_bias, path)
         _refuse_unknown(header, path)
-        variant = _rule(header, tensors, path)
-        check_values(path, tensors)
-        check_shapes(path, tensors, _shapes(header, tensors))
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        variant, lost = _rule(contents, unsaid)
+        tensors = checked(contents, _shapes(contents), (_THRESHOLD,), of=f"{_named_rule(header)[0]} SAE of saev")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: not a checkpoint of saev: {type(error).__name__}: {error}") from error
-    encoder, bias, decoder, b_dec = (tensors[name].double() for name in _TENSORS)
-    encoder = encoder.T
-    # Rows have unit norm already unless that was turned off; among competing codes norms must not be moved.
-    norms = torch.ones(len(decoder)) if isinstance(variant, TopK) else row_norms(decoder)
-    bias = bias - encoder @ b_dec if is_subtracted else bias
-    weights = Weights(encoder * norms.unsqueeze(1), bias * norms, decoder / norms.unsqueeze(1), b_dec)
-    return Given(sae_of(variant, weights), looks_transposed(path, decoder))
+    parts = Parts(tensors["W_enc"].T, tensors["b_enc"], tensors["W_dec"], tensors["b_dec"], is_subtracted)
+    sae = sae_of(variant, oriented(path, parts, unsaid).weights)
+    # As its uploads lie: layer_6/RUN/sae.pt.
+    folder = re.fullmatch(r"layer_(\d+)", path.absolute().parents[1].name)
+    sae.place = place_of_layer(None, contents.listed.get("layer", folder[1] if folder else None))
+    return Given(sae, [], lost)
 
 
 def _refuse_unknown(header: dict[str, Any], path: Path) -> None:
@@ -109,15 +96,17 @@ def _refuse_unknown(header: dict[str, Any], path: Path) -> None:
         )
 
 
-def _shapes(header: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Shape of each tensor as the header has it; where it says nothing, as W_enc has it."""
+def _shapes(contents: Contents) -> dict[str, tuple[int, ...]]:
+    """Shape of each tensor as the header has it; where it says nothing, as the tensors have it."""
+    header = contents.said
     settings = header["cfg"] if "schema" in header else header
-    d_model, width = tensors["W_enc"].shape
+    width, d_model = sizes(contents, "b_enc", "W_enc", of="SAE of saev")
     d_model = int(settings.get("d_model", settings.get("d_vit", d_model)))
     stated = d_model * settings["exp_factor"] if "exp_factor" in settings else width
     width = int(settings.get("d_sae", stated))
     shapes: dict[str, tuple[int, ...]] = {"W_enc": (d_model, width), "W_dec": (width, d_model)}
-    return shapes | {"b_enc": (width,), "b_dec": (d_model,), _THRESHOLD: ()}
+    shapes |= {"b_enc": (width,), "b_dec": (d_model,)}
+    return shapes | ({_THRESHOLD: ()} if _named_rule(header)[0] == "BatchTopK" else {})
 
 
 def _checked_k(params: dict[str, Any], path: Path) -> int:
@@ -145,27 +134,23 @@ def _is_subtracted(header: dict[str, Any], decoder_bias: DecoderBias | None, pat
     return schema is None
 
 
-def _rule(header: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> Variant:
-    """Code rule of a header."""
+def _rule(contents: Contents, unsaid: Unsaid) -> tuple[Variant, Lost]:
+    """Code rule of a header, and what it has lost."""
+    header, path = contents.said, contents.path
     name, params = _named_rule(header)
-    known: tuple[str, ...] = _TENSORS
-    variant: Variant
     if name == "Relu":
-        variant = Relu()
-    elif name == "BatchTopK" and _THRESHOLD in tensors:
-        known = (*_TENSORS, _THRESHOLD)
-        variant = BatchTopK(_checked_k(params, path))
-        # A threshold of zero or less is none there, and cuts at zero.
-        filled(variant.threshold, tensors[_THRESHOLD].clamp(min=0))
-    elif name == "TopK" or (name == "BatchTopK" and header["schema"] == _BATCH_TOPK_IS_TOPK):
-        variant = TopK(_checked_k(params, path))
-    else:
-        raise ModelError(
-            f"{path}: code rule {name!r} in schema {header['schema']}; allowed: Relu, TopK, and BatchTopK of schema "
-            f"{_BATCH_TOPK_IS_TOPK} or with {_THRESHOLD}"
-        )
-    check_names(path, tensors, known, of=f"{name} SAE of saev")
-    return variant
+        # 0.1.0 normalized activations first; since there are schemas, b_dec is all that centres them.
+        return Relu(), Lost("norm" if "schema" not in header else None)
+    if name == "BatchTopK" and _THRESHOLD in contents.tensors:
+        return batchtopk(_checked_k(params, path), float(contents.tensors[_THRESHOLD])), Lost()
+    if name == "TopK" or (name == "BatchTopK" and header["schema"] == _BATCH_TOPK_IS_TOPK):
+        return TopK(_checked_k(params, path)), Lost()
+    if name == "BatchTopK" and header["schema"] in _HAS_THRESHOLD:
+        return lost_threshold(contents, unsaid, _checked_k(params, path))
+    raise ModelError(
+        f"{path}: code rule {name!r} in schema {header['schema']}; allowed: Relu, TopK, and BatchTopK of schema "
+        f"{_BATCH_TOPK_IS_TOPK} or with {_THRESHOLD}"
+    )
 
 
 def _named_rule(header: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -1,98 +1,112 @@
-"""Taking in SAEs from other projects, and giving ours away."""
+"""Taking in SAEs from other projects."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
+from visae.activations.store import ActivationStore
 from visae.errors import ModelError
-from visae.files import atomic_path, file_sha256, read_json, write_json
+from visae.files import atomic_path, file_sha256, write_json
 from visae.notices import Notice, as_plain, log_notices
 from visae.provenance import Provenance
-from visae.sae.autoencoder import SparseAutoencoder, load_sae, save_sae
+from visae.sae.autoencoder import SparseAutoencoder, save_sae
 from visae.sae.data import TrainingData
-from visae.sae.foreign.saelens import write_saelens
-from visae.sae.foreign.saelens_reading import read_saelens
-from visae.sae.foreign.saev import DecoderBias, read_saev
+from visae.sae.foreign.completing import completed
+from visae.sae.foreign.registry import read_foreign
+from visae.sae.foreign.unsaid import Unsaid
 from visae.sae.metrics import Quality, quality
 from visae.sae.published import METRICS, metrics_table, points
+from visae.sae.sources import local_source
 from visae.version import __version__
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where an SAE was taken from, and by which version."""
+    """Where an SAE was taken from: file or name on the hub and its commit there, bytes, and by which version."""
 
     path: str
+    format: str
     sha256: str
     visae: str
+    revision: str | None = None
 
 
 def import_sae(
-    source: Path,
+    source: str | Path,
     output: Path,
-    normalization: Path | None = None,
+    unsaid: Unsaid | None = None,
     manifests: list[Path] | None = None,
     seed: int = 0,
-    decoder_bias: DecoderBias | None = None,
 ) -> None:
-    """Take in an SAE of SAELens (a folder) or saev (a .pt file); writes sae.safetensors and config.json.
+    """Take in an SAE of another project; writes sae.safetensors and config.json.
 
-    With `manifests` also what training would have left behind: metrics.parquet and summary.json, measured on held-out
-    tokens of these stores; what only training can tell is empty in them.
+    The format is told by what is in the files. With `manifests` also what training would have left behind:
+    metrics.parquet and summary.json, measured on held-out tokens of these stores; what only training can tell is empty
+    in them.
 
     Parameters
     ----------
     source
-        Folder with cfg.json and sae_weights.safetensors, or the checkpoint.
+        File of an SAE, or folder that has one; or either on the Hugging Face hub,
+        hub:owner/name[/subfolder or file][@revision], of which only weights and configuration are fetched.
     output
         Folder of the results.
-    normalization
-        JSON file with `mean` (a list of d_model numbers) and `scale`: what the project subtracted from raw activations
-        and then divided them by before its SAE saw them. Their files do not hold it; left out, nothing was done. For
-        `expected_average_only_in` of SAELens, mean 0 and scale the activations' mean norm over the root of d_model.
+    unsaid
+        What the files do not say.
     manifests
         Manifests of the stores that a study would train on, of the layer that the SAE was trained for.
     seed
         Of the held-out tokens: with that of the study's own SAEs, the same as theirs.
-    decoder_bias
-        For files of saev: whether b_dec is subtracted from activations before they are encoded. Needed for schema 1
-        alone, which was written in either case.
 
     Raises
     ------
     ModelError
         If the files are not what they should be, hold what cannot be kept, or belong to other activations.
     """
-    if source.is_dir() and decoder_bias is not None:
-        raise ModelError(f"{source}: decoder_bias is for files of saev; this is a folder, as SAELens writes")
-    is_normalized = normalization is not None
-    sae, notices = read_saelens(source, is_normalized) if source.is_dir() else read_saev(source, decoder_bias)
-    if normalization is not None:
-        mean, scale = _normalization(normalization, sae.d_model)
-        sae.mean.copy_(mean)
-        sae.scale.fill_(scale)
-    weights = source / "sae_weights.safetensors" if source.is_dir() else source
-    made_from = Source(str(source), file_sha256(weights), __version__)
-    if manifests is None:
-        log_notices(str(source), notices)
-        save_sae(sae, output, imported=asdict(made_from), notices=as_plain(notices))
-        return
-    provenance = Provenance(made_from, manifests, seed, "cpu")
-    data = TrainingData(manifests, [], batch_size=1, seed=seed)
-    if data.d_model != sae.d_model:
+    unsaid = unsaid or Unsaid()
+    found_at = local_source(source)
+    given, name, path = read_foreign(found_at.path, unsaid)
+    data = None if manifests is None else _data(given.sae, manifests, seed, path)
+    sae, notices, _ = completed(given, unsaid, data)
+    made_from = Source(found_at.name, name, file_sha256(path), __version__, found_at.revision)
+    found = None if data is None else quality(sae, *data.held_out)
+    notices = [*found_at.notices, *notices, *([] if found is None else _worse_than_the_mean(found))]
+    log_notices(found_at.name, notices)
+    more = {} if data is None else points(data)
+    save_sae(sae, output, imported=asdict(made_from), notices=as_plain(notices), **more)
+    logger.info("%s: %s", output, _described(sae, name, path))
+    if data is not None and found is not None:
+        _write_measured(sae, found, notices, data, output, Provenance(made_from, manifests or [], seed, "cpu"))
+
+
+def _described(sae: SparseAutoencoder, name: str, path: Path) -> str:
+    """What was taken in, as one line."""
+    place, tokens = sae.place, {"patches": "patches", "class": "the class token", "all": "all tokens"}
+    model = place.model or "an unknown model"
+    layer = "an unknown block" if place.layer is None else f"block {place.layer} ({place.hook})"
+    return (
+        f"{sae.variant.name}, {sae.width} latents on {sae.d_model} dimensions, of {name}'s {path.name}; "
+        f"normalization {sae.normalization}; of {tokens[place.tokens]} of {layer} of {model}"
+    )
+
+
+def _data(sae: SparseAutoencoder, manifests: list[Path], seed: int, path: Path) -> TrainingData:
+    """Stores of the activations that an SAE takes."""
+    if sae.is_transcoder:
         raise ModelError(
-            f"{manifests[0]}: has activations of {data.d_model} numbers, and {source} is for {sae.d_model}; give the "
-            "store of the model and layer that it was trained on"
+            f"{path}: a transcoder, whose error is that of another layer's activations; leave --manifests out"
         )
-    found = quality(sae, *data.held_out)
-    notices = [*notices, *_worse_than_the_mean(found)]
-    log_notices(str(source), notices)
-    save_sae(sae, output, imported=asdict(made_from), notices=as_plain(notices), **points(data))
-    _write_measured(sae, found, notices, data, output, provenance)
+    d_model = ActivationStore.open(manifests[0]).d_model
+    if d_model != sae.d_model:
+        raise ModelError(
+            f"{manifests[0]}: has activations of {d_model} numbers, and {path} is for {sae.d_model}; give the store of "
+            "the model and layer that it was trained on"
+        )
+    return TrainingData(manifests, [], batch_size=1, seed=seed, kinds=sae.place.tokens)
 
 
 def _worse_than_the_mean(found: Quality) -> list[Notice]:
@@ -131,35 +145,3 @@ def _write_measured(
         "provenance": provenance.record(),
     }
     write_json(output / "summary.json", summary)
-
-
-def _normalization(path: Path, d_model: int) -> tuple[Tensor, float]:
-    """Mean (d_model,) and scale from a JSON file."""
-    try:
-        numbers = dict(read_json(path))
-        unknown = sorted(numbers.keys() - {"mean", "scale"})
-        mean, scale = torch.tensor(numbers["mean"], dtype=torch.float32), float(numbers["scale"])
-    except (OSError, ValueError, KeyError, TypeError):
-        mean, scale, unknown = torch.empty(0), 0.0, []
-    is_finite = bool(torch.isfinite(mean).all()) and scale < float("inf")
-    if unknown or mean.shape != (d_model,) or not scale > 0 or not is_finite:
-        raise ModelError(f"{path}: allowed: `mean`, {d_model} numbers, and `scale`, above 0")
-    return mean, scale
-
-
-def export_sae(config: Path, output: Path) -> None:
-    """Write an SAE as SAELens reads it: a folder with cfg.json and sae_weights.safetensors.
-
-    Parameters
-    ----------
-    config
-        The SAE's config.json; sae.safetensors lies beside it.
-    output
-        Folder of the results, for `SAE.load_from_disk`.
-
-    Raises
-    ------
-    ModelError
-        If SAELens has no architecture for what the SAE does.
-    """
-    write_saelens(load_sae(config), output)
