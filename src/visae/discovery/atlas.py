@@ -10,27 +10,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from visae.arms.members import selection_of
-from visae.arms.targets import latent_activity
 from visae.config.settings import AtlasSettings, InterventionSettings
 from visae.device import chosen_device, described
 from visae.discovery.estimate import estimated_effects
 from visae.discovery.judge import judged, summary_of
 from visae.discovery.pairs import RANKINGS, Pair, Rankings, ranked
 from visae.discovery.verify import Verifier
-from visae.edits.edit import refuse_transcoder
 from visae.errors import DataError
-from visae.experiments.experiment import FIT, MEASURED
 from visae.experiments.files import ExperimentFiles
+from visae.experiments.opened import FIT, MEASURED, Opened
 from visae.experiments.runner import Runner
 from visae.experiments.tables import measured_columns
-from visae.files import atomic_path, write_json
+from visae.files import write_json, write_table
 from visae.progress import progress_bar
 from visae.provenance import Provenance
-from visae.sae import load_sae
 from visae.tasks.counts import COMMON
-from visae.tasks.members import open_task
-from visae.vision.model import load_model
 
 SCHEMA: dict[str, Any] = {
     "class_id": pl.Int32,
@@ -106,41 +100,23 @@ def run_atlas(
     """
     chosen, seed = chosen_device(device), seed + settings.seed
     provenance = Provenance(settings, files.named(), seed, described(chosen))
-    model, sae = load_model(files.card, chosen) if files.card else None, load_sae(files.sae, chosen)
-    refuse_transcoder(sae, files.sae)
-    if model is not None:
-        model.card.check_editable(layer)
-    opened = open_task(task, files, model, layer, chosen, settings.batch_size)
-    opened.tokens = sae.place.tokens
-    activity = latent_activity(files.codes, opened.store.image_ids(FIT))
+    edits = InterventionSettings(batch_size=settings.batch_size, bootstrap=settings.bootstrap)
+    found = Opened.of(task, files, edits, layer, chosen, seed)
+    opened, activity = found.task, found.activity
     if not activity.count:
         raise DataError(f"{files.codes}: no latent is active on split {FIT}; train the SAE for longer")
-    edits = InterventionSettings(batch_size=settings.batch_size, bootstrap=settings.bootstrap)
-    selection = selection_of(
-        opened,
-        files.labels,
-        files.min_purity,
-        FIT,
-        settings=edits,
-        sae=sae,
-        codes_manifest=files.codes,
-        activity=activity,
-        seed=seed,
-        scores=files.scores,
-    )
     started = time.monotonic()
-    effects = estimated_effects(selection, settings.pictures, settings.points)
+    effects = estimated_effects(found.selection, settings.pictures, settings.points)
     estimated = time.monotonic()
     class_ids = [int(c["id"]) for c in opened.classes]
-    scored = selection.scored(settings.verified)
+    scored = found.selection.scored(settings.verified)
     rankings = ranked(effects, class_ids, sorted(activity.count), scored, settings.verified, seed)
     opened.look(opened.store.image_ids(MEASURED))
-    verifier = Verifier(Runner(opened, sae, edits, seed), activity, settings, frozenset(rankings.pairs), seed)
+    verifier = Verifier(Runner(opened, found.sae, edits, seed), activity, settings, frozenset(rankings.pairs), seed)
     rows = _verified(verifier, rankings)
     ended = time.monotonic()
     table = _table(rankings, rows, opened.names)
-    with atomic_path(output / "effects.parquet") as temporary:
-        table.write_parquet(temporary)
+    write_table(output / "effects.parquet", table)
     n_verified = int(table["verified"].sum())
     summary = {
         "task": task,
