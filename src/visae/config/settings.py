@@ -42,6 +42,7 @@ from visae.config.saes import (  # noqa: F401
     ArchetypalSettings,
     BaselineSettings,
     BatchTopKSettings,
+    FrozenDecoderSettings,
     GatedSettings,
     JumpReluSettings,
     KMeansSettings,
