@@ -16,6 +16,7 @@ include: "rules/features.smk"
 include: "rules/benchmark.smk"
 include: "rules/heads.smk"
 include: "rules/interventions.smk"
+include: "rules/discovery.smk"
 include: "rules/data_figures.smk"
 include: "rules/saes_figures.smk"
 include: "rules/features_figures.smk"
@@ -37,6 +38,7 @@ localrules:
     features,
     heads,
     interventions,
+    atlas,
     figures,
 
 
@@ -48,6 +50,7 @@ rule all:
         FEATURE_TABLES,
         TASK_HEADS,
         EXPERIMENTS,
+        ATLASES,
         FAITHFULNESS,
         PICTURES,
         REPORT,
@@ -87,6 +90,12 @@ rule interventions:
     input:
         EXPERIMENTS,
         FAITHFULNESS,
+
+
+rule atlas:
+    input:
+        ATLASES,
+        of_experiments(f"{MEASURED}/{{task}}_atlas.png", studies=WITH_ATLAS),
 
 
 rule figures:

@@ -263,11 +263,11 @@ def over_studies(pattern, **fixed):
     return sorted(set(found))
 
 
-def of_experiments(pattern, tasks=TASKS):
-    """Fill a pattern for every study, SAE and task of some kinds."""
+def of_experiments(pattern, tasks=TASKS, studies=STUDIES):
+    """Fill a pattern for every SAE and task, of some kinds, of studies."""
     return sorted(
         pattern.format(study=name, sae=sae, task=task)
-        for name, study in STUDIES.items()
+        for name, study in studies.items()
         for sae in study.saes
         for task in study.tasks
         if task in tasks

@@ -13,6 +13,7 @@ from visae.experiments.tables import read_table
 from visae.figures.units import EDITED
 from visae.files import read_json
 
+_NAMED = 3  # latents of a class that are named
 SMALL_DOSE = -0.5
 """At larger ones nearly every answer changes, and arms differ little."""
 
@@ -124,7 +125,8 @@ def _experiment(folder: Path, task: str, sae: str) -> list[str]:
     for row in ordered.iter_rows(named=True):
         measured = f"target {_share(row, 'target_change')}, other {_share(row, 'other_change')}"
         lines.append(f"    {row['edit']} {row['arm']:18} {row['size']} at {row['scale']:+.1f} x max: {measured}")
-    return lines + _by_class(arms.filter(edit="suppress"), summary) + _by_dose(folder / "doses.parquet", summary)
+    lines += _by_class(arms.filter(edit="suppress"), summary) + _by_dose(folder / "doses.parquet", summary)
+    return lines + _atlas(folder / "atlas.json")
 
 
 def _by_class(arms: pl.DataFrame, summary: dict[str, Any]) -> list[str]:
@@ -167,6 +169,29 @@ def _by_dose(doses: Path, summary: dict[str, Any]) -> list[str]:
         for row in mean.iter_rows(named=True)
     ]
     return [f"  At {SMALL_DOSE:+.1f} x max, and the dose that changes half [95 %]:", *lines] if lines else []
+
+
+def _atlas(path: Path) -> list[str]:
+    """How often each ranking of pairs is right, and the strongest proven latents of each class."""
+    if not path.is_file():
+        return []
+    found = read_json(path)
+    lines = [
+        f"  Atlas: of {found['n_pairs']} pairs of a latent and a class {found['n_measured']} were edited, "
+        f"{found['n_verified']} verified, {found['n_replicated']} shown again"
+    ]
+    for row in found["precision"]:
+        share = f"{row['precision']:.0%} verified [{row['low']:.0%}, {row['high']:.0%}]"
+        lines.append(f"    first {row['at']} by {row['ranking']}: {share}")
+    for one in found["classes"]:
+        parts = [
+            f"{what} " + ", ".join(f"{row['latent']} ({row['effect']:+.2f})" for row in one[kind][:_NAMED])
+            for kind, what in (("supports", "supported by"), ("opposes", "opposed by"))
+            if one[kind]
+        ]
+        if parts:
+            lines.append(f"    {one['name']:12} {'; '.join(parts)}")
+    return lines
 
 
 def _share(row: dict[str, Any], key: str) -> str:

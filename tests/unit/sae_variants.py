@@ -14,6 +14,7 @@ from visae.config.settings import (
     AnySae,
     ArchetypalSettings,
     BatchTopKSettings,
+    FrozenDecoderSettings,
     GatedSettings,
     JumpReluSettings,
     MatryoshkaSettings,
@@ -83,6 +84,11 @@ def auxiliary(batch, error, decoder=None):
 def topk_loss(batch, chosen=per_token):
     error = batch.error(chosen(batch.pre_activations, 5))
     return error.square().mean() + auxiliary(batch, error)
+
+
+def frozen_decoder_loss(batch):
+    batch.weights["decoder"] = batch.weights["decoder"].detach()
+    return topk_loss(batch)
 
 
 def batchtopk_loss(batch):
@@ -172,6 +178,7 @@ PREFIXES = [7, 30, WIDTH]
 STRONG = {"sparsity": 0.02, "sparsity_warmup_steps": 0, "bandwidth": 0.3}
 CASES = [
     Case("topk", TopKSettings(variant="topk", **KEPT), topk_loss),
+    Case("frozen_decoder", FrozenDecoderSettings(variant="frozen_decoder", **KEPT), frozen_decoder_loss),
     Case("batchtopk", BatchTopKSettings(variant="batchtopk", **KEPT), batchtopk_loss),
     Case("matryoshka", MatryoshkaSettings(variant="matryoshka", prefixes=PREFIXES, **KEPT), matryoshka_loss),
     Case(

@@ -165,9 +165,14 @@ def targets_by_gradient(
     """
     targets, names = [], list(classes.items())
     for number, (rows, slopes) in sorted(gradients.items()):
-        attributed = (dictionary.encode(rows) * dictionary.along(slopes, like=rows)).mean(dim=0)
+        attributed = attribution(dictionary, rows, slopes)
         score, latents = attributed.topk(min(n_latents, len(attributed)))
         best = tuple(latents[score > 0].tolist())
         if best:
             targets.append(Target(*names[number], best, float(score[0])))
     return targets
+
+
+def attribution(dictionary: SparseAutoencoder, rows: Tensor, slopes: Tensor) -> Tensor:
+    """Mean over rows (n, d_model) of each latent's value times the slope (n, d_model) along its direction, (width,)."""
+    return (dictionary.encode(rows) * dictionary.along(slopes, like=rows)).mean(dim=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from visae.arms.dictionaries import MOST_PATCHES, LabelledPatches
-from visae.arms.selection import Selection, joined
+from visae.arms.selection import Selection, labelled_units
 from visae.features.concepts import Labels
 from visae.sae import SparseAutoencoder
 from visae.tasks.counts import Target
@@ -71,16 +71,13 @@ class ClassTokenSelection(Selection[Segmentation]):
         own, rows = torch.from_numpy(having), self.sample.rows.to(self.task.device, torch.float32)
         return rows[own].mean(dim=0) - rows[~own].mean(dim=0)
 
-    def slopes(self, number: int) -> tuple[Tensor, Tensor] | None:
-        """At class tokens of some pictures that have the class, of its log odds on the patches labelled with it."""
-        having, pictures = np.flatnonzero(self._having(number)), self.labels.pictures
-        drawn = np.random.default_rng([self.seed, number, 5]).permutation(having)[:_GRADIENT_IMAGES]
-        parts = []
-        for batch, tokens in self.task.batches(np.sort(drawn) + pictures.start):
-            own = torch.from_numpy(self.labels.classes[batch - pictures.start] == number).to(self.task.device)
-            rows, slopes = self.task.slopes(tokens, number, own)
-            parts.append((rows[:, 0], slopes[:, 0]))
-        return joined(parts)
+    def units(self, number: int, most: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Patches labelled with the class, of some pictures that have it."""
+        return labelled_units(self.task, self.labels, number, most or _GRADIENT_IMAGES, self.seed)
+
+    def scored(self, most: int) -> list[tuple[int, int, float]]:
+        """No class token has a label of patches."""
+        return []
 
     def _having(self, number: int) -> np.ndarray:
         """Whether each picture of the split has a class, bool (n_pictures,)."""

@@ -8,16 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import polars as pl
-import torch
 from torch import Tensor
 
 from visae.arms.dictionaries import LabelledPatches, best_latents, labelled_patches
-from visae.arms.selection import Selection, joined
+from visae.arms.selection import Selection, labelled_units
 from visae.arms.targets import targets_by_f1, targets_by_patches
 from visae.features.blocks import codes_by_latents
-from visae.features.concepts import BLOCK_CODES, Labels
+from visae.features.concepts import BLOCK_CODES, METRICS, Labels, choose
 from visae.sae import SparseAutoencoder
 from visae.tasks.counts import Target
 from visae.tasks.segmentation import Segmentation
@@ -67,16 +65,17 @@ class PatchSelection(Selection[Segmentation]):
         """Labelled patches."""
         return labelled_patches(self.task.store, self.labels, self.task.names, self.seed)
 
-    def slopes(self, number: int) -> tuple[Tensor, Tensor] | None:
-        """On patches labelled with the class, of some pictures that have it."""
-        labels = self.sample.labels
-        having = np.flatnonzero((labels.classes == number).any(axis=1))
-        drawn = np.random.default_rng([self.seed, number, 5]).permutation(having)[:_GRADIENT_IMAGES]
-        parts = []
-        for batch, tokens in self.task.batches(np.sort(drawn) + labels.pictures.start):
-            own = torch.from_numpy(labels.classes[batch - labels.pictures.start] == number).to(self.task.device)
-            rows, slopes = self.task.slopes(tokens, number, own)
-            # The last ones are the patches, whatever else edits move.
-            n_patches = own.shape[1]
-            parts.append((rows[:, -n_patches:][own], slopes[:, -n_patches:][own]))
-        return joined(parts)
+    def units(self, number: int, most: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Patches labelled with the class, of some pictures that have it."""
+        return labelled_units(self.task, self.sample.labels, number, most or _GRADIENT_IMAGES, self.seed)
+
+    def scored(self, most: int) -> list[tuple[int, int, float]]:
+        """By F1 on labelled patches."""
+
+        def blocks() -> Iterator[tuple[range, pl.LazyFrame]]:
+            return codes_by_latents(Path(self.codes_manifest), BLOCK_CODES)
+
+        ids = list(self.task.names)
+        found = choose(blocks, self.sample.labels, "f1", most).choices
+        pairs = [(ids[choice.class_number], choice.latent, choice.fit[METRICS.index("f1")]) for choice in found]
+        return sorted(pairs, key=lambda pair: (-pair[2], *pair[:2]))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from visae.activations.store import ActivationStore, Kinds
 from visae.arms.dictionaries import MOST_PATCHES, LabelledPatches, codes_of, labelled_patches
-from visae.arms.selection import Selection, joined
-from visae.arms.targets import targets_by_auc
+from visae.arms.selection import Selection
+from visae.arms.targets import image_aucs, targets_by_auc
 from visae.errors import DataError
 from visae.features.codes import scan_codes
 from visae.features.concepts import Labels
@@ -69,14 +70,19 @@ class PictureSelection(Selection[PictureTask]):
             self.task.store, self.split, self.labels, self.task.names, self.seed, self.task.tokens
         )
 
-    def slopes(self, number: int) -> tuple[Tensor, Tensor] | None:
-        """On all tokens of some pictures of the class."""
-        drawn = self._by_class.get(number, [])[:_GRADIENT_IMAGES]
-        parts = []
-        for _, tokens in self.task.batches(sorted(drawn)):
-            rows, slopes = self.task.slopes(tokens, number)
-            parts.append((rows.flatten(0, 1), slopes.flatten(0, 1)))
-        return joined(parts)
+    def units(self, number: int, most: int | None = None) -> Iterator[tuple[Tensor, None]]:
+        """All tokens of some pictures of the class."""
+        for _, tokens in self.task.batches(sorted(self._by_class.get(number, [])[: most or _GRADIENT_IMAGES])):
+            yield tokens, None
+
+    def scored(self, most: int) -> list[tuple[int, int, float]]:
+        """By the area under the ROC curve of each latent's largest value in a picture."""
+        found = image_aucs(scan_codes(self.codes_manifest), self.labels)
+        found = found.sort("auc", "class_id", "latent", descending=[True, False, False])
+        known = list(self.task.names)
+        found = found.filter(pl.col("class_id").is_in(known)).group_by("class_id", maintain_order=True).head(most)
+        found = found.sort("auc", "class_id", "latent", descending=[True, False, False])
+        return list(found.select("class_id", "latent", "auc").iter_rows())
 
     def difference(self, class_id: int) -> Tensor | None:
         """Between mean patches of pictures."""

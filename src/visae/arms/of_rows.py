@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visae.arms.dictionaries import MOST_PATCHES, LabelledPatches
-from visae.arms.selection import Selection, joined
+from visae.arms.selection import Selection
 from visae.features.concepts import Labels
 from visae.sae import SparseAutoencoder
 from visae.tasks.counts import Target
@@ -59,10 +59,14 @@ class RowSelection(Selection[Readout]):
         labels = Labels(images, kept, len(self.task.classes))
         return LabelledPatches(rows, picture, token, labels, self.task.names)
 
-    def slopes(self, number: int) -> tuple[Tensor, Tensor] | None:
-        """On all drawn rows."""
-        parts = []
+    def units(self, number: int, most: int | None = None) -> Iterator[tuple[Tensor, None]]:
+        """All drawn rows, whatever the class."""
+        left = len(self.task.store.image_ids(self.split)) if most is None else most
         for _, tokens in self._drawn:
-            rows, slopes = self.task.slopes(tokens.clone(), number)
-            parts.append((rows.flatten(0, 1), slopes.flatten(0, 1)))
-        return joined(parts)
+            if left > 0:
+                yield tokens[:left].clone(), None
+            left -= len(tokens)
+
+    def scored(self, most: int) -> list[tuple[int, int, float]]:
+        """No row has a label."""
+        return []

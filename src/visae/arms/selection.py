@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from visae.arms.dictionaries import LabelledPatches, mean_input, neurons, target
 from visae.arms.targets import Activity
 from visae.config.settings import InterventionSettings
 from visae.features.codes import read_codes_manifest
+from visae.features.concepts import Labels
 from visae.features.encoding import encoded_kinds
 from visae.sae import SparseAutoencoder
 from visae.tasks.counts import Target
@@ -69,8 +71,25 @@ class Selection(ABC, Generic[AnyTask]):
         """Tokens of the split that are held in memory."""
 
     @abstractmethod
+    def units(self, number: int, most: int | None = None) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Tokens (b, n_tokens, d_model) of pictures of a class, and which patches are its own, bool (b, n_patches).
+
+        None stands for all patches, of which the answer to the picture is made.
+
+        Parameters
+        ----------
+        most
+            Pictures, drawn; left out, as many as latents are chosen on.
+        """
+
+    @abstractmethod
+    def scored(self, most: int) -> list[tuple[int, int, float]]:
+        """Class id, latent and score of pairs that labels rank, so many a class, the best first."""
+
     def slopes(self, number: int) -> tuple[Tensor, Tensor] | None:
         """Tokens of a class (n, d_model), and the gradient there of its log odds; None without a picture of it."""
+        parts = [own_slopes(self.task, tokens, number, own) for tokens, own in self.units(number)]
+        return joined(parts)
 
     def difference(self, class_id: int) -> Tensor | None:
         """Mean patch of a class minus that of others, (d_model,), on `sample`; None where there are none of either."""
@@ -117,6 +136,24 @@ class Selection(ABC, Generic[AnyTask]):
     def middle(self) -> Tensor:
         """Mean normalized token of `sample`, (d_model,), of which dictionaries without training start."""
         return mean_input(self.sae, self.sample.rows)
+
+
+def own_slopes(task: Task, tokens: Tensor, number: int, own: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Tokens that edits move (n, d_model), of patches a class's own, and the gradient there of a class's log odds."""
+    rows, slopes = task.slopes(tokens, number, own)
+    if own is None or task.tokens == "class":
+        return rows.flatten(0, 1), slopes.flatten(0, 1)
+    # The last ones are the patches, whatever else edits move.
+    n_patches = own.shape[1]
+    return rows[:, -n_patches:][own], slopes[:, -n_patches:][own]
+
+
+def labelled_units(task: Task, labels: Labels, number: int, most: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Tokens of drawn pictures that have a class, and which patches are labelled with it."""
+    having = np.flatnonzero((labels.classes == number).any(axis=1))
+    drawn = np.random.default_rng([seed, number, 5]).permutation(having)[:most]
+    for batch, tokens in task.batches(np.sort(drawn) + labels.pictures.start):
+        yield tokens, torch.from_numpy(labels.classes[batch - labels.pictures.start] == number).to(task.device)
 
 
 def joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:

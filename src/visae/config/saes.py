@@ -141,6 +141,13 @@ class TopKSettings(_TopKShared):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FrozenDecoderSettings(_TopKShared):
+    """TopK over random directions, to compare with: the encoder alone is trained (see arXiv 2602.14111)."""
+
+    variant: Literal["frozen_decoder"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class BatchTopKSettings(_TopKShared):
     """The largest latents of a whole batch are kept, `k` a token (Bussmann et al. 2024, arXiv 2412.06410)."""
 
@@ -230,6 +237,7 @@ class GatedSettings(SaeSettings):
 
 AnySae = (
     TopKSettings
+    | FrozenDecoderSettings
     | BatchTopKSettings
     | MatryoshkaSettings
     | ArchetypalSettings

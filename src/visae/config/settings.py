@@ -27,6 +27,7 @@ from visae.config.datasets import (  # noqa: F401
     UsersSettings,
     WebDatasetSettings,
 )
+from visae.config.discovery import AtlasSettings
 from visae.config.fields import setting
 from visae.config.heads import (  # noqa: F401
     FaithfulnessSettings,
@@ -42,6 +43,7 @@ from visae.config.saes import (  # noqa: F401
     ArchetypalSettings,
     BaselineSettings,
     BatchTopKSettings,
+    FrozenDecoderSettings,
     GatedSettings,
     JumpReluSettings,
     KMeansSettings,
@@ -174,6 +176,10 @@ class StudySettings:
     zero_shot: ZeroShotSettings | None = setting("Class vectors that edits are judged by.", None)
     readout: ReadoutSettings | None = setting("A readout of given activations that edits are judged by.", None)
     added_tasks: dict[str, AddedTaskSettings] = setting("Tasks that you added yourself, by name.", {})
+    atlas: bool = setting(
+        "Whether the latents that each task uses are looked for among all of each SAE, and proven: section `atlas`.",
+        False,
+    )
     manual: dict[str, dict[str, dict[str, list[int]]]] = setting(
         "Latents that you name yourself, by SAE or sweep, task and class: `topk: {segmentation: {sky: [12, 40]}}`. "
         "They are edited together, beside those that are chosen for the class.",
@@ -233,6 +239,7 @@ class Settings:
     benchmark: BenchmarkSettings = setting("Metrics of visaebench and saev (docs/benchmark.md).", BenchmarkSettings())
     heads: HeadSettings = setting("Task heads.", HeadSettings())
     interventions: InterventionSettings = setting("Edits and their measurement.", InterventionSettings())
+    atlas: AtlasSettings = setting("Which latents a task uses, found and proven.", AtlasSettings())
     faithfulness: FaithfulnessSettings = setting("What replacing activations costs.", FaithfulnessSettings())
     figures: FigureSettings = setting("How figures look.", FigureSettings())
     cluster: Literal["auto", "slurm", "local", "debug"] = setting(

@@ -9,16 +9,15 @@ import polars as pl
 
 from visae.arms.arms import MATCHED, SIZES
 from visae.arms.changes import Draws
-from visae.arms.members import selection_of
 from visae.arms.participants import edited_latents, participants
-from visae.arms.targets import NOT_LEARNED, Manual, check_manual, latent_activity
+from visae.arms.targets import NOT_LEARNED, Manual, check_manual
 from visae.config.settings import InterventionSettings
 from visae.device import chosen_device, described
 from visae.edits.edit import active_values
-from visae.edits.opened import open_edited
 from visae.experiments.doses import doses_table, natural_norm, respond, responses
 from visae.experiments.examples import SCHEMA
 from visae.experiments.files import ExperimentFiles
+from visae.experiments.opened import FIT, MEASURED, Opened
 from visae.experiments.runner import Runner
 from visae.experiments.tables import arms_table, becomes_table, over_classes, significance, untrained_table
 from visae.experiments.untrained import against_untrained, rank_tests
@@ -27,10 +26,6 @@ from visae.files import write_json, write_table
 from visae.progress import progress_bar
 from visae.provenance import Provenance
 from visae.tasks.counts import INSERT, SUPPRESS, ClassCounts, Target
-from visae.tasks.members import open_task
-
-FIT, MEASURED = "train", "val"
-"""Splits on which latents are chosen, and on which edits are measured."""
 
 
 def run_experiment(
@@ -83,23 +78,9 @@ def run_experiment(
     """
     chosen, seed = chosen_device(device), seed + settings.seed
     provenance = Provenance(settings, files.named(), seed, described(chosen))
-    model, sae = open_edited(files.card, files.sae, layer, chosen)
-    opened = open_task(task, files, model, layer, chosen, settings.batch_size)
-    opened.tokens = sae.place.tokens
-    activity = latent_activity(files.codes, opened.store.image_ids(FIT))
+    found = Opened.of(task, files, settings, layer, chosen, seed)
+    opened, sae, activity, selection = found.task, found.sae, found.activity, found.selection
     check_manual(manual or {}, task, files.readout, opened.names.values(), sae.width, activity)
-    selection = selection_of(
-        opened,
-        files.labels,
-        files.min_purity,
-        FIT,
-        settings=settings,
-        sae=sae,
-        codes_manifest=files.codes,
-        activity=activity,
-        seed=seed,
-        scores=files.scores,
-    )
     targets = selection.targets(selection.by)
     draws = participants(selection, targets, manual or {})
     opened.look(opened.store.image_ids(MEASURED))

@@ -97,6 +97,7 @@ class Runner:
         *,
         everywhere: bool = False,
         watch: Callable[[Outcome, Batch], None] | None = None,
+        logits: bool = False,
     ) -> None:
         """Run every arm of one class, and count.
 
@@ -108,23 +109,26 @@ class Runner:
             Latents count as active on every patch, so that draws choose their own patches.
         watch
             Sees every outcome.
+        logits
+            Whether what `watch` sees before and after an edit are logits, in place of readings of them.
         """
-        start = 0
+        start, read = 0, self.task.logits if logits else self.task.read
+        reading = self.task.reading if logits else _as_it_is
         for ids, tokens, target, patches in self._batches(counts, everywhere):
             rows, start = slice(start, start + len(ids)), start + len(ids)
-            before = self.task.read(tokens)
+            before = read(tokens)
             here = situation(self.sae, patch_rows(tokens, patches), draws)
             batch = Batch(tokens, patches, before, here, ids, rows, target)
             found = outcomes(
                 batch,
                 draws,
                 scales,
-                read=self.task.read,
+                read=read,
                 batch_size=self.settings.batch_size,
                 sizes=sizes,
             )
             for outcome in found:
-                values, becomes = self.task.changes(counts, rows, before, outcome.after, target)
+                values, becomes = self.task.changes(counts, rows, reading(before), reading(outcome.after), target)
                 for scale in outcome.scales:
                     counts.add((outcome.arm, outcome.size, scale), rows, values, becomes, outcome.draws)
                 if watch is not None:
@@ -156,3 +160,7 @@ class Runner:
 
             patches = self.task.patches(counts, ids, tokens, active)
             yield ids, tokens, patches, self.task.edited(counts, patches, active)
+
+
+def _as_it_is(reading: Tensor) -> Tensor:
+    return reading

@@ -116,11 +116,16 @@ class Measured:
     matched_f1: NDArray[np.float64]
 
 
-def choose(blocks: Blocks, labels: Labels, by: str) -> Chosen:
+def choose(blocks: Blocks, labels: Labels, by: str, most: int = LATENTS_PER_CLASS) -> Chosen:
     """Choose the best latents of each class by one of `METRICS`, each with its threshold of the highest F1.
 
     Of equal thresholds the lower one is taken, of equal latents the lower number. A latent that is silent on the
     class is never chosen, and a class without units has none.
+
+    Parameters
+    ----------
+    most
+        Latents of a class that are chosen, at most.
     """
     thresholds, predicted, candidates = [], [], []
     for latents, codes in blocks():
@@ -132,7 +137,7 @@ def choose(blocks: Blocks, labels: Labels, by: str) -> Chosen:
         thresholds.append(own)
         predicted.append(scores.predicted)
         candidates += [
-            choice for number in range(labels.n_classes) for choice in _best(scores, number, latents.start, by)
+            choice for number in range(labels.n_classes) for choice in _best(scores, number, latents.start, by, most)
         ]
     place = METRICS.index(by)
     choices = []
@@ -140,7 +145,7 @@ def choose(blocks: Blocks, labels: Labels, by: str) -> Chosen:
         best = sorted((c for c in candidates if c.class_number == number), key=lambda c: (-c.fit[place], c.latent))
         choices += [
             Choice(number, rank, found.latent, found.threshold_number, found.fit)
-            for rank, found in enumerate(best[:LATENTS_PER_CLASS])
+            for rank, found in enumerate(best[:most])
         ]
     return Chosen(choices, np.concatenate(thresholds), np.concatenate(predicted))
 
@@ -207,14 +212,14 @@ def matched_latents(predicted: NDArray[np.int64], choice: Choice) -> tuple[NDArr
     return nearest, number[nearest]
 
 
-def _best(scores: Scores, class_number: int, first_latent: int, by: str) -> Iterator[Choice]:
+def _best(scores: Scores, class_number: int, first_latent: int, by: str, most: int) -> Iterator[Choice]:
     """Candidates of a class among the latents of a block."""
     if scores.positives[class_number] == 0:
         return
     f1 = scores.f1[:, class_number]
     values = np.stack([f1.max(axis=1), scores.average_precision[:, class_number], scores.auc[:, class_number]])
     criterion = np.where(values[0] > 0, values[METRICS.index(by)], -np.inf)
-    for latent in np.argsort(-criterion, kind="stable")[:LATENTS_PER_CLASS]:
+    for latent in np.argsort(-criterion, kind="stable")[:most]:
         if criterion[latent] > -np.inf:
             one, two, three = (float(value) for value in values[:, latent])
             threshold_number = int(f1[latent].argmax())

@@ -122,6 +122,10 @@ class Segmentation(Task):
         becomes = torch.bincount(after[patches], minlength=n_classes).double().cpu().numpy()
         return np.concatenate([own, *by_class], axis=1), becomes
 
+    def meant(self, counts: ClassCounts, rows: slice, patches: Tensor) -> Tensor:
+        """The patches that the edit is about."""
+        return patches
+
     def sums(self, counts: ClassCounts, key: Key, weights: NDArray[np.float64] | None = None) -> Sums:
         """Numbers of patches; those of the unedited pictures are called `before`."""
         own = None if weights is None else weights[:, counts.images]

@@ -182,6 +182,10 @@ class Task(ABC):
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Count an edit of some pictures: values (b, k), and what target units become (..., n_classes)."""
 
+    def meant(self, counts: ClassCounts, rows: slice, patches: Tensor) -> Tensor:
+        """Units that an edit is about, bool in the shape of `log_odds`: target pictures, or patches (b, n_patches)."""
+        return torch.from_numpy(counts.n_target[rows] > 0).to(patches.device)
+
     @abstractmethod
     def sums(self, counts: ClassCounts, key: Key, weights: NDArray[np.float64] | None = None) -> Sums:
         """Sum what was counted of an edit over pictures; with weights (resamples, pictures of the split)."""

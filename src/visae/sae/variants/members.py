@@ -5,6 +5,7 @@ from __future__ import annotations
 from visae.sae.variants.archetypal import Archetypal
 from visae.sae.variants.baselines import BASELINES
 from visae.sae.variants.batchtopk import BatchTopK
+from visae.sae.variants.frozen_decoder import FrozenDecoder
 from visae.sae.variants.gated import Gated
 from visae.sae.variants.jumprelu import JumpRelu
 from visae.sae.variants.matryoshka import Matryoshka
@@ -19,5 +20,5 @@ GIVEN_RULES: dict[str, type[Variant]] = {
     kind.name: kind for kind in (Quantized, MatchingPursuit, OrthogonalMatchingPursuit)
 }
 VARIANTS: dict[str, type[Variant]] = {**BASELINES, **GIVEN_RULES} | {
-    kind.name: kind for kind in (TopK, BatchTopK, Matryoshka, Archetypal, Relu, JumpRelu, Gated)
+    kind.name: kind for kind in (TopK, FrozenDecoder, BatchTopK, Matryoshka, Archetypal, Relu, JumpRelu, Gated)
 }

@@ -1,0 +1,60 @@
+# The atlas of causes: which latents a task uses, estimated for all of an SAE and proven for some, in studies that ask for it.
+
+
+localrules:
+    atlas_figure,
+
+
+rule atlas_of_task:
+    input:
+        unpack(files_of_experiment),
+    output:
+        effects=f"{INTERVENTIONS}/{{task}}/effects.parquet",
+        summary=f"{INTERVENTIONS}/{{task}}/atlas.json",
+    log:
+        f"logs/{INTERVENTIONS}/{{task}}/atlas.json.log",
+    benchmark:
+        f"benchmarks/{INTERVENTIONS}/{{task}}/atlas.json.tsv"
+    wildcard_constraints:
+        task=names(TASKS),
+    conda:
+        ENVIRONMENT
+    threads: SHARED_CORES
+    resources:
+        mem_mb=grown(8000),
+        runtime=grown(240),
+        gpu=GPUS,
+    params:
+        spec=lambda wildcards: spec(
+            SETTINGS.atlas,
+            "visae.discovery.atlas",
+            layer=edited_layer(wildcards),
+            first=PATHS[wildcards.study].first,
+            min_purity=SETTINGS.features.min_purity,
+        ),
+    message:
+        "Finding the latents of {wildcards.sae} that {wildcards.task} uses, study {wildcards.study}"
+    script:
+        "../scripts/atlas.py"
+
+
+rule atlas_figure:
+    input:
+        effects=f"{INTERVENTIONS}/{{task}}/effects.parquet",
+        summary=f"{INTERVENTIONS}/{{task}}/atlas.json",
+    output:
+        **drawn(f"{MEASURED}/{{task}}_atlas", "atlas", "Interventions", "atlas"),
+    log:
+        f"logs/{MEASURED}/{{task}}_atlas.log",
+    benchmark:
+        f"benchmarks/{MEASURED}/{{task}}_atlas.tsv"
+    wildcard_constraints:
+        task=names(TASKS),
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec(SETTINGS.figures.style(), "visae.figures.atlas"),
+    message:
+        "Drawing which latents of {wildcards.sae} {wildcards.task} uses"
+    script:
+        "../scripts/figures/atlas.py"

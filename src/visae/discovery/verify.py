@@ -1,0 +1,158 @@
+"""Pairs of a latent and a class edited on pictures that no estimate has seen, beside random latents as long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visae.arms.arms import AUTOMATIC, MATCHED, NATURAL, Outcome
+from visae.arms.targets import Activity
+from visae.config.settings import AtlasSettings
+from visae.discovery.pairs import Pair
+from visae.experiments.doses import response
+from visae.experiments.runner import Batch, Runner
+from visae.experiments.tables import paired_p, sign_flips
+from visae.heads.bootstrap import interval, resampling_weights
+from visae.tasks.counts import SUPPRESS, ClassCounts, Target, with_intervals
+
+CONTROL = "random_latent"
+OFF = 0.0
+"""The value that a latent is set to where its effect is measured: what it does by itself, undone."""
+
+
+@dataclass
+class Effect:
+    """What an edit does to the log odds of a class, picture by picture.
+
+    Attributes
+    ----------
+    counts
+        What else was counted, by arm, size and dose.
+    odds
+        (n,) change of the log odds, summed over the units of a picture, means over draws: of the latent switched off,
+        and of random latents whose change is as long.
+    units
+        (n,) units of each picture.
+    """
+
+    counts: ClassCounts
+    odds: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    units: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+
+    def mean(self, arm: str) -> float:
+        """Change a unit."""
+        return float(self.odds[arm].sum() / self.units.sum())
+
+    def interval(self, resamples: int, seed: int) -> tuple[float, float]:
+        """Of the latent's own change a unit, from resampled pictures."""
+        weights = resampling_weights(len(self.units), resamples, seed)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return interval((weights @ self.odds[AUTOMATIC]) / (weights @ self.units))
+
+    def p(self, expected: float, flips: int, seed: int) -> float:
+        """Chance that the latent does no more than random ones in the direction that is expected of it."""
+        added = np.sign(expected) * (self.odds[AUTOMATIC] - self.odds[CONTROL]) / self.units.sum()
+        return paired_p(added, sign_flips(len(added), flips, seed))
+
+
+@dataclass
+class Verifier:
+    """Measures pairs; the runner's task has looked at the measured split.
+
+    Attributes
+    ----------
+    claimed
+        Pairs that some ranking proposes: controls are drawn among the others.
+    """
+
+    runner: Runner
+    activity: Activity
+    settings: AtlasSettings
+    claimed: frozenset[Pair]
+    seed: int
+
+    def measured(self, pair: Pair, estimate: float, doses: Sequence[float], again: bool = False) -> Effect | None:
+        """Edit a latent on pictures of a class; None where there is nothing to edit.
+
+        Parameters
+        ----------
+        doses
+            Beside OFF, for the share of target units that turn.
+        again
+            On the other half of the pictures.
+        """
+        counts = self._pictures(pair, estimate, again)
+        if not len(counts.images) or not self.runner.can_be_edited(counts):
+            return None
+        found = Effect(counts, units=np.zeros(len(counts.images)))
+        task, number = self.runner.task, self.runner.task.numbers[pair[0]]
+
+        def watch(outcome: Outcome, batch: Batch) -> None:
+            own = task.meant(counts, batch.rows, batch.target)
+            if outcome.arm == "none":
+                found.units[batch.rows] = own.flatten(1).sum(dim=1).cpu() if own.ndim > 1 else own.cpu()
+            kept = NATURAL if outcome.arm == AUTOMATIC else MATCHED
+            if outcome.arm not in (AUTOMATIC, CONTROL) or outcome.size != kept or OFF not in outcome.scales:
+                return
+            change = task.log_odds(outcome.after, number) - task.log_odds(batch.before, number)
+            change = (change * own).double()
+            total = found.odds.setdefault(outcome.arm, np.zeros(len(counts.images)))
+            by_picture = change.flatten(1).sum(dim=1) if change.ndim > 1 else change
+            total[batch.rows] += by_picture.cpu().numpy() / outcome.draws
+
+        draws = {CONTROL: [self.activity.edit((latent,)) for latent in self._others(pair)]}
+        draws[AUTOMATIC] = [self.activity.edit((pair[1],))]
+        self.runner.run(counts, draws, (OFF,), (MATCHED,), watch=watch, logits=True)
+        if doses:
+            self.runner.run(counts, {AUTOMATIC: draws[AUTOMATIC]}, tuple(doses), ())
+        return found
+
+    def row(self, effect: Effect, estimate: float) -> dict[str, Any]:
+        """Columns of a measured pair."""
+        task, counts = self.runner.task, effect.counts
+        low, high = effect.interval(self.settings.bootstrap, self.seed)
+        row: dict[str, Any] = {
+            "effect": effect.mean(AUTOMATIC),
+            "effect_low": low,
+            "effect_high": high,
+            "control": effect.mean(CONTROL),
+            "p": effect.p(estimate, self.settings.bootstrap, self.seed),
+            "n_units": int(effect.units.sum()),
+            "n_images": int((effect.units > 0).sum()),
+        }
+        doses = sorted({scale for arm, _, scale in counts.edits if arm == AUTOMATIC}, key=abs)
+        shares = [task.shares(SUPPRESS, task.sums(counts, (AUTOMATIC, NATURAL, dose))) for dose in doses]
+        weights = resampling_weights(len(task.measured), self.settings.bootstrap, self.seed)
+        off = (AUTOMATIC, NATURAL, OFF)
+        row |= with_intervals(shares[0], task.shares(SUPPRESS, task.sums(counts, off, weights)))
+        if len(doses) > 1:
+            target, other = (
+                np.array([float(share[name]) for share in shares]) for name in ("target_change", "other_change")
+            )
+            found = response(np.array(doses), target, other)
+            row |= {name: found[name] for name in ("monotonicity", "half_dose", "other_change_at_half")}
+        return row
+
+    def _pictures(self, pair: Pair, estimate: float, again: bool) -> ClassCounts:
+        """One half of the drawn pictures of a class: every second of its own, and of the others."""
+        task = self.runner.task
+        target = Target(pair[0], task.names[pair[0]], (pair[1],), estimate)
+        counts = task.pictures(target, SUPPRESS, 2 * self.settings.images, self.seed)
+        halves = [
+            np.random.default_rng([self.seed, pair[0], 22]).permutation(np.flatnonzero(chosen))[int(again) :: 2]
+            for chosen in (counts.n_target > 0, counts.n_target == 0)
+        ]
+        rows = np.sort(np.concatenate(halves))
+        parts = {name: getattr(counts, name)[rows] for name in ("images", "n_target", "n_other", "labels")}
+        return replace(counts, **parts, edits={})
+
+    def _others(self, pair: Pair) -> Iterator[int]:
+        """Random latents to beat."""
+        pool = [latent for latent in sorted(self.activity.count) if (pair[0], latent) not in self.claimed]
+        pool = pool or [latent for latent in sorted(self.activity.count) if latent != pair[1]]
+        generator = np.random.default_rng([self.seed, *pair, 23])
+        yield from generator.choice(pool, size=min(self.settings.random_draws, len(pool)), replace=False).tolist()
