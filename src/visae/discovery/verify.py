@@ -16,7 +16,7 @@ from visae.discovery.pairs import Pair
 from visae.experiments.doses import response
 from visae.experiments.runner import Batch, Runner
 from visae.experiments.tables import paired_p, sign_flips
-from visae.heads.bootstrap import interval, resampling_weights
+from visae.intervals import interval, resampling_weights
 from visae.tasks.counts import SUPPRESS, ClassCounts, Target, with_intervals
 
 CONTROL = "random_latent"
