@@ -162,7 +162,6 @@ def _write_measured(
         "variant": sae.variant.name,
         "width": sae.width,
         "d_model": sae.d_model,
-        "tokens": data.kinds,
         **points(data),
         "notices": as_plain(notices),
         "provenance": provenance.record(),
