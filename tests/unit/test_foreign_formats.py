@@ -415,6 +415,21 @@ def test_a_safetensors_file_whose_length_begins_like_a_pickle_is_one(tmp_path):
     assert same(read_foreign(tmp_path).given.sae.encode(inputs()), written.codes(tensors, inputs()))
 
 
+def test_settings_in_yaml_are_read(tmp_path):
+    written, x = WRITTEN["visaebench"], inputs()
+    tensors = written.make()
+    folder = written.write(tmp_path, tensors)
+    (folder / "config.json").unlink()
+    (folder / "config.yaml").write_text(
+        f"input_dim: {D_MODEL}\nhidden_dim: {WIDTH}\nactivation: batchtopk\nk: 4\nthreshold: 0.9\n"
+    )
+    assert same(read_foreign(folder).given.sae.encode(x), written.codes(tensors, x))
+    for text, message in (("a: [", "not YAML"), ("- 1", "a list or a single value instead of keys")):
+        (folder / "config.yaml").write_text(text)
+        with pytest.raises(ModelError, match=rf"config\.yaml: {message}"):
+            read_foreign(folder)
+
+
 def test_a_wrapped_module_is_read_as_what_it_wraps(tmp_path):
     written = WRITTEN["dictionary_learning-topk"]
     tensors = written.make()
