@@ -450,6 +450,8 @@ def test_a_format_that_is_said_is_taken(tmp_path):
     assert not same(plain.sae.encode(x), found.given.sae.encode(x), 1e-2)
     with pytest.raises(ModelError, match=r"tensors of no class of dictionary_learning: W_dec, b_dec"):
         read_foreign(WRITTEN["sparsify"].write(tmp_path / "other"), Unsaid(as_="dictionary_learning"))
+    with pytest.raises(ModelError, match=r"not a file of visae's own: .* that of the project ViSAE is --as ViSAE"):
+        read_foreign(folder, Unsaid(as_="visae"))
     with pytest.raises(ModelError, match="--rows: without effect on a file of sparsify"):
         read_foreign(tmp_path / "other", Unsaid(rows="l2"))
 
