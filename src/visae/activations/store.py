@@ -129,7 +129,7 @@ class ActivationStore:
         except Exception as error:  # pyarrow raises many kinds for a damaged file
             raise StoreError(
                 f"{self.folder / record.file}: row group {group} cannot be read ({error}); find out more with: "
-                f"python -m visae activations check {self.folder}"
+                f"visae activations check {self.folder}"
             ) from error
         return pictures[:, self.row_slice(kinds)]
 
