@@ -113,10 +113,9 @@ def fit(
         last.scatter_reduce_(0, latents, active // sae.width + some.start, "amax")
     alone = torch.bincount(last[pictures == 1], minlength=n).cpu().numpy().astype(np.float64)
     silent = int((pictures == 0).sum())
-    bias = _bias(
-        float((errors / sums["tokens"].sum()).square().sum()) * sums["tokens"].sum() / sums["squared"].sum(), n
-    )
-    return Fit(hypothesis, **sums, alone=alone, silent=silent, width=sae.width, bias=bias)
+    squared_sum = sums["squared"].sum()
+    share = float(errors.square().sum() / (sums["tokens"].sum() * squared_sum)) if squared_sum > 0 else 0.0
+    return Fit(hypothesis, **sums, alone=alone, silent=silent, width=sae.width, bias=_bias(share, n))
 
 
 def _bias(share: float, n_pictures: int) -> float:

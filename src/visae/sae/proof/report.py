@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from visae.intervals import COVERAGE, RESAMPLES
@@ -123,10 +124,14 @@ def _row(proof: Proof, fit: Fit) -> dict[str, Any]:
     return row
 
 
-def _ends(name: str, value: Measured) -> dict[str, float]:
-    return {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
+def _ends(name: str, value: Measured) -> dict[str, float | None]:
+    """Return a value and its interval; None where it is undefined, as where all tokens are the same."""
+    found = {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
+    return {key: number if math.isfinite(number) else None for key, number in found.items()}
 
 
 def _shown(row: dict[str, Any], name: str, digits: int) -> str:
     value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    if value is None:
+        return "-"
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
