@@ -9,6 +9,7 @@ from visae.sae import Place, SparseAutoencoder
 from visae.sae.variants.archetypal import Archetypal
 from visae.sae.variants.baselines import BASELINES
 from visae.sae.variants.batchtopk import BatchTopK
+from visae.sae.variants.frozen_decoder import FrozenDecoder
 from visae.sae.variants.gated import Gated
 from visae.sae.variants.jumprelu import JumpRelu
 from visae.sae.variants.matryoshka import Matryoshka
@@ -21,6 +22,7 @@ from visae.sae.variants.topk import TopK
 D_MODEL, WIDTH = 16, 48
 RULES = {
     "topk": lambda: TopK(5),
+    "frozen_decoder": lambda: FrozenDecoder(5),
     "batchtopk": lambda: BatchTopK(5),
     "matryoshka": lambda: Matryoshka(TopK(5)),
     "matryoshka-batchtopk": lambda: Matryoshka(BatchTopK(5)),

@@ -66,7 +66,7 @@ def test_defaults_are_filled_in() -> None:
         ("bogus", 1, r"top level: unknown key 'bogus'; allowed: .*datasets"),
         ("saes/topk/kk", 3, r"saes: topk: unknown key 'kk'; allowed: .*\bk\b"),
         ("saes/topk/k", 0, r"saes: topk: k: 0 is less than the minimum of 1"),
-        ("saes/topk/variant", "tpok", r"saes: topk: variant: 'tpok' is none of topk, batchtopk, matryoshka, "),
+        ("saes/topk/variant", "tpok", r"saes: topk: variant: 'tpok' is none of topk, frozen_decoder, batchtopk, "),
         ("saes/topk/learning_rate", "fast", r"saes: topk: learning_rate: 'fast' is not of type 'number'"),
         ("datasets/scenes/kind", "folder", r"datasets: scenes: kind: 'folder' is none of scenes, image_folder"),
         ("datasets/a b", {"kind": "scenes"}, r"datasets: the name 'a b' may hold letters"),

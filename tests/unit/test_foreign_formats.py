@@ -415,6 +415,21 @@ def test_a_safetensors_file_whose_length_begins_like_a_pickle_is_one(tmp_path):
     assert same(read_foreign(tmp_path).given.sae.encode(inputs()), written.codes(tensors, inputs()))
 
 
+def test_settings_in_yaml_are_read(tmp_path):
+    written, x = WRITTEN["visaebench"], inputs()
+    tensors = written.make()
+    folder = written.write(tmp_path, tensors)
+    (folder / "config.json").unlink()
+    (folder / "config.yaml").write_text(
+        f"input_dim: {D_MODEL}\nhidden_dim: {WIDTH}\nactivation: batchtopk\nk: 4\nthreshold: 0.9\n"
+    )
+    assert same(read_foreign(folder).given.sae.encode(x), written.codes(tensors, x))
+    for text, message in (("a: [", "not YAML"), ("- 1", "a list or a single value instead of keys")):
+        (folder / "config.yaml").write_text(text)
+        with pytest.raises(ModelError, match=rf"config\.yaml: {message}"):
+            read_foreign(folder)
+
+
 def test_a_wrapped_module_is_read_as_what_it_wraps(tmp_path):
     written = WRITTEN["dictionary_learning-topk"]
     tensors = written.make()
@@ -435,6 +450,8 @@ def test_a_format_that_is_said_is_taken(tmp_path):
     assert not same(plain.sae.encode(x), found.given.sae.encode(x), 1e-2)
     with pytest.raises(ModelError, match=r"tensors of no class of dictionary_learning: W_dec, b_dec"):
         read_foreign(WRITTEN["sparsify"].write(tmp_path / "other"), Unsaid(as_="dictionary_learning"))
+    with pytest.raises(ModelError, match=r"not a file of visae's own: .* that of the project ViSAE is --as ViSAE"):
+        read_foreign(folder, Unsaid(as_="visae"))
     with pytest.raises(ModelError, match="--rows: without effect on a file of sparsify"):
         read_foreign(tmp_path / "other", Unsaid(rows="l2"))
 
@@ -541,10 +558,10 @@ def test_a_store_gives_the_place_that_a_file_lacks_and_is_compared_with_the_one_
     manifest = write_store(tmp_path / "store", values, list(range(6)), {"train": 150, "val": 50}, layer=10)
     import_sae(WRITTEN["visaebench"].write(tmp_path / "silent"), tmp_path / "ours", manifests=[manifest])
     assert load_sae(tmp_path / "ours/config.json").place.layer == 10
-    import_sae(WRITTEN["dictionary_learning-topk"].write(tmp_path / "named"), tmp_path / "named-ours", None, [manifest])
-    assert load_sae(tmp_path / "named-ours/config.json").place.layer == 3
-    notices = json.loads((tmp_path / "named-ours/config.json").read_text())["notices"]
-    assert "the file says block 3, and the store is of block 10" in notices[0]["text"]
+    named = WRITTEN["dictionary_learning-topk"].write(tmp_path / "named")
+    with pytest.raises(ModelError, match=r"trained on layer 3, and .*manifest\.json has layer 10"):
+        import_sae(named, tmp_path / "named-ours", None, [manifest])
+    assert not (tmp_path / "named-ours").exists()
 
 
 def test_a_normalization_of_each_token_is_said_by_hand(tmp_path):
@@ -573,7 +590,7 @@ def test_a_threshold_that_is_missing_is_named_and_learned_again_where_there_is_d
     full = read_foreign(written.write(tmp_path / "full", written.make() | {key: torch.tensor(0.9)}), written.unsaid)
     assert torch.equal(load_sae(tmp_path / "said/config.json").encode(inputs()), full.given.sae.encode(inputs()))
     _, manifest = store(tmp_path, shift=0.0)
-    import_sae(folder, tmp_path / "ours", replace(written.unsaid, tokens="patches"), [manifest])
+    import_sae(folder, tmp_path / "ours", replace(written.unsaid, tokens="patches", layer=0), [manifest])
     sae = load_sae(tmp_path / "ours/config.json")
     assert sae.variant.name == full.given.sae.variant.name
     assert json.loads((tmp_path / "ours/summary.json").read_text())["l0"] == pytest.approx(4, abs=0.7)

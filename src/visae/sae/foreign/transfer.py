@@ -45,8 +45,8 @@ def import_sae(
     unsaid: Unsaid | None = None,
     manifests: list[Path] | None = None,
     seed: int = 0,
-    looked_at: ProofSettings | None = None,
     wanted: Wanted | None = None,
+    looked_at: ProofSettings | None = None,
 ) -> None:
     """Take in an SAE of another project; writes sae.safetensors and config.json.
 
@@ -67,11 +67,11 @@ def import_sae(
         Manifests of the stores that a study would train on, of the layer that the SAE was trained for.
     seed
         Of the held-out tokens: with that of the study's own SAEs, the same as theirs.
+    wanted
+        What it has to be.
     looked_at
         Model and pictures: with both, where the SAE belongs is looked for there as `sae-place` does, and kept in
         config.json as `proof`.
-    wanted
-        What it has to be.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def import_sae(
     data = None if manifests is None else _data(given.sae, manifests, seed, path)
     sae, notices, _ = completed(given, unsaid, data)
     if data is not None:
-        notices = [*notices, *_placed(sae, data)]
+        sae.place = located(sae.place, data)
     made_from = Source(found_at.name, name, sha256, __version__, found_at.revision)
     found = None if data is None else quality(sae, *data.held_out)
     proof, proven = proof_of(sae, looked_at, seed)
@@ -108,13 +108,6 @@ def _described(sae: SparseAutoencoder, name: str, path: Path) -> str:
         f"{sae.variant.name}, {sae.width} latents on {sae.d_model} dimensions, of {name}'s {path.name}; "
         f"normalization {sae.normalization}; of {tokens[place.tokens]} of {layer} of {model}"
     )
-
-
-def _placed(sae: SparseAutoencoder, data: TrainingData) -> list[Notice]:
-    """Give an SAE what only the store tells of its place, and say so where it names no block."""
-    is_unnamed, sae.place = sae.place.layer is None, located(sae.place, data)
-    text = "the file names no block: its place is taken to be that of the store"
-    return [Notice("note", text)] if is_unnamed and sae.place.layer is not None else []
 
 
 def _data(sae: SparseAutoencoder, manifests: list[Path], seed: int, path: Path) -> TrainingData:

@@ -30,7 +30,7 @@ from visae.sae.proof.search import (
     worth_more,
 )
 from visae.sae.proof.settings import ProofSettings
-from visae.sae.proof.tokens import ReadTokens, read_tokens
+from visae.sae.proof.tokens import Drawn, ReadTokens, read_tokens
 from visae.sae.proof.verdict import MUCH_LESS, Resampled, Verdict, Word, differing, error_of, fits
 from visae.vision.hook_points import Hook
 from visae.vision.model import HookPoint, VisionModel
@@ -94,10 +94,9 @@ class _Reader(NamedTuple):
             points,
             paths,
             folder,
-            patches=patches,
+            drawn=Drawn(patches, self.seed),
             batch_size=self.settings.batch_size,
             workers=self.settings.workers,
-            seed=self.seed,
             what=what,
         )
         if found.n_pictures < 2:

@@ -50,6 +50,14 @@ class PointTokens:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """How many patches are kept of a picture, drawn by seed and picture."""
+
+    patches: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class ReadTokens:
     """What was read.
 
@@ -74,10 +82,9 @@ def read_tokens(
     paths: Sequence[str],
     folder: Path,
     *,
-    patches: int,
+    drawn: Drawn,
     batch_size: int,
     workers: int,
-    seed: int,
     what: str,
 ) -> ReadTokens:
     """Read all prefix tokens and some patches of each picture, at all hook points in one forward pass.
@@ -86,13 +93,13 @@ def read_tokens(
     ----------
     folder
         Where the tokens lie: memory holds a batch, however many pictures there are.
-    patches
-        Patches kept of each picture, drawn by seed and picture.
+    drawn
+        How many patches are kept of each picture.
     what
         What the progress bar says.
     """
     card = model.card
-    choices = {point: TokenChoice(tuple(card.tokens(point.layer)), patches, seed) for point in points}
+    choices = {point: TokenChoice(tuple(card.tokens(point.layer)), drawn.patches, drawn.seed) for point in points}
     files = {
         point: np.lib.format.open_memmap(
             folder / f"{point}.npy",
