@@ -20,6 +20,11 @@ METRICS = {
 # Of each code rule its name, paper, and how z = encoder_weight x' + encoder_bias becomes codes.
 _RULES = {
     "topk": ("TopK", "Gao et al. 2024, arXiv 2406.04093", "the `k` largest of z, cut at zero"),
+    "frozen_decoder": (
+        "TopK over a frozen random decoder",
+        "as in arXiv 2602.14111",
+        "the `k` largest of z, cut at zero",
+    ),
     "batchtopk": ("BatchTopK", "Bussmann et al. 2024, arXiv 2412.06410", "z where it is above `variant.threshold`"),
     "matryoshka": ("Matryoshka", "Bussmann et al. 2025, arXiv 2503.17547", ""),
     "archetypal": ("Archetypal", "Fel et al. 2025, arXiv 2502.12892", "the `k` largest of z, cut at zero"),

@@ -117,8 +117,8 @@ def read_tokens(
         found = model.read(batch.images.to(model.device), points)
         rows = slice(read, read + len(batch.numbers))
         for point, tokens in found.items():
-            drawn = [choices[point].positions(range(number, number + 1)) for number in batch.numbers]
-            positions = torch.from_numpy(np.concatenate(drawn)).to(tokens.device)
+            kept = [choices[point].positions(range(number, number + 1)) for number in batch.numbers]
+            positions = torch.from_numpy(np.concatenate(kept)).to(tokens.device)
             files[point][rows] = tokens.take_along_dim(positions.unsqueeze(2), dim=1).float().cpu().numpy()
         read = rows.stop
     return ReadTokens(
