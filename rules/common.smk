@@ -18,6 +18,7 @@ from visae.config.members import (
     sweep_members,
 )
 from visae.config.parse import parse_config
+from visae.config.published import local_files, published
 from visae.config.sections import to_plain
 from visae.config.settings import GIVEN, SlurmSettings
 from visae.config.snakemake import as_written
@@ -56,12 +57,15 @@ RESULTS = SETTINGS.results
 ENVIRONMENT = f"{workflow.basedir}/envs/{SETTINGS.environment}.yaml"
 STUDIES = SETTINGS.studies
 EVERY_SAE = every_sae(SETTINGS)
+PUBLISHED = published(SETTINGS)
 SWEEPS = {
-    name: sweep_members(name, sweep, SETTINGS.saes[sweep.base])
+    name: sweep_members(name, sweep, EVERY_SAE[sweep.base])
     for name, sweep in SETTINGS.sweeps.items()
 }
 # SAEs of class tokens, of which nothing is asked about patches.
-PATCHLESS = [name for name, sae in EVERY_SAE.items() if sae.tokens == "class"]
+PATCHLESS = [
+    name for name, sae in {**EVERY_SAE, **PUBLISHED}.items() if sae.tokens == "class"
+]
 PATCHLESS += [
     name for name, sweep in SETTINGS.sweeps.items() if sweep.base in PATCHLESS
 ]
@@ -114,7 +118,7 @@ wildcard_constraints:
     dataset=names(set(SETTINGS.datasets) - set(UNIONS)),
     trained_on=names(SETTINGS.datasets),
     model=names([*SETTINGS.models, GIVEN]),
-    sae=names([*EVERY_SAE, *SWEEPS]),
+    sae=names([*EVERY_SAE, *SWEEPS, *PUBLISHED]),
     study=names(STUDIES),
     layer=names(POINTS),
     concept=names({name for study in STUDIES.values() for name in study.concepts}),

@@ -115,6 +115,16 @@ def target_stores(wildcards):
     )
 
 
+def files_of_published(wildcards):
+    """Files of a published SAE that are on this machine; none of one that is fetched."""
+    try:
+        return [
+            str(path) for path in local_files(wildcards.sae, PUBLISHED[wildcards.sae])
+        ]
+    except ConfigError as error:
+        raise WorkflowError(str(error)) from None
+
+
 def together(wildcards):
     """Own settings of the SAEs that are trained on one reading of the data with this one, by name.
 

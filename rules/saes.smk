@@ -1,4 +1,5 @@
-# Sparse autoencoders, each trained on the stores of one data set at one layer; of each sweep one is taken.
+# Sparse autoencoders, each trained on the stores of one data set at one layer; of each sweep one is taken, and those that
+# somebody published are taken in where others are trained.
 #
 # Every member of a sweep is a job of its own, so that adding one redoes nothing of the others. The first of those jobs
 # trains all that are missing on one reading of the data; the others then find theirs made. Which those are is a
@@ -89,6 +90,37 @@ rule select_sae:
         "Choosing among the members of sweep {wildcards.sae}"
     script:
         "../scripts/select_sae.py"
+
+
+rule import_sae:
+    input:
+        source=files_of_published,
+        manifests=train_stores,
+    output:
+        config=f"{SAE}/config.json",
+        weights=f"{SAE}/sae.safetensors",
+        metrics=f"{SAE}/metrics.parquet",
+        summary=f"{SAE}/summary.json",
+    log:
+        f"logs/{SAE}/summary.json.log",
+    benchmark:
+        f"benchmarks/{SAE}/summary.json.tsv"
+    wildcard_constraints:
+        sae=names(PUBLISHED),
+    conda:
+        ENVIRONMENT
+    threads: 2
+    resources:
+        mem_mb=grown(8000),
+        runtime=grown(60),
+    params:
+        spec=lambda wildcards: spec(
+            PUBLISHED[wildcards.sae], "visae.sae.foreign.published_sae"
+        ),
+    message:
+        "Taking in SAE {wildcards.sae} for {wildcards.trained_on}, layer {wildcards.layer} of {wildcards.model}"
+    script:
+        "../scripts/import_sae.py"
 
 
 rule stability:

@@ -1,4 +1,4 @@
-"""Run visae's stages from the command line: `python -m visae --help`."""
+"""Run visae's stages from the command line: `visae --help`, or `python -m visae --help`."""
 
 from visae.cli import main
 

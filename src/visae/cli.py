@@ -130,7 +130,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _run_other(arguments: list[str]) -> None:
     lines = "\n".join(f"  {name:22}{summary}" for name, summary in _SUMMARIES.items())
     parser = argparse.ArgumentParser(
-        prog="python -m visae",
+        prog="visae",
         description="Find out what a vision transformer has learned, and prove it by experiment.\n"
         "The whole workflow: snakemake --cores all --configfile config/config.yaml",
         epilog=f"stages (each has its own --help):\n{lines}",
@@ -245,7 +245,7 @@ def _parser_of(name: str, function: Callable) -> argparse.ArgumentParser:
     text = inspect.getdoc(function) or ""
     first = " ".join(option.removeprefix("--").upper() for option in _first(function))
     hint = f"What is required may come without names, in this order: {first}" if first else None
-    parser = argparse.ArgumentParser(prog=f"python -m visae {name}", description=text.split("\n\n")[0], epilog=hint)
+    parser = argparse.ArgumentParser(prog=f"visae {name}", description=text.split("\n\n")[0], epilog=hint)
     _add_options(parser, function)
     for key, kind in _hints(function).items():
         if _is_group(key, kind):

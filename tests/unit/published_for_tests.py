@@ -63,9 +63,9 @@ class Written:
         tensors = self.make() if tensors is None else tensors
         folder.mkdir(parents=True, exist_ok=True)
         width, d_model = WIDTH, D_MODEL
-        if self.bias in tensors and self.encoder in tensors:
-            width = tensors[self.bias].numel()
-            d_model = tensors[self.encoder].numel() // width
+        n_rows = tensors.get(self.bias, torch.zeros(0)).numel()
+        if n_rows and (found := tensors.get(self.encoder, torch.zeros(0)).numel() // n_rows):
+            width, d_model = n_rows, found
         said = {**self.said(d_model, width), **changed}
         path = folder / self.file
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}

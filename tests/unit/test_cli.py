@@ -1,3 +1,6 @@
+import os
+import shutil
+import site
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +18,36 @@ def test_help_lists_every_stage_without_loading_torch() -> None:
     assert done.stdout.splitlines()[-1] == "False"
     for stage in cli.STAGES:
         assert f"  {stage} " in done.stdout
+
+
+@pytest.mark.slow
+def test_a_wheel_brings_the_command(tmp_path: Path) -> None:
+    """Installed into a fresh environment, whose other packages are those of this one."""
+    root = Path(__file__).parents[2]
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, tmp_path)
+    shutil.copytree(root / "src/visae", tmp_path / "src/visae", ignore=shutil.ignore_patterns("__pycache__"))
+    offline = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-index"]
+
+    def run(*command: str | Path) -> str:
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=alone).stdout
+
+    alone = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    pip = [sys.executable, "-m", "pip"]
+    run(*pip, "wheel", *offline, "--no-build-isolation", "--wheel-dir", "wheels", ".")
+    (wheel,) = (tmp_path / "wheels").iterdir()
+    shutil.rmtree(tmp_path / "src")
+    run(sys.executable, "-m", "venv", "--without-pip", "fresh")
+    run(*pip, "--python", "fresh", "install", *offline, wheel)
+    (packages,) = (tmp_path / "fresh/lib").glob("python3*/site-packages")
+    (packages / "others.pth").write_text("\n".join(site.getsitepackages()))
+    assert run("fresh/bin/visae", "--version") == run("fresh/bin/python", "-m", "visae", "--version")
+    assert run("fresh/bin/visae", "--help").startswith("usage: visae ")
+    assert str(packages) in run("fresh/bin/python", "-c", "import visae; print(visae.__file__)")
+    (tmp_path / "study.yaml").write_text("datasets: {}\n")
+    wrong = subprocess.run(["fresh/bin/visae", "config", "check", "study.yaml"], capture_output=True, cwd=tmp_path)
+    assert wrong.returncode == 1
+    assert b"ConfigError: " in wrong.stderr
 
 
 @pytest.mark.parametrize("stage", cli.STAGES)

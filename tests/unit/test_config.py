@@ -1,13 +1,17 @@
 import copy
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 import yaml
 
+from visae.config.members import every_sae, of_study
 from visae.config.parse import load_config, parse_config
+from visae.config.published import PublishedSettings, local_files
 from visae.config.schema import config_documentation, json_schema
 from visae.config.sections import from_plain, to_plain
 from visae.config.settings import AnyDataset, AnySae, ScenesSettings, Settings, TopKSettings
@@ -138,6 +142,7 @@ def test_a_union_serves_training_only() -> None:
 
 TABLE = {"kind": "table", "file": "a.csv"}
 TARS = {"kind": "webdataset", "root": "tars"}
+HUB = {"kind": "huggingface", "root": "parquet"}
 FOLDER = {"kind": "image_folder", "root": "pictures"}
 MASKS = {"kind": "segmentation_folder", "root": "pictures"}
 
@@ -151,6 +156,10 @@ MASKS = {"kind": "segmentation_folder", "root": "pictures"}
         ("segmentation", {**TABLE, "classes": "classes.txt"}, None),
         ("segmentation", {**TARS, "classes": "classes.txt"}, None),
         ("segmentation", {**MASKS, "ignore_ids": [255]}, None),
+        ("classification", HUB, None),
+        ("segmentation", {**HUB, "mask": "annotation", "classes": "classes.txt"}, None),
+        ("segmentation", HUB, "'own' is of kind huggingface, which has no masks unless its key mask names them"),
+        ("classification", {**HUB, "label": "none"}, "'own' is of kind huggingface with masks or label: none, which"),
         ("segmentation", TABLE, "'own' is of kind table, which has no masks unless its key classes names them"),
         ("segmentation", TARS, "'own' is of kind webdataset, which has no masks unless its key classes names them"),
         ("segmentation", FOLDER, "'own' is of kind image_folder, which has no masks$"),
@@ -168,7 +177,9 @@ def test_a_task_needs_a_data_set_that_can_serve_it(task: str, dataset: dict, mes
             parse_config(values)
 
 
-@pytest.mark.parametrize("dataset", [TABLE, {**TARS, "classes": "c.txt"}, FOLDER, {**MASKS, "ignore_ids": [255]}])
+@pytest.mark.parametrize(
+    "dataset", [TABLE, {**TARS, "classes": "c.txt"}, {**HUB, "mask": "m"}, FOLDER, {**MASKS, "ignore_ids": [255]}]
+)
 def test_every_kind_of_data_set_survives_the_trip_through_a_jobs_spec(dataset: dict) -> None:
     settings = parse_config(changed("datasets/own", dataset)).datasets["own"]
     assert from_plain(AnyDataset, json.loads(json.dumps(to_plain(settings)))) == settings
@@ -179,6 +190,65 @@ def test_every_kind_of_data_set_survives_the_trip_through_a_jobs_spec(dataset: d
 def test_shares_have_to_leave_something_for_train(dataset: dict) -> None:
     with pytest.raises(ConfigError, match="datasets: own: val_share: with test_share it leaves nothing for train"):
         parse_config(changed("datasets/own", {**dataset, "val_share": 0.5, "test_share": 0.5}))
+
+
+def published(**changes: Any) -> dict[str, Any]:
+    """The demo with a published SAE of its model and layer beside its own."""
+    values = changed("saes/theirs", {"kind": "published", "source": "hub:somebody/saes/a", "as": "saev", **changes})
+    values["studies"]["demo"]["saes"] = ["topk", "theirs"]
+    return values
+
+
+def test_a_published_sae_is_taken_in_and_not_trained() -> None:
+    settings = parse_config(published(revision="main", k=5, width=100))
+    theirs = settings.saes["theirs"]
+    assert list(every_sae(settings)) == ["topk", "relu"]
+    assert list(of_study(settings, settings.studies["demo"])) == ["topk"]
+    assert theirs.whole_source == "hub:somebody/saes/a@main"
+    assert (theirs.by_hand.as_, theirs.by_hand.k, theirs.wanted.width) == ("saev", 5, 100)
+    plain = json.loads(json.dumps(to_plain(theirs)))
+    assert plain["as"] == "saev"
+    assert from_plain(PublishedSettings, plain) == theirs
+    assert parse_config(json.loads(json.dumps(to_plain(settings)))) == settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layer": 9}, "studies: demo: saes: 'theirs' belongs to layer: 9, but this study has layer: 10"),
+        ({"hook": "mlp"}, "studies: demo: saes: 'theirs' belongs to hook: mlp, but this study has hook: residual"),
+        ({"model": "clip"}, "saes: theirs: model: 'clip' is not in models"),
+        ({"sha256": "abc"}, "saes: theirs: sha256: 'abc': write 64 digits"),
+        ({"revision": "main", "source": "here.pt"}, "saes: theirs: revision: here.pt is not on the hub"),
+        ({"revision": "main", "source": "hub:a/b@c"}, "saes: theirs: revision: source names one already, hub:a/b@c"),
+        ({"as": "pickle"}, "saes: theirs: as: 'pickle' is not one of"),
+        ({"as_": "saev"}, "saes: theirs: unknown key 'as_'; allowed: as, "),
+        ({"kind": "publishd"}, "saes: theirs: kind: 'publishd' is none of published"),
+        ({"variant": "topk"}, "saes: theirs: unknown key 'variant'"),
+    ],
+)
+def test_a_published_sae_that_does_not_fit_is_refused_before_jobs_run(changes: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        parse_config(published(**changes))
+
+
+def test_a_sweep_needs_an_sae_that_is_trained() -> None:
+    values = published()
+    values["sweeps"] = {"many": {"base": "theirs", "grid": {"k": [1, 2]}}}
+    with pytest.raises(ConfigError, match=r"sweeps: many: base: 'theirs' is published, and a sweep trains its members"):
+        parse_config(values)
+
+
+def test_files_of_a_published_sae_are_those_on_this_machine(tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    for name in ("a/cfg.json", "a/b/sae.pt"):
+        (tmp_path / name).write_text("")
+    found = PublishedSettings(kind="published", source=str(tmp_path / "a"))
+    assert local_files("theirs", found) == [tmp_path / "a/b/sae.pt", tmp_path / "a/cfg.json"]
+    assert local_files("theirs", replace(found, source="hub:a/b")) == []
+    for source, hint in (("gone", "no such file or folder"), ("${NO_SUCH}/a", "the environment variable in it is not")):
+        with pytest.raises(ConfigError, match=f"saes: theirs: source: .*{hint}"):
+            local_files("theirs", replace(found, source=source))
 
 
 def test_variables_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

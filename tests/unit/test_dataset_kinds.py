@@ -10,13 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import datasets
 import numpy as np
 import polars
+import pyarrow
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
 from visae.config.settings import (
     DatasetSettings,
+    HuggingFaceSettings,
     ImageFolderSettings,
     ListedFolderSettings,
     SegmentationFolderSettings,
@@ -184,6 +188,42 @@ def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(member, io.BytesIO(content))
 
 
+def in_shards_of_the_hub(root: Path, content: list[Sample], **options) -> DatasetSettings:
+    """As the hub's own library writes them; labels are numbered by their names in the metadata."""
+    root.mkdir(parents=True)
+    names = sorted(CLASSES.values())
+    columns = {"image": datasets.Image(), "annotation": datasets.Image(), "class": datasets.ClassLabel(names=names)}
+    for start in range(0, len(content), 4):
+        split, of = ("train", 2) if start < 8 else ("validation", 1)
+        rows = {
+            "image": [{"bytes": s.png(), "path": f"{s.key}.png"} for s in content[start : start + 4]],
+            "annotation": [{"bytes": s.mask_png(), "path": None} for s in content[start : start + 4]],
+            "class": [s.label for s in content[start : start + 4]],
+        }
+        shard = datasets.Dataset.from_dict(rows, features=datasets.Features(columns))
+        shard.to_parquet(root / "data" / f"{split}-{start // 4 % 2:05d}-of-{of:05d}.parquet")
+    return HuggingFaceSettings(
+        kind="huggingface",
+        root=str(root),
+        label="class",
+        mask="annotation",
+        classes=class_list(root / "c.txt"),
+        **options,
+    )
+
+
+def in_shards_with_labels(root: Path, content: list[Sample], **options) -> DatasetSettings:
+    """As other programs write them: texts for classes, row groups of one row, pictures as bytes."""
+    for split in ("train", "val"):
+        (root / split).mkdir(parents=True)
+        rows = [(s.png(), f"train/{s.key}.png", s.label) for s in content if s.split == split]
+        pictures = pyarrow.array([{"path": path, "bytes": picture} for picture, path, _ in rows])
+        labels = pyarrow.array([label for *_, label in rows]).dictionary_encode()
+        table = pyarrow.table({"label": labels, "picture": pictures})
+        pyarrow.parquet.write_table(table, root / split / "0000.parquet", row_group_size=1, compression="zstd")
+    return HuggingFaceSettings(kind="huggingface", root=str(root), **options)
+
+
 @dataclass(frozen=True)
 class Kind:
     write: Callable[..., DatasetSettings]
@@ -199,6 +239,8 @@ KINDS = {
     "table, Parquet": Kind(in_parquet, labels=True, masks=True),
     "webdataset": Kind(in_tars, labels=True, masks=True),
     "webdataset, JSON": Kind(in_tars_with_json, labels=True, masks=False),
+    "huggingface, masks": Kind(in_shards_of_the_hub, labels=True, masks=True),
+    "huggingface, labels": Kind(in_shards_with_labels, labels=True, masks=False),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
 every_kind_with_masks = pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_python_in_the_docs_runs(page: str, tmp_path: Path, monkeypatch: pytest.
         if file := re.match(r"# (\w+\.py)\n", block):
             Path(file[1]).write_text(block)
     for command in re.findall(
-        r"^python -m visae (\S+-sae .*|features (?:show|sheet|query|edit|names) .*)$",
+        r"^(?:python -m )?visae (\S+-sae .*|features (?:show|sheet|query|edit|names) .*)$",
         (ROOT / page).read_text(),
         re.MULTILINE,
     ):

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 import yaml
@@ -131,6 +133,21 @@ def test_units_mixed_up_and_parts_without_use_are_odd(changes: dict[str, Any], m
     found = look(class_folders(folder / "data"), **changes)
     assert message in said(found, "odd")
     assert said(found, "wrong") == ""
+
+
+def test_sources_of_published_saes_are_looked_at(folder: Path) -> None:
+    dataset = class_folders(folder / "data")
+    (folder / "theirs.pt").write_bytes(b"")
+    for source, more, level, message in (
+        ("theirs.pt", {}, "fine", "saes: theirs: theirs.pt is there (1 file)"),
+        ("gone.pt", {}, "wrong", "saes: theirs: source: gone.pt: there is no such file or folder"),
+        ("hub:a/b", {}, "odd", "hub:a/b is fetched as it is on the day that its job runs"),
+        ("hub:a/b", {"sha256": "0" * 64}, "fine", "read strictly"),
+    ):
+        theirs = {"kind": "published", "source": source, **more}
+        found = look(dataset, saes={**STUDY["saes"], "theirs": theirs}, studies__s__saes=["topk", "theirs"])
+        assert message in said(found, level)
+        assert ("saes: theirs" in said(found, "odd")) == (level == "odd")
 
 
 def test_a_mistake_in_the_configuration_ends_the_look(folder: Path) -> None:
@@ -304,6 +321,34 @@ def test_masks_are_looked_at(top: int, message: str, folder: Path) -> None:
     assert message in said(found, "wrong")
     assert bool(said(found, "wrong")) == bool(message)
     assert "val 12 pictures (0 labelled, 12 with masks); 2 classes" in said(found, "fine")
+
+
+def in_shards(root: Path) -> dict[str, Any]:
+    """The pictures of `class_folders` in Parquet files as the hub serves them."""
+    class_folders(root / "files")
+    (root / "hub").mkdir()
+    for split, name in (("train", "train"), ("val", "validation")):
+        files = sorted((root / "files" / split).glob("*/*.png"))
+        pictures = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
+        table = pyarrow.table({"image": pictures, "label": [file.parent.name for file in files]})
+        pyarrow.parquet.write_table(table, root / "hub" / f"{name}-00000-of-00001.parquet")
+    return {"kind": "huggingface", "root": str(root / "hub")}
+
+
+def test_parquet_files_are_looked_at(folder: Path) -> None:
+    dataset = in_shards(folder / "data")
+    found = look(dataset)
+    assert said(found, "wrong") == ""
+    assert "huggingface: train 12 pictures (12 labelled, 0 with masks), val 12 pictures" in said(found, "fine")
+    assert "24 pictures looked at: all 64 x 48 pixels" in said(found, "fine")
+    other = folder / "data/hub/validation-00000-of-00001.parquet"
+    other.unlink()
+    other.symlink_to("train-00000-of-00001.parquet")
+    assert "12 files are in train and in val" in said(look(dataset), "wrong")
+    other.unlink()
+    assert "no picture is in the split val" in said(look(dataset), "wrong")
+    other.write_bytes(b"PAR1 and not to the end")
+    assert "validation-00000-of-00001.parquet: it is cut off" in said(look(dataset), "wrong")
 
 
 def test_notices_of_an_earlier_index_are_said_again(folder: Path) -> None:

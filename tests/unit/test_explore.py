@@ -307,7 +307,7 @@ def test_the_commands_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as stopped:
             main(["features", command, "--help"])
         assert stopped.value.code == 0
-        assert f"usage: python -m visae features {command}" in capsys.readouterr().out
+        assert f"usage: visae features {command}" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stopped:
         main(["features", "--help"])
     assert stopped.value.code == 0

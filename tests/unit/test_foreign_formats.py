@@ -188,6 +188,42 @@ def test_settings_of_another_size_are_named(name, tmp_path):
         import_sae(folder, tmp_path / "ours", written.unsaid)
 
 
+@ALL
+def test_odd_values_of_settings_are_refused_or_without_effect(name, tmp_path):
+    written = WRITTEN[name]
+    said = written.said(D_MODEL, WIDTH)
+    places = [(key,) for key in said] + [
+        (key, inner) for key in said if isinstance(said[key], dict) for inner in said[key]
+    ]
+    for number, place in enumerate(places):
+        for odd in ([], "odd", -1, 1.5, None, {}, {"odd": 1}, float("nan")):
+            changed = odd if len(place) == 1 else {**said[place[0]], place[1]: odd}
+            folder = written.write(tmp_path / str(number), **{place[0]: changed})
+            try:
+                read_foreign(folder, written.unsaid)
+            except ModelError as error:
+                message = str(error)
+                assert str(folder) in message
+
+
+@ALL
+def test_tensors_of_odd_shapes_are_refused_or_without_effect(name, tmp_path):
+    written = WRITTEN[name]
+    tensors = written.make()
+    odd = [torch.zeros(()), torch.zeros(0), torch.zeros(7), torch.zeros(2, 3, 4), torch.zeros(0, D_MODEL)]
+    odd += [torch.ones(WIDTH, dtype=torch.bool), torch.zeros(WIDTH, D_MODEL, dtype=torch.complex64)]
+    for key in tensors:
+        for number, value in enumerate(value for value in odd if value.shape != tensors[key].shape):
+            folder = written.write(tmp_path / f"{key}-{number}", tensors | {key: value})
+            try:
+                import_sae(folder, tmp_path / "ours", written.unsaid)
+            except ModelError as error:
+                message = str(error)
+                assert str(folder) in message
+            else:
+                assert key in ("k", "group_sizes", "b_enc"), "an odd tensor was taken"
+
+
 class Runs:
     """Says that it was run."""
 
@@ -210,24 +246,41 @@ def test_a_pickle_is_never_run(where, tmp_path, monkeypatch):
     assert not (tmp_path / "ours").exists()
 
 
-def test_the_lines_that_convert_a_pickle_make_what_is_read(tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "saving"),
+    [
+        ("theirs.pt", "torch.save(saved, 'theirs.pt')"),
+        ("theirs.pt", "torch.save(saved, 'theirs.pt', _use_new_zipfile_serialization=False)"),
+        ("theirs.pkl", "pickle.dump(saved, open('theirs.pkl', 'wb'))"),
+        ("theirs.pkl.gz", "pickle.dump(saved, gzip.open('theirs.pkl.gz', 'wb'))"),
+        ("theirs.pt", "file = open('theirs.pt', 'wb'); file.write(b'{}\\n'); torch.save(saved, file)"),
+        ("theirs.pt", "torch.save(own_config.as_module(saved), 'theirs.pt')"),
+    ],
+)
+def test_the_lines_that_convert_a_pickle_make_what_is_read(name, saving, tmp_path):
     """The settings' class can be imported where its owner runs them, and not here."""
     written, x = WRITTEN["patchsae"], inputs()
     tensors = written.make()
-    (tmp_path / "own_config.py").write_text("class Config:\n    pass\n")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "tensors.safetensors")
+    (tmp_path / "own_config.py").write_text(
+        "import torch\nclass Config:\n    pass\nclass Sae(torch.nn.Module):\n    pass\n"
+        "def as_module(saved):\n    sae = Sae()\n    sae.cfg = saved['cfg']\n"
+        "    for name, tensor in saved['state_dict'].items():\n        sae.register_buffer(name, tensor)\n"
+        "    return sae\n"
+    )
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, tmp_path / "tensors.safetensors")
     (tmp_path / "said.json").write_text(json.dumps(written.said(D_MODEL, WIDTH)))
     making = (
-        "import json, torch, own_config; from safetensors.torch import load_file\n"
+        "import gzip, json, pickle, torch, own_config; from safetensors.torch import load_file\n"
         "config = own_config.Config(); config.__dict__ = json.load(open('said.json')); config.dtype = torch.float32\n"
-        "torch.save({'cfg': config, 'state_dict': load_file('tensors.safetensors')}, 'theirs.pt')\n"
+        f"saved = {{'cfg': config, 'state_dict': load_file('tensors.safetensors')}}\n{saving}\n"
     )
     subprocess.run([sys.executable, "-c", making], cwd=tmp_path, check=True)
-    with pytest.raises(ModelError, match=r"objects of own_config\.Config.* run these lines") as caught:
-        import_sae(tmp_path / "theirs.pt", tmp_path / "ours")
+    with pytest.raises(ModelError, match=r"to open it would be to run .* run these lines beside it") as caught:
+        import_sae(tmp_path / name, tmp_path / "ours")
     _, _, lines = str(caught.value).partition("\n\n")
     subprocess.run([sys.executable, "-c", lines], cwd=tmp_path, check=True)
-    found = read_foreign(tmp_path / "theirs")
+    found = read_foreign(tmp_path / "theirs-converted")
     assert found.format == "patchsae"
     assert same(found.given.sae.encode(x), written.codes(tensors, x))
 
@@ -362,6 +415,21 @@ def test_a_safetensors_file_whose_length_begins_like_a_pickle_is_one(tmp_path):
     assert same(read_foreign(tmp_path).given.sae.encode(inputs()), written.codes(tensors, inputs()))
 
 
+def test_settings_in_yaml_are_read(tmp_path):
+    written, x = WRITTEN["visaebench"], inputs()
+    tensors = written.make()
+    folder = written.write(tmp_path, tensors)
+    (folder / "config.json").unlink()
+    (folder / "config.yaml").write_text(
+        f"input_dim: {D_MODEL}\nhidden_dim: {WIDTH}\nactivation: batchtopk\nk: 4\nthreshold: 0.9\n"
+    )
+    assert same(read_foreign(folder).given.sae.encode(x), written.codes(tensors, x))
+    for text, message in (("a: [", "not YAML"), ("- 1", "a list or a single value instead of keys")):
+        (folder / "config.yaml").write_text(text)
+        with pytest.raises(ModelError, match=rf"config\.yaml: {message}"):
+            read_foreign(folder)
+
+
 def test_a_wrapped_module_is_read_as_what_it_wraps(tmp_path):
     written = WRITTEN["dictionary_learning-topk"]
     tensors = written.make()
@@ -382,6 +450,8 @@ def test_a_format_that_is_said_is_taken(tmp_path):
     assert not same(plain.sae.encode(x), found.given.sae.encode(x), 1e-2)
     with pytest.raises(ModelError, match=r"tensors of no class of dictionary_learning: W_dec, b_dec"):
         read_foreign(WRITTEN["sparsify"].write(tmp_path / "other"), Unsaid(as_="dictionary_learning"))
+    with pytest.raises(ModelError, match=r"not a file of visae's own: .* that of the project ViSAE is --as ViSAE"):
+        read_foreign(folder, Unsaid(as_="visae"))
     with pytest.raises(ModelError, match="--rows: without effect on a file of sparsify"):
         read_foreign(tmp_path / "other", Unsaid(rows="l2"))
 
@@ -483,6 +553,17 @@ def test_a_mean_that_was_lost_is_warned_of_or_computed_again_and_said(name, tmp_
     assert same(own.encode(x), written.codes(tensors, (x - mean) / 2))
 
 
+def test_a_store_gives_the_place_that_a_file_lacks_and_is_compared_with_the_one_that_it_names(tmp_path):
+    values = np.random.default_rng(0).normal(size=(200, 6, D_MODEL)).astype(np.float32)
+    manifest = write_store(tmp_path / "store", values, list(range(6)), {"train": 150, "val": 50}, layer=10)
+    import_sae(WRITTEN["visaebench"].write(tmp_path / "silent"), tmp_path / "ours", manifests=[manifest])
+    assert load_sae(tmp_path / "ours/config.json").place.layer == 10
+    named = WRITTEN["dictionary_learning-topk"].write(tmp_path / "named")
+    with pytest.raises(ModelError, match=r"trained on layer 3, and .*manifest\.json has layer 10"):
+        import_sae(named, tmp_path / "named-ours", None, [manifest])
+    assert not (tmp_path / "named-ours").exists()
+
+
 def test_a_normalization_of_each_token_is_said_by_hand(tmp_path):
     written, x = WRITTEN["patchsae"], inputs()
     tensors = written.make()
@@ -509,7 +590,7 @@ def test_a_threshold_that_is_missing_is_named_and_learned_again_where_there_is_d
     full = read_foreign(written.write(tmp_path / "full", written.make() | {key: torch.tensor(0.9)}), written.unsaid)
     assert torch.equal(load_sae(tmp_path / "said/config.json").encode(inputs()), full.given.sae.encode(inputs()))
     _, manifest = store(tmp_path, shift=0.0)
-    import_sae(folder, tmp_path / "ours", replace(written.unsaid, tokens="patches"), [manifest])
+    import_sae(folder, tmp_path / "ours", replace(written.unsaid, tokens="patches", layer=0), [manifest])
     sae = load_sae(tmp_path / "ours/config.json")
     assert sae.variant.name == full.given.sae.variant.name
     assert json.loads((tmp_path / "ours/summary.json").read_text())["l0"] == pytest.approx(4, abs=0.7)

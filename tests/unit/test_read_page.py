@@ -2,13 +2,22 @@
 
 import csv
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from visae.config.settings import FigureSettings, ImageFolderSettings, ModelSettings, SegmentationFolderSettings
+from visae.config.settings import (
+    FigureSettings,
+    HuggingFaceSettings,
+    ImageFolderSettings,
+    ModelSettings,
+    SegmentationFolderSettings,
+)
 from visae.data.index import build_index, read_index
 from visae.figures import reading_sheet, what_was_read
 from visae.notices import Notice
@@ -87,6 +96,24 @@ def test_the_sheet_shows_each_picture_over_its_mask(card, masked, tmp_path):
     assert (stacked[:8] == 100).all()
     assert (upper[..., 0] > 150).all()
     assert (lower < 100).all()
+
+
+def test_pictures_within_parquet_files_give_the_same_sheet(card, masked, tmp_path):
+    rows = {"train": [], "val": []}
+    for split, path, mask in read_index(masked)["split", "path", "mask_path"].iter_rows():
+        rows[split].append([{"bytes": Path(each).read_bytes(), "path": Path(each).name} for each in (path, mask)])
+    for split, of in rows.items():
+        table = pyarrow.table({name: [row[place] for row in of] for place, name in enumerate(("image", "mask"))})
+        (tmp_path / "hub").mkdir(exist_ok=True)
+        pyarrow.parquet.write_table(table, tmp_path / "hub" / f"{split}.parquet")
+    classes = str(masked.parents[2] / "data/classes.txt")
+    settings = HuggingFaceSettings(kind="huggingface", root=str(tmp_path / "hub"), mask="mask", classes=classes)
+    again = tmp_path / "datasets/meadow/index.parquet"
+    build_index(settings, again)
+    for name, index in (("folder", masked), ("parquet", again)):
+        reading_sheet.draw_reading_sheet(index, card, tmp_path / name, settings=FigureSettings())
+    assert (tmp_path / "parquet.png").read_bytes() == (tmp_path / "folder.png").read_bytes()
+    assert "val.parquet!mask/0.png@2:0" in (tmp_path / "parquet.csv").read_text()
 
 
 def test_the_sheet_draws_splits_in_turn_and_another_class_as_long_as_there_is_one(tmp_path):

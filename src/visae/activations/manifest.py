@@ -19,7 +19,7 @@ def image_ranges(n_images: int, shards: int) -> list[tuple[int, int, int]]:
     return [(shard, first, stop) for shard, (first, stop) in enumerate(pairwise(edges)) if stop > first]
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: str | Path) -> dict[str, Any]:
     """Read manifest.json.
 
     Raises
@@ -27,6 +27,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     StoreError
         If there is none, or it is another file's.
     """
+    path = Path(path)
     if not path.is_file():
         raise StoreError(f"{path}: no such manifest; make it with: snakemake {path}")
     try:

@@ -141,5 +141,5 @@ def _copy(source: Path, target: Path, sha256: str) -> None:
         if digest.hexdigest() != sha256:
             raise StoreError(
                 f"{source}: its bytes are not those that were written; find out more with: "
-                f"python -m visae activations check {source.parent}"
+                f"visae activations check {source.parent}"
             )

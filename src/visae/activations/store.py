@@ -14,7 +14,7 @@ import torch
 
 from visae.activations.manifest import read_manifest
 from visae.activations.schema import DTYPES, ShardRecord, TokenChoice, as_tensor, footer_sha256
-from visae.config.saes import TokenKinds, token_slice
+from visae.config.kinds import TokenKinds, token_slice
 from visae.errors import StoreError
 
 Kinds = TokenKinds
@@ -129,7 +129,7 @@ class ActivationStore:
         except Exception as error:  # pyarrow raises many kinds for a damaged file
             raise StoreError(
                 f"{self.folder / record.file}: row group {group} cannot be read ({error}); find out more with: "
-                f"python -m visae activations check {self.folder}"
+                f"visae activations check {self.folder}"
             ) from error
         return pictures[:, self.row_slice(kinds)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from visae.config.published import PublishedSettings
 from visae.config.saes import growing
 from visae.config.settings import GIVEN, AnySae, DrawnSettings, MatryoshkaSettings, Settings, StudySettings
 from visae.config.tasks import TASKS
@@ -30,7 +31,8 @@ def unresolved(settings: Settings) -> Iterator[str]:
         if name == GIVEN:
             yield f"models: {name}: this name stands for given activations in paths; choose another"
     for name, sae in settings.saes.items():
-        yield from of_sae(f"saes: {name}", sae)
+        if not isinstance(sae, PublishedSettings):
+            yield from of_sae(f"saes: {name}", sae)
     for key in ("log10_frequency", "log10_mean"):
         limits = getattr(settings.figures, key)
         if limits and (len(limits) != 2 or limits[0] > limits[1]):
@@ -90,13 +92,15 @@ def _of_study(settings: Settings, at: str, study: StudySettings) -> Iterator[str
             yield f"{at}: {key}: {dataset!r} must stand in describe too: latents are chosen by their codes on it"
     segmented = settings.datasets.get(study.segmentation or "")
     if segmented and segmented.kind != "union" and not segmented.has_masks:
-        named = " unless its key classes names them" if hasattr(segmented, "classes") else ""
+        key = "mask" if hasattr(segmented, "mask") else "classes"
+        named = f" unless its key {key} names them" if hasattr(segmented, key) else ""
         yield f"{at}: segmentation: {study.segmentation!r} is of kind {segmented.kind}, which has no masks{named}"
     for key in ("classification", "zero_shot"):
         classified = settings.datasets.get(study.tasks.get(key, ""))
         if classified and classified.kind != "union" and not classified.may_have_labels:
-            unless = " with labels: none" if classified.kind == "image_folder" else ""
-            yield f"{at}: {key}: {study.tasks[key]!r} is of kind {classified.kind}{unless}, which has no labels"
+            unless = {"image_folder": " with labels: none", "huggingface": " with masks or label: none"}
+            unlabelled = unless.get(classified.kind, "")
+            yield f"{at}: {key}: {study.tasks[key]!r} is of kind {classified.kind}{unlabelled}, which has no labels"
     read = settings.datasets.get(study.tasks.get("readout", ""))
     if read and not read.is_given:
         yield f"{at}: readout: {study.tasks['readout']!r} is of kind {read.kind}; it reads kinds activations and users"

@@ -9,6 +9,7 @@ from itertools import product
 from typing import Any
 
 from visae.config.consistency import of_sae
+from visae.config.published import PublishedSettings
 from visae.config.sections import parse_section
 from visae.config.settings import AnySae, Settings, StudySettings, SweepSettings
 from visae.config.sweeps import LIMITED
@@ -63,18 +64,27 @@ def further_megabytes(together: list[AnySae], d_model: int) -> int:
 
 def every_sae(settings: Settings) -> dict[str, AnySae]:
     """Sections of all SAEs that can be trained, by name: those of `saes`, and the members of all sweeps."""
-    found = dict(settings.saes)
+    found = trained(settings)
     for name, sweep in settings.sweeps.items():
-        found |= sweep_members(name, sweep, settings.saes[sweep.base])
+        found |= sweep_members(name, sweep, found[sweep.base])
     return found
+
+
+def trained(settings: Settings) -> dict[str, AnySae]:
+    """Sections of `saes` that are trained, by name; the others are published ones."""
+    return {name: sae for name, sae in settings.saes.items() if not isinstance(sae, PublishedSettings)}
 
 
 def of_study(settings: Settings, study: StudySettings) -> dict[str, AnySae]:
     """SAEs that are trained for a study, by name: those that it lists, and the members of sweeps that it lists."""
     found: dict[str, AnySae] = {}
+    own = trained(settings)
     for name in study.saes:
-        sweep = settings.sweeps.get(name)
-        found |= {name: settings.saes[name]} if sweep is None else sweep_members(name, sweep, settings.saes[sweep.base])
+        if name in settings.sweeps:
+            sweep = settings.sweeps[name]
+            found |= sweep_members(name, sweep, own[sweep.base])
+        elif name in own:
+            found[name] = own[name]
     return found
 
 
@@ -111,6 +121,9 @@ def sweep_problems(settings: Settings) -> Iterator[str]:
         if sweep.base not in settings.saes:
             yield f"{at}: base: {sweep.base!r} is not in saes ({', '.join(sorted(settings.saes))})"
             continue
+        if sweep.base not in trained(settings):
+            yield f"{at}: base: {sweep.base!r} is published, and a sweep trains its members; name one that is trained"
+            continue
         if bool(sweep.grid) == bool(sweep.list):
             yield f"{at}: give either grid or list, with at least one member"
             continue
@@ -121,7 +134,7 @@ def sweep_problems(settings: Settings) -> Iterator[str]:
             yield f"{at}: grid: {empty[0]}: [] has no values; give at least one"
             continue
         try:
-            members = sweep_members(name, sweep, settings.saes[sweep.base])
+            members = sweep_members(name, sweep, trained(settings)[sweep.base])
         except ConfigError as error:
             yield str(error)
             continue

@@ -8,6 +8,7 @@ from typing import Any
 
 from visae.config.consistency import unresolved
 from visae.config.members import sweep_problems, transcoder_problems
+from visae.config.published import published_problems
 from visae.config.sections import parse_section
 from visae.config.settings import Settings
 from visae.config.strict_yaml import read_strictly
@@ -36,7 +37,9 @@ def parse_config(values: dict[str, Any], where: str = "config") -> Settings:
     """
     # A job looks `scratch` up where it runs: another machine has its own TMPDIR, or none.
     settings = replace(parse_section(Settings, values, where), scratch=values.get("scratch"))
-    problems = [*sweep_problems(settings), *unresolved(settings)] or list(transcoder_problems(settings))
+    problems = [*sweep_problems(settings), *unresolved(settings), *published_problems(settings)] or list(
+        transcoder_problems(settings)
+    )
     if problems:
         raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems))
     return settings

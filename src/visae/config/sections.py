@@ -6,12 +6,12 @@ import os
 import re
 import types
 from collections.abc import Iterator
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import jsonschema
 
-from visae.config.schema import section_schema
+from visae.config.schema import key_of, section_schema
 from visae.config.times import SLURM_TIME, explained_time, slurm_minutes
 from visae.errors import ConfigError
 
@@ -49,14 +49,24 @@ def from_plain(kind: Any, value: Any) -> Any:
     if isinstance(kind, type) and is_dataclass(kind):
         hints = get_type_hints(kind)
         times = {spec.name for spec in fields(kind) if spec.metadata.get("slurm_time")}
+        names = {key_of(name): name for name in hints}
+        value = {names[key]: item for key, item in value.items()}
         read = {name: slurm_minutes(item) for name, item in value.items() if name in times and isinstance(item, str)}
         return kind(**{name: from_plain(hints[name], item) for name, item in {**value, **read}.items()})
     return kind(value) if kind in (int, float) else value
 
 
 def to_plain(settings: Any) -> dict[str, Any]:
-    """Turn settings into plain dicts, defaults filled in."""
-    return asdict(settings)
+    """Turn settings into plain dicts by key, defaults filled in."""
+    return {key_of(spec.name): _plain(getattr(settings, spec.name)) for spec in fields(settings)}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return to_plain(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def _tag(kind: type) -> tuple[str, str]:
@@ -121,12 +131,13 @@ def _explained_union(error: jsonschema.ValidationError, place: str) -> Iterator[
         next((name, part["const"]) for name, part in member["properties"].items() if "const" in part)
         for member in error.validator_value
     ]
-    key = tags[0][0]
+    key = next((name for name, _ in reversed(tags) if name in error.instance), tags[0][0])
     wanted = error.instance.get(key)
-    for position, (_, value) in enumerate(tags):
-        if value == wanted:
+    for position, tag in enumerate(tags):
+        if tag == (key, wanted):
             for inner in error.context or ():
                 if inner.relative_schema_path[0] == position:
                     yield from _explained(inner)
             return
-    yield f"{place}: {key}: {wanted!r} is none of {', '.join(value for _, value in tags)}"
+    named = ", ".join(value for name, value in tags if name == key)
+    yield f"{place}: {key}: {wanted!r} is none of {named}"

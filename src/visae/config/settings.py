@@ -12,14 +12,13 @@ from typing import ClassVar, Literal
 # Data sets, heads, interventions, SAEs and sweeps have modules of their own, whose sections are imported from here
 # like all others.
 from visae.config.concepts import ConceptSettings
+from visae.config.dataset_bases import DatasetSettings, DrawnSettings, MaskedSettings  # noqa: F401
 from visae.config.datasets import (  # noqa: F401
     ActivationsSettings,
     AnyDataset,
-    DatasetSettings,
-    DrawnSettings,
+    HuggingFaceSettings,
     ImageFolderSettings,
     ListedFolderSettings,
-    MaskedSettings,
     ScenesSettings,
     SegmentationFolderSettings,
     TableSettings,
@@ -35,6 +34,7 @@ from visae.config.heads import (  # noqa: F401
     SegmentationHeadSettings,
 )
 from visae.config.interventions import InterventionSettings
+from visae.config.published import PublishedSettings
 from visae.config.saes import (  # noqa: F401
     AnySae,
     ArchetypalSettings,
@@ -303,7 +303,7 @@ class Settings:
     )
     datasets: dict[str, AnyDataset] = setting("Data sets by name.", not_empty=True)
     models: dict[str, ModelSettings] = setting("Models by name.", {})
-    saes: dict[str, AnySae] = setting("Sparse autoencoders by name.", not_empty=True)
+    saes: dict[str, AnySae | PublishedSettings] = setting("Sparse autoencoders by name.", not_empty=True)
     sweeps: dict[str, SweepSettings] = setting("Sweeps over settings of SAEs by name.", {})
     studies: dict[str, StudySettings] = setting("Studies by name.", not_empty=True)
     features: FeatureSettings = setting("How latents are described.", FeatureSettings())

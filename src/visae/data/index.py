@@ -10,6 +10,7 @@ import pyarrow
 
 from visae.config.settings import (
     AnyDataset,
+    HuggingFaceSettings,
     ImageFolderSettings,
     ListedFolderSettings,
     MaskedSettings,
@@ -21,6 +22,7 @@ from visae.config.settings import (
 from visae.data.checks import checked_pictures
 from visae.data.classes import class_list_file
 from visae.data.folders import list_image_folder, list_segmentation_folder
+from visae.data.huggingface import list_huggingface
 from visae.data.listed import list_files, list_listed_folder
 from visae.data.mask_files import MaskReading
 from visae.data.pictures import Listing, Picture, existing
@@ -135,7 +137,7 @@ def _small_files(settings: AnyDataset) -> list[Path]:
     if isinstance(settings, ListedFolderSettings):
         return list_files(settings)
     found = [existing(settings.file, "file", folder=False)] if isinstance(settings, TableSettings) else []
-    if isinstance(settings, TableSettings | WebDatasetSettings) and settings.classes is not None:
+    if isinstance(settings, TableSettings | WebDatasetSettings | HuggingFaceSettings) and settings.classes is not None:
         found.append(existing(settings.classes, "classes", folder=False))
     return found
 
@@ -152,6 +154,8 @@ def listed(settings: AnyDataset, seed: int) -> Listing:
         return list_table(settings, seed)
     if isinstance(settings, WebDatasetSettings):
         return list_webdataset(settings, seed)
+    if isinstance(settings, HuggingFaceSettings):
+        return list_huggingface(settings, seed)
     raise DataError(f"kind: {settings.kind} has no pictures of its own; index its members instead")
 
 

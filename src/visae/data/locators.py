@@ -1,8 +1,10 @@
-"""Open a picture where it lies: a file of its own, or a range of bytes of a tar file.
+"""Open a picture where it lies: a file of its own, a range of bytes of a tar file, or a cell of a Parquet file.
 
 A picture within a tar has a text instead of a path: `/data/train-000.tar!0001.jpg@1536:20480`, which is the tar, the
 member's name, where its bytes start and how many they are. Members of an uncompressed tar lie there as they are, so
-that nothing is unpacked and no list of members is read again.
+that nothing is unpacked and no list of members is read again. Of a cell the two numbers are column and row, both from
+0: `/data/train-00000-of-00005.parquet!image/0001.jpg@0:17`. Columns are those that Parquet stores, of a struct one for
+each of its fields.
 """
 
 from __future__ import annotations
@@ -12,14 +14,47 @@ import io
 import os
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 _RANGE = re.compile(r"@(\d+):(\d+)\Z")
-_IN_TAR = re.compile(r"\.tar(?=!)")
+_CONTAINER = re.compile(r"\.(tar|parquet)(?=!)")
 
 
-def locator(tar: str, member: str, offset: int, size: int) -> str:
-    """Text that names a member of a tar."""
-    return f"{tar}!{member}@{offset}:{size}"
+class _Place(NamedTuple):
+    """A container, and the two numbers that say where in it."""
+
+    container: str
+    first: int
+    second: int
+
+    def read(self) -> bytes:
+        if self.container.endswith(".parquet"):
+            from visae.data.parquet_cells import cell  # a data set of files does not wait for it
+
+            content = cell(self.container, self.first, self.second)
+            if content is None:
+                raise OSError(f"row {self.second + 1} of {self.container} has no bytes of a picture there")
+            return content
+        with open(self.container, "rb") as file:
+            file.seek(self.first)
+            content = file.read(self.second)
+        if len(content) < self.second:
+            raise OSError(
+                f"{self.container} ends before byte {self.first + self.second}; it was changed after the data set was "
+                "indexed"
+            )
+        return content
+
+
+def locator(container: str, name: str, first: int, second: int) -> str:
+    """Text that names a member of a tar by its first byte and size, or a cell of a Parquet file by column and row."""
+    return f"{container}!{name}@{first}:{second}"
+
+
+def cut(text: str) -> tuple[str, str]:
+    """Cut a locator into its container and the rest; the container is empty where it is the path of a file."""
+    mark = _CONTAINER.search(text)
+    return (text[: mark.end()], text[mark.end() :]) if mark else ("", text)
 
 
 def opened(path: str | Path) -> io.BufferedReader | io.BytesIO:
@@ -28,31 +63,25 @@ def opened(path: str | Path) -> io.BufferedReader | io.BytesIO:
     Raises
     ------
     OSError
-        If it does not exist, or its tar has become shorter.
+        If it does not exist, its tar has become shorter, or its cell is empty or damaged.
     """
     text = os.fspath(path)
     try:
         return open(text, "rb")  # a file's own name comes first, whatever characters it has
     except (FileNotFoundError, NotADirectoryError):
-        place = _place_in_tar(text)
+        place = _place(text)
         if place is None:
             raise
-    tar, offset, size = place
-    with open(tar, "rb") as file:
-        file.seek(offset)
-        content = file.read(size)
-    if len(content) < size:
-        raise OSError(f"{tar} ends before byte {offset + size}; it was changed after the data set was indexed")
-    return io.BytesIO(content)
+    return io.BytesIO(place.read())
 
 
-def _place_in_tar(text: str) -> tuple[str, int, int] | None:
-    """Tar, first byte and number of bytes that a text names, if it is a locator of a tar that exists."""
+def _place(text: str) -> _Place | None:
+    """What a text names, if it is a locator within a container that exists."""
     span = _RANGE.search(text)
-    # Either of tar and member may have ".tar!" in its name; only one of the cuts leaves a file that exists.
-    tars = [text[: cut.end()] for cut in _IN_TAR.finditer(text)] if span else []
-    tar = next((tar for tar in tars if os.path.isfile(tar)), None)
-    return (tar, int(span[1]), int(span[2])) if tar is not None and span is not None else None
+    # Both container and name may have ".tar!" in them; only one of the cuts leaves a file that exists.
+    containers = [text[: mark.end()] for mark in _CONTAINER.finditer(text)] if span else []
+    container = next((each for each in containers if os.path.isfile(each)), None)
+    return _Place(container, int(span[1]), int(span[2])) if container is not None and span is not None else None
 
 
 def content_sha256(path: str | Path) -> str:
@@ -71,11 +100,11 @@ def file_identity(path: str | Path) -> int:
     """
     text = os.fspath(path)
     try:
-        found, offset = os.stat(text), 0
+        found, within = os.stat(text), "0"
     except (FileNotFoundError, NotADirectoryError):
-        place = _place_in_tar(text)
+        place = _place(text)
         if place is None:
             raise
-        found, offset = os.stat(place[0]), place[1]
-    digest = hashlib.sha256(f"{found.st_dev}:{found.st_ino}:{offset}".encode()).digest()
+        found, within = os.stat(place.container), f"{place.first}:{place.second}"
+    digest = hashlib.sha256(f"{found.st_dev}:{found.st_ino}:{within}".encode()).digest()
     return int.from_bytes(digest[:8], "big")

@@ -89,10 +89,10 @@ class Table:
         _check_names(file, names)
         types = {name: schema.field(name).type for name in names} if kind == ".parquet" else {}
         for name, found in types.items():
-            if not (_is_text(found) or pyarrow.types.is_null(found) or (name == "label" and _is_number(found))):
+            if not (is_text(found) or pyarrow.types.is_null(found) or (name == "label" and _is_number(found))):
                 wanted = "integers or texts" if name == "label" else "texts"
                 raise DataError(f"file: {file}: column {name} has type {found}; make it {wanted}")
-        text_labels = "label" in types and _is_text(types["label"])
+        text_labels = "label" in types and is_text(types["label"])
         return cls(file, names, text_labels, names != tuple(schema.names))
 
     def rows(self, noticed: Noticed) -> Iterator[Row]:
@@ -211,9 +211,10 @@ def _check_names(file: Path, names: tuple[str, ...]) -> None:
         raise DataError(f"{where}: unknown columns: {', '.join(unknown)}; {known}")
 
 
-def _is_text(kind: pyarrow.DataType) -> bool:
+def is_text(kind: pyarrow.DataType) -> bool:
+    """Whether a column's type is one of texts."""
     if pyarrow.types.is_dictionary(kind):
-        return _is_text(kind.value_type)
+        return is_text(kind.value_type)
     return pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind) or pyarrow.types.is_string_view(kind)
 
 

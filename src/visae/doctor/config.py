@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from visae.config.published import local_files, published
 from visae.config.settings import Settings
 from visae.config.stored import members_of
 from visae.doctor.report import Section
+from visae.errors import ConfigError
 
 _TWO_WEEKS = 14 * 24 * 60
 _LARGEST_NODE_GB = 4096
@@ -21,6 +23,7 @@ def of_configuration(section: Section, settings: Settings) -> None:
     _unused(section, settings)
     _units_of_slurm(section, settings)
     _units_of_the_rest(section, settings)
+    _sources_of_published(section, settings)
 
 
 def _unset_variables(section: Section, settings: Settings) -> None:
@@ -86,3 +89,19 @@ def _units_of_the_rest(section: Section, settings: Settings) -> None:
         rate = getattr(sae, "learning_rate", None)
         if rate is not None and rate > 0.1:
             section.odd(f"saes: {name}: learning_rate: {rate:g} is far above what Adam learns with", "1e-3, or so")
+
+
+def _sources_of_published(section: Section, settings: Settings) -> None:
+    for name, sae in published(settings).items():
+        try:
+            files = local_files(name, sae)
+        except ConfigError as error:
+            section.wrong(str(error), "correct source, or fetch the file first")
+            continue
+        if files:
+            section.fine(f"saes: {name}: {sae.source} is there ({len(files)} {'file' if len(files) == 1 else 'files'})")
+        elif "@" not in sae.whole_source and sae.sha256 is None:
+            section.odd(
+                f"saes: {name}: {sae.source} is fetched as it is on the day that its job runs",
+                "write the repository's commit after @, or its sha256",
+            )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from visae.activations.manifest import read_manifest
 from visae.config.settings import ActivationsSettings, ScenesSettings, Settings, UsersSettings
 from visae.data.index import listed
+from visae.data.locators import cut
 from visae.data.pictures import Listing, Picture
 from visae.doctor.pictures import of_pictures
 from visae.doctor.report import Section
@@ -112,9 +113,10 @@ def _counted(listing: Listing, sample: int | None) -> _Counts:
 
 
 def _real_place(path: str, folders: dict[str, str]) -> tuple[str, str]:
-    """Folder or tar of a picture with links followed, and its place therein; `folders` keeps those seen."""
-    tar, mark, member = path.partition(".tar!")
-    folder, file = (tar, member) if mark else os.path.split(os.path.realpath(path) if os.path.islink(path) else path)
+    """Folder or container of a picture with links followed, and its place therein; `folders` keeps those seen."""
+    folder, file = cut(path)
+    if not folder:
+        folder, file = os.path.split(os.path.realpath(path) if os.path.islink(path) else path)
     if folder not in folders:
         folders[folder] = os.path.realpath(folder)
     return folders[folder], file

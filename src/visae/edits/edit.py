@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visae.config.saes import token_slice
+from visae.config.kinds import token_slice
 from visae.errors import DataError, ModelError
 from visae.features.codes import scan_codes
 from visae.sae import SparseAutoencoder

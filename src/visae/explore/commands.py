@@ -1,4 +1,4 @@
-"""What `python -m visae features` does: galleries, contact sheets, queries by region, edits, proposals of names."""
+"""What `visae features` does: galleries, contact sheets, queries by region, edits, proposals of names."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from visae.config.saes import TokenKinds
+from visae.config.kinds import TokenKinds
 from visae.config.settings import FigureSettings
 from visae.data.index import read_index
 from visae.errors import DataError

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from visae.config.saes import TokenKinds
+from visae.config.kinds import TokenKinds
 from visae.data.index import read_index
 from visae.errors import StoreError
 from visae.features.codes import read_codes_manifest, scan_codes

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from visae.config.saes import TokenKinds
+from visae.config.kinds import TokenKinds
 from visae.errors import StoreError
 from visae.files import atomic_path, read_json
 
@@ -61,7 +61,7 @@ def scan_codes(manifest_path: str | Path, kinds: TokenKinds | None = None) -> pl
     if kinds == "patches" and tokens_of(record) == "class":
         raise StoreError(
             f"{manifest_path}: codes of class tokens, which say nothing of patches; for what is asked of patches, "
-            "train an SAE with tokens: patches or tokens: all"
+            "take an SAE with tokens: patches or tokens: all (a study whose section says tokens: class does not ask)"
         )
     for shard in record["shards"]:
         path = manifest_path.with_name(shard["file"])

@@ -69,7 +69,7 @@ def write_monosemanticity(
     settings
         Section `features`.
     judge
-        model.json of any timm model, made by `python -m visae model`, whose pooled features are the embeddings; or
+        model.json of any timm model, made by `visae model`, whose pooled features are the embeddings; or
         manifest.json of the activations that the codes were made of.
     split
         Pictures to compare.

@@ -10,9 +10,10 @@ import torch
 
 from visae.activations.schema import ShardHeader, TokenChoice
 from visae.activations.store import ActivationStore
-from visae.config.members import scored_on, sweep_members
-from visae.config.saes import TokenKinds
-from visae.config.settings import GIVEN, AnySae, Settings, StudySettings
+from visae.config.kinds import TokenKinds
+from visae.config.members import scored_on, sweep_members, trained
+from visae.config.published import PublishedSettings
+from visae.config.settings import GIVEN, AnySae, ReluSettings, Settings, StudySettings, TopKSettings
 from visae.config.stored import layers_of, members_of, used_datasets
 from visae.features.codes import RUN_ROWS
 from visae.planning.models import PlannedModel
@@ -127,6 +128,7 @@ class Needs:
                 sizes = [_bytes_of(sae.state_dict().values()) for sae in saes]
                 weights = sum(_bytes_of(sae.parameters()) for sae in saes)
                 tokens = [section.steps * section.batch_size for section in members]
+                trains = not isinstance(self.settings.saes.get(name), PublishedSettings)
                 found[self._place(study, name)] = SaeNeed(
                     *self._place(study, name),
                     count=len(members),
@@ -134,8 +136,8 @@ class Needs:
                     tokens=sum(tokens),
                     # The chosen member is copied.
                     bytes=sum(sizes) + (max(sizes) if name in self.settings.sweeps else 0),
-                    checkpoint_bytes=2 * (sum(sizes) + 2 * weights),
-                    memory_bytes=4 * weights,
+                    checkpoint_bytes=2 * (sum(sizes) + 2 * weights) if trains else 0,
+                    memory_bytes=4 * weights if trains else weights,
                     flop=sum(n * training_flop(sae) for n, sae in zip(tokens, saes, strict=True)),
                 )
         return list(found.values())
@@ -165,8 +167,17 @@ class Needs:
         """Sections of the SAEs that a name stands for: its own, or those of a sweep's members."""
         sweep = self.settings.sweeps.get(name)
         if sweep is None:
-            return [self.settings.saes[name]]
-        return list(sweep_members(name, sweep, self.settings.saes[sweep.base]).values())
+            section = self.settings.saes[name]
+            return [self._planned(name, section) if isinstance(section, PublishedSettings) else section]
+        return list(sweep_members(name, sweep, trained(self.settings)[sweep.base]).values())
+
+    def _planned(self, name: str, section: PublishedSettings) -> AnySae:
+        """What a published SAE is counted as: one without training, of its width as far as that is known."""
+        study = next(study for study in self.settings.studies.values() if name in study.saes)
+        expansion, tokens = section.expansion(self._d_model(study, study.point)), section.tokens or "patches"
+        if section.k is None:
+            return ReluSettings(variant="relu", expansion=expansion, steps=0, tokens=tokens)
+        return TopKSettings(variant="topk", k=section.k, expansion=expansion, steps=0, tokens=tokens)
 
     def untrained(self, study: StudySettings, section: AnySae) -> SparseAutoencoder:
         """An SAE of a study, without memory for its weights."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from visae.config.saes import Normalization
+from visae.config.kinds import Normalization
 from visae.errors import ModelError
-from visae.files import atomic_path, file_sha256, read_json, write_json
+from visae.files import atomic_path, file_sha256, write_json
 from visae.notices import log_notices
+from visae.sae.entries import FORMAT, entries_of, place_of
 from visae.sae.normalizing import Normalizing
 from visae.sae.place import Place
 from visae.sae.sources import local_source
@@ -23,14 +23,6 @@ from visae.sae.variants.sparse import SparseCodes, weighted_rows
 from visae.sae.variants.variant import Variant, Weights
 from visae.weights import check_names, check_shapes, read_weights
 
-FORMAT = "visae sparse autoencoder 1"
-# Entries of config.json: what decides the function, and what `save_sae` is given beside.
-_ALWAYS = frozenset({"format", "variant", "options", "width", "d_model", "weights_sha256"})
-_DECISIVE = (*_ALWAYS, "d_target", "clamp", "normalization", "skip", "place")
-_ABOUT = (
-    *("settings", "rates", "provenance", "imported", "notices", "proof"),
-    *("layer", "hook", "target_layer", "target_hook"),
-)
 # Tokens whose sparse codes are spread out at once by `latent_values`.
 _CHUNK = 8192
 
@@ -248,7 +240,7 @@ def load_sae(config_path: str | Path, device: str | torch.device = "cpu") -> Spa
     if config_path.is_dir():
         config_path = config_path / "config.json"
     weights = config_path.with_name("sae.safetensors")
-    config = _config(config_path)
+    config = entries_of(config_path)
     if not weights.is_file():
         raise ModelError(f"{weights}: no such file; train the SAE with: snakemake {config_path}")
     if file_sha256(weights) != config["weights_sha256"]:
@@ -258,7 +250,7 @@ def load_sae(config_path: str | Path, device: str | torch.device = "cpu") -> Spa
         # Files of before there were transcoders, clamping, kinds of normalization and skips say nothing of them.
         more = (config.get("d_target"), config.get("clamp"), config.get("normalization", "scale"))
         sae = SparseAutoencoder(config["d_model"], config["width"], variant, *more, bool(config.get("skip")))
-        sae.place = _place(config)
+        sae.place = place_of(config)
     except ModelError as error:
         raise ModelError(f"{config_path}: {error}") from error
     except (TypeError, ValueError, RuntimeError) as error:
@@ -268,42 +260,3 @@ def load_sae(config_path: str | Path, device: str | torch.device = "cpu") -> Spa
     check_shapes(weights, tensors, {name: tuple(tensor.shape) for name, tensor in own.items()})
     sae.load_state_dict(tensors)
     return sae.eval().requires_grad_(False).to(device)
-
-
-def load_place(config_path: str | Path) -> Place:
-    """Where the SAE of a config.json belongs, without its weights; ModelError as of `load_sae`."""
-    config = _config(Path(config_path))
-    try:
-        return _place(config)
-    except ModelError as error:
-        raise ModelError(f"{config_path}: {error}") from error
-
-
-def _place(config: Mapping[str, Any]) -> Place:
-    """Where an SAE belongs; files of before there were places say layer and hook at most, and mean patches."""
-    if "place" in config:
-        return Place.from_entries(config["place"])
-    return Place(layer=config.get("layer"), hook=config.get("hook") or "residual")
-
-
-def _config(path: Path) -> dict[str, Any]:
-    """Entries of a config.json that this version can keep what it says of."""
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file; train the SAE with: snakemake {path}")
-    try:
-        config = dict(read_json(path))
-    except (ValueError, TypeError) as error:
-        raise ModelError(f"{path}: damaged ({error}); train the SAE again with: snakemake {path} --force") from error
-    if config.get("format") != FORMAT or config.get("variant") not in VARIANTS:
-        raise ModelError(
-            f"{path}: not the config of a sparse autoencoder that this version reads ({FORMAT}); those of other "
-            "projects are taken in by import-sae"
-        )
-    if unknown := sorted(config.keys() - {*_DECISIVE, *_ABOUT}):
-        raise ModelError(
-            f"{path}: unknown keys: {', '.join(unknown)}; a newer visae wrote it, and this one may compute other "
-            "codes: update visae, or train the SAE again"
-        )
-    if missing := sorted(_ALWAYS - config.keys()):
-        raise ModelError(f"{path}: {', '.join(missing)}: missing; train the SAE again with: snakemake {path} --force")
-    return config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ from visae.errors import ModelError
 from visae.notices import Notice
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+for _client in ("httpx", "httpx2"):  # which tell of each request
+    logging.getLogger(_client).setLevel(logging.WARNING)
 _UNKNOWN_TOKEN, _OF_THE_SERVER = 401, 500
 
 

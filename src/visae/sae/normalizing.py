@@ -8,7 +8,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from visae.config.saes import Normalization
+from visae.config.kinds import Normalization
 from visae.errors import ModelError
 
 # What a token's standard deviation is added to before it divides: SAELens and ViT-Prisma have it so.

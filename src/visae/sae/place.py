@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from torch import Tensor
 
-from visae.config.saes import TokenKinds
+from visae.config.kinds import TokenKinds
 from visae.errors import ModelError
 
 

@@ -131,6 +131,8 @@ def _weights(name: HubName, files: Mapping[str, str | None], text: str) -> tuple
     if not below:
         raise ModelError(f"{text}: {name.repository} has no {name.inside}; {_offer(files, name)}")
     by_folder = _weights_by_folder(below)
+    if finished := {folder: its for folder, its in by_folder.items() if not _is_of_training(folder, name.inside)}:
+        by_folder = finished
     here = name.inside or "."
     if here not in by_folder and len(by_folder) == 1:
         here = next(iter(by_folder))
@@ -154,6 +156,12 @@ def _weights_by_folder(files: Iterable[str]) -> dict[str, list[str]]:
         if file.suffix in _WEIGHTS and not any(part in file.stem for part in _OF_TRAINING):
             found.setdefault(str(file.parent), []).append(str(file))
     return found
+
+
+def _is_of_training(folder: str, inside: str) -> bool:
+    """Whether a folder, below the one that was named, holds what was kept of the middle of training."""
+    parts = PurePosixPath(folder).parts[len(PurePosixPath(inside).parts) :]
+    return any(part.startswith("checkpoint") for part in parts)
 
 
 def _offer(files: Mapping[str, str | None], name: HubName, below: Iterable[str] = ()) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visae.activations.store import ActivationStore
-from visae.config.saes import TokenKinds
+from visae.config.kinds import TokenKinds
 from visae.config.tasks import TASKS, Unit
 from visae.tasks.counts import COMMON, INSERT, SUPPRESS, ClassCounts, Key, Shares, Target, Way
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from visae.config.saes import TokenKinds, token_slice
+from visae.config.kinds import TokenKinds, token_slice
 from visae.errors import ModelError
 from visae.files import read_json
 from visae.notices import Notice, from_plain

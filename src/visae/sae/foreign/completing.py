@@ -56,7 +56,7 @@ def completed(given: Given, unsaid: Unsaid, data: TrainingData | None) -> Given:
     return Given(sae, [*notices, Notice("warning", text)])
 
 
-def _normalized(given: Given, said: Path | None, data: TrainingData | None) -> tuple[SparseAutoencoder, list[Notice]]:
+def _normalized(given: Given, said: str | None, data: TrainingData | None) -> tuple[SparseAutoencoder, list[Notice]]:
     """SAE with the normalization that was said, or that was lost."""
     sae, notices, lost = given
     if said is None and lost.normalization is None:

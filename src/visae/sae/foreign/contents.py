@@ -38,7 +38,9 @@ _SETTINGS_FILES = ("cfg.json", "config.json", "config.yaml", "config.yml")
 _NESTED = ("state_dict", "model_state_dict", "autoencoder", "sae", "model")
 _WRAPPERS = ("_orig_mod.", "module.")
 _TOO_LARGE_FOR_SETTINGS = 1 << 24
-_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+_ZIP, _PICKLE, _GZIP = b"PK\x03\x04", b"\x80", b"\x1f\x8b"
+# What torch.save began with before it wrote zip files: a number, itself pickled.
+_OLD_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def kind_of(path: Path) -> Kind | None:
         length = int.from_bytes(start[:8], "little")
         if start[8:] == b"{" and length < path.stat().st_size:
             return "safetensors"
-        if start.startswith((_ZIP, _PICKLE)):
+        if start.startswith((_ZIP, _PICKLE, _GZIP)):
             return "torch"
         if start.startswith(b"{"):
             file.seek(0)
@@ -134,6 +136,8 @@ def _header(path: Path, first: bytes) -> dict[str, Any]:
 
 def _loaded(path: Path, source: Path | io.BytesIO) -> Any:
     """What torch.save has written, opened without running any of it."""
+    if _start(path).startswith(_GZIP):
+        raise ModelError(_refusal(path, pickle.UnpicklingError("compressed")))
     is_zip = zipfile.is_zipfile(source)
     if isinstance(source, io.BytesIO):
         source.seek(0)
@@ -154,22 +158,44 @@ def _refusal(path: Path, error: pickle.UnpicklingError) -> str:
     """Why a pickle is not opened, and the lines that convert it."""
     found = re.search(r"GLOBAL (\S+)|class (\S+) was not", str(error))
     what = f"objects of {found[1] or found[2]}" if found else "a pickle that no torch.save of weights has"
-    folder = path.with_suffix("").name
+    folder = f"{path.name.partition('.')[0]}-converted"
     return (
         f"{path}: holds {what}, and to open it would be to run what is in it, which visae never does. If you trust "
-        f"it, run these lines where the project that wrote it is installed, and give the folder {folder!r} instead:\n\n"
-        "import json, os, torch\n"
+        "it, run these lines beside it where the project that wrote it is installed, and give the folder "
+        f"{folder!r} instead:\n\n"
+        "import gzip, json, os, pickle, torch\n"
         "from safetensors.torch import save_file\n"
-        f"loaded = torch.load({path.name!r}, map_location='cpu', weights_only=False)\n"
+        f"{_opening(path)}\n"
         "if isinstance(loaded, torch.nn.Module):\n"
         "    loaded = {'cfg': getattr(loaded, 'cfg', {}), 'state_dict': loaded.state_dict()}\n"
         "settings = loaded.get('cfg', loaded.get('config', {}))\n"
         "settings = settings if isinstance(settings, dict) else vars(settings)\n"
+        "if not settings and os.path.exists('config.json'):\n"
+        "    settings = json.load(open('config.json'))\n"
         "state = loaded.get('state_dict', loaded)\n"
         "state = {name: value.contiguous() for name, value in state.items() if isinstance(value, torch.Tensor)}\n"
         f"os.makedirs({folder!r}, exist_ok=True)\n"
         f"save_file(state, {folder + '/weights.safetensors'!r})\n"
         f"json.dump(settings, open({folder + '/config.json'!r}, 'w'), default=str)\n"
+    )
+
+
+def _start(path: Path) -> bytes:
+    """First bytes of a file, enough to tell what pickled it."""
+    with path.open("rb") as file:
+        return file.read(len(_OLD_TORCH))
+
+
+def _opening(path: Path) -> str:
+    """Lines of Python that open a pickle, whatever has written it."""
+    start = _start(path)
+    if start.startswith(_GZIP):
+        return f"loaded = pickle.load(gzip.open({path.name!r}))"
+    if start.startswith(_PICKLE) and start != _OLD_TORCH:
+        return f"loaded = pickle.load(open({path.name!r}, 'rb'))"
+    skipped = "file.readline()\n" if start.startswith(b"{") else ""
+    return (
+        f"file = open({path.name!r}, 'rb')\n{skipped}loaded = torch.load(file, map_location='cpu', weights_only=False)"
     )
 
 

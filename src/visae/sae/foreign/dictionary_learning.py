@@ -120,7 +120,7 @@ def _class_of(contents: Contents, unsaid: Unsaid) -> str:
     """Name of the class that a file is of."""
     said = contents.section("trainer").get("dict_class")
     if said is not None:
-        if said not in _CLASSES:
+        if str(said) not in _CLASSES:
             raise contents.wrong("trainer.dict_class", said, ", ".join(_CLASSES))
         return str(said)
     fitting = _fitting(contents)
@@ -199,7 +199,7 @@ def _k(contents: Contents, unsaid: Unsaid, tensors: dict[str, Tensor], width: in
         "--k": unsaid.k,
     }
     known = {key: value for key, value in stated.items() if value is not None}
-    if len(set(known.values())) > 1:
+    if any(value != known[next(iter(known))] for value in known.values()):
         said = ", ".join(f"{key} {value}" for key, value in known.items())
         raise ModelError(f"{contents.path}: {said}: these contradict one another; keep the one that is right")
     return checked_k(contents, next(iter(known.values()), None), width)

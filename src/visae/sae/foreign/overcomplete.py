@@ -101,10 +101,14 @@ def _shapes(contents: Contents) -> dict[str, tuple[int, ...]]:
     found = {name: tuple(tensor.shape) for name, tensor in contents.tensors.items()}
     archetypal = _ARCHETYPAL[0] in found
     rows = found[_ARCHETYPAL[2] if archetypal else _PLAIN[0]]
+    if len(rows) != 2:
+        raise ModelError(
+            f"{contents.path}: dictionary: has shape {list(rows)}, not one row for each latent; save it whole"
+        )
     # By the encoder's bias, where there is one, a dictionary that lies the other way round is told.
-    width = next((found[name][0] for name in (*_BIASES, "thresholds") if len(found.get(name, ())) == 1), rows[0])
-    if len(rows) == 2 and width in rows:
-        rows = (width, rows[0] if rows[0] != width else rows[1])
+    lengths = [found[name][0] for name in (*_BIASES, "thresholds") if len(found.get(name, ())) == 1]
+    width = lengths[0] if lengths and lengths[0] in rows else rows[0]
+    rows = (width, rows[0] if rows[0] != width else rows[1])
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(_ENCODERS, rows) | dict.fromkeys(
         (*_BIASES, "thresholds"), (width,)
     )

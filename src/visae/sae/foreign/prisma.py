@@ -18,7 +18,7 @@ from visae.sae.variants.variant import Variant
 _GATES = ("b_gate", "r_mag", "b_mag")
 # What a setting is where a file says nothing of it.
 _DEFAULTS = {"architecture": "standard", "activation_fn_str": "topk", "normalize_activations": "layer_norm"}
-_NORMALIZED: dict[str | None, Normalization] = {"layer_norm": "per_token", "none": "none", "None": "none", None: "none"}
+_NORMALIZED: dict[str, Normalization] = {"layer_norm": "per_token", "none": "none", "None": "none"}
 ASKS = ("k",)
 
 
@@ -42,7 +42,8 @@ def read(contents: Contents, unsaid: Unsaid) -> Given:
     is_gated = said["architecture"] == "gated"
     if said["architecture"] not in ("standard", "gated"):
         raise contents.wrong("architecture", said["architecture"], "standard, gated")
-    if said["normalize_activations"] not in _NORMALIZED:
+    kind = _NORMALIZED.get(str(said["normalize_activations"]))
+    if kind is None:
         raise contents.wrong("normalize_activations", said["normalize_activations"], "layer_norm, none")
     if said.get("hook_point_head_index") is not None:
         raise contents.wrong("hook_point_head_index", said["hook_point_head_index"], "null: all heads together")
@@ -60,12 +61,12 @@ def read(contents: Contents, unsaid: Unsaid) -> Given:
         rule = gated(tensors["r_mag"], tensors["b_mag"], parts.shift)
     elif not is_gated and function == "relu":
         rule = Relu()
-    elif not is_gated and function == "topk" and not options.keys() - {"k"}:
+    elif not is_gated and function == "topk" and isinstance(options, dict) and not options.keys() - {"k"}:
         rule = topk(contents, options.get("k", unsaid.k), width, "activation_fn_kwargs.k")
     else:
         allowed = "relu" if is_gated else "relu, or topk with k alone in activation_fn_kwargs"
         raise contents.wrong("activation_fn_str", function, allowed)
-    sae = sae_of(rule, parts.weights, normalization=_NORMALIZED[said["normalize_activations"]])
+    sae = sae_of(rule, parts.weights, normalization=kind)
     tokens: TokenKinds = "class" if said.get("cls_token_only") else "patches" if said.get("use_patches_only") else "all"
     hook = f"blocks.{said.get('hook_point_layer')}.{said['layer_subtype']}"
     sae.place = place_of_hook(said.get("model_name"), hook, tokens)

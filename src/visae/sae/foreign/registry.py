@@ -22,7 +22,7 @@ from visae.sae.foreign import (
 from visae.sae.foreign.choosing import open_source
 from visae.sae.foreign.contents import Contents
 from visae.sae.foreign.given import Given
-from visae.sae.foreign.unsaid import Unsaid
+from visae.sae.foreign.unsaid import Unsaid, placed
 
 _NAMED = 12
 
@@ -109,7 +109,7 @@ def read_foreign(source: Path, unsaid: Unsaid | None = None) -> Opened:
             "--as whose file it is"
         )
     given = reader.read(contents, unsaid)
-    given.sae.place = unsaid.placed(given.sae.place)
+    given.sae.place = placed(unsaid, given.sae.place)
     return Opened(given, name, contents.path)
 
 

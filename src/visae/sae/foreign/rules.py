@@ -35,7 +35,8 @@ def checked_k(contents: Contents, k: object, width: int, key: str = "k") -> int:
     """
     if k is None:
         raise contents.wrong(key, k, f"a whole number from 1 to {width}; the file does not say it, --k does")
-    if isinstance(k, bool) or not isinstance(k, int | float) or k != int(k) or not 1 <= k <= width:
+    # A comparison first: what is no number, or none that can be rounded, is not between the two.
+    if isinstance(k, bool) or not isinstance(k, int | float) or not 1 <= k <= width or k != int(k):
         raise contents.wrong(key, k, f"a whole number from 1 to {width}")
     return int(k)
 

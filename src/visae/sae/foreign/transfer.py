@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from visae.activations.store import ActivationStore
+from visae.config.published import Wanted
 from visae.errors import ModelError
 from visae.files import atomic_path, file_sha256, write_json
 from visae.notices import Notice, as_plain, log_notices
@@ -14,6 +15,7 @@ from visae.provenance import Provenance
 from visae.sae.autoencoder import SparseAutoencoder, save_sae
 from visae.sae.data import TrainingData
 from visae.sae.foreign.completing import completed
+from visae.sae.foreign.fitting import check_place, check_wanted, located
 from visae.sae.foreign.registry import read_foreign
 from visae.sae.foreign.unsaid import Unsaid
 from visae.sae.metrics import Quality, quality
@@ -43,6 +45,7 @@ def import_sae(
     unsaid: Unsaid | None = None,
     manifests: list[Path] | None = None,
     seed: int = 0,
+    wanted: Wanted | None = None,
     looked_at: ProofSettings | None = None,
 ) -> None:
     """Take in an SAE of another project; writes sae.safetensors and config.json.
@@ -64,6 +67,8 @@ def import_sae(
         Manifests of the stores that a study would train on, of the layer that the SAE was trained for.
     seed
         Of the held-out tokens: with that of the study's own SAEs, the same as theirs.
+    wanted
+        What it has to be.
     looked_at
         Model and pictures: with both, where the SAE belongs is looked for there as `sae-place` does, and kept in
         config.json as `proof`.
@@ -76,9 +81,13 @@ def import_sae(
     unsaid = unsaid or Unsaid()
     found_at = local_source(source)
     given, name, path = read_foreign(found_at.path, unsaid)
+    sha256 = file_sha256(path)
+    check_wanted(given.sae, sha256, wanted or Wanted(), found_at.name)
     data = None if manifests is None else _data(given.sae, manifests, seed, path)
     sae, notices, _ = completed(given, unsaid, data)
-    made_from = Source(found_at.name, name, file_sha256(path), __version__, found_at.revision)
+    if data is not None:
+        sae.place = located(sae.place, data)
+    made_from = Source(found_at.name, name, sha256, __version__, found_at.revision)
     found = None if data is None else quality(sae, *data.held_out)
     proof, proven = proof_of(sae, looked_at, seed)
     notices = [*found_at.notices, *notices, *proven, *([] if found is None else _worse_than_the_mean(found))]
@@ -113,7 +122,9 @@ def _data(sae: SparseAutoencoder, manifests: list[Path], seed: int, path: Path) 
             f"{manifests[0]}: has activations of {d_model} numbers, and {path} is for {sae.d_model}; give the store of "
             "the model and layer that it was trained on"
         )
-    return TrainingData(manifests, [], batch_size=1, seed=seed, kinds=sae.place.tokens)
+    data = TrainingData(manifests, [], batch_size=1, seed=seed, kinds=sae.place.tokens)
+    check_place(sae.place, data, manifests[0], str(path))
+    return data
 
 
 def _worse_than_the_mean(found: Quality) -> list[Notice]:

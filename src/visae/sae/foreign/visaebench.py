@@ -25,7 +25,7 @@ from visae.sae.foreign.given import (
     sae_of,
     sizes,
 )
-from visae.sae.foreign.rules import batchtopk, jumprelu, lost_threshold, topk
+from visae.sae.foreign.rules import batchtopk, checked_k, jumprelu, lost_threshold, topk
 from visae.sae.foreign.unsaid import Unsaid
 from visae.sae.place import Place
 from visae.sae.variants.variant import Variant
@@ -106,6 +106,7 @@ def _normalized(contents: Contents, sae: SparseAutoencoder, lost: Lost) -> tuple
 def _thresholded(contents: Contents, unsaid: Unsaid, running: torch.Tensor | None) -> tuple[Variant, Lost]:
     """BatchTopK with the threshold of settings or tensors, or one that is lost."""
     k = contents.said.get("k")
+    k = None if k is None else checked_k(contents, k, contents.tensors["encoder.bias"].numel())
     stated = contents.said.get("threshold", None if running is None else float(running))
     if unsaid.threshold is not None or stated is None:
         return lost_threshold(contents, unsaid, k)

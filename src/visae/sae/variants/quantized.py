@@ -35,14 +35,16 @@ class Quantized(GivenRule):
         """Codes (n, width) of normalized inputs (n, d_model)."""
         pre_activations = torch.addmm(encoder_bias, inputs, encoder.T)
         levels = torch.tensor(self.levels, dtype=inputs.dtype, device=inputs.device)
-        if self.is_hard:
-            distances = (pre_activations.unsqueeze(-1) - levels).abs()
-            return levels[distances.argmin(-1)].relu()
         # One level after the other: all distances at once would take as many times the memory of the codes.
-        total, weighted = torch.zeros_like(pre_activations), torch.zeros_like(pre_activations)
-        nearest = (pre_activations.unsqueeze(-1) - levels).square().amin(-1)
+        distance, nearest = torch.full_like(pre_activations, torch.inf), torch.zeros_like(pre_activations)
         for level in levels:
-            weight = (nearest - (pre_activations - level).square()).exp()
-            total += weight
-            weighted += weight * level
+            found = (pre_activations - level).square()
+            nearest = torch.where(found < distance, level, nearest)
+            distance = torch.minimum(found, distance)
+        if self.is_hard:
+            return nearest.relu()
+        total, weighted = torch.zeros_like(pre_activations), torch.zeros_like(pre_activations)
+        for level in levels:
+            weight = (distance - (pre_activations - level).square()).exp()
+            total, weighted = total + weight, weighted + weight * level
         return (weighted / total).relu()
