@@ -50,6 +50,24 @@ class PointTokens:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How pictures are read.
+
+    Attributes
+    ----------
+    patches, seed
+        Patches kept of each picture, drawn by seed and picture.
+    batch_size, workers
+        Pictures in a forward pass, and processes that decode them.
+    """
+
+    patches: int
+    batch_size: int
+    workers: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class ReadTokens:
     """What was read.
 
@@ -73,11 +91,7 @@ def read_tokens(
     points: Sequence[HookPoint],
     paths: Sequence[str],
     folder: Path,
-    *,
-    patches: int,
-    batch_size: int,
-    workers: int,
-    seed: int,
+    reading: Reading,
     what: str,
 ) -> ReadTokens:
     """Read all prefix tokens and some patches of each picture, at all hook points in one forward pass.
@@ -86,13 +100,11 @@ def read_tokens(
     ----------
     folder
         Where the tokens lie: memory holds a batch, however many pictures there are.
-    patches
-        Patches kept of each picture, drawn by seed and picture.
     what
         What the progress bar says.
     """
     card = model.card
-    choices = {point: TokenChoice(tuple(card.tokens(point.layer)), patches, seed) for point in points}
+    choices = {point: TokenChoice(tuple(card.tokens(point.layer)), reading.patches, reading.seed) for point in points}
     files = {
         point: np.lib.format.open_memmap(
             folder / f"{point}.npy",
@@ -103,7 +115,7 @@ def read_tokens(
         for point, choice in choices.items()
     }
     read, unreadable = 0, list[str]()
-    for batch in picture_batches(paths, card, batch_size=batch_size, workers=workers, what=what):
+    for batch in picture_batches(paths, card, batch_size=reading.batch_size, workers=reading.workers, what=what):
         unreadable += batch.unreadable
         if not len(batch.numbers):
             continue
