@@ -14,7 +14,7 @@ from visae.config.settings import AnySae, ModelIdentity
 from visae.sae.autoencoder import SparseAutoencoder
 from visae.sae.initial import initial_sae
 from visae.sae.place import Place
-from visae.sae.proof.tokens import Drawn, PointTokens, read_tokens
+from visae.sae.proof.tokens import PointTokens, Reading, read_tokens
 from visae.sae.run import TrainingRun
 from visae.vision.model import HookPoint, VisionModel, card_of
 from visae.vision.torchvision_guard import allow_cpu_torch
@@ -64,8 +64,7 @@ def pictures(folder: Path, number: int, seed: int, size: int = SIZE) -> list[str
 def tokens_of(model: VisionModel, points: list[HookPoint], paths: list[str], folder: Path) -> dict:
     """All tokens of pictures at hook points."""
     folder.mkdir()
-    options = {"drawn": Drawn(1000, 0), "batch_size": 64, "workers": 0, "what": "to train on"}
-    return read_tokens(model, points, paths, folder, **options).points
+    return read_tokens(model, points, paths, folder, Reading(1000, 64, 0, 0), "to train on").points
 
 
 def trained(settings: AnySae, read: PointTokens, point: HookPoint, tokens: TokenKinds, seed: int) -> SparseAutoencoder:

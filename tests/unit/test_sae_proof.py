@@ -148,6 +148,17 @@ def test_a_clamp_that_hides_everything_is_found(
     assert proof.verdict.best.hypothesis.setup == own_setup(sae, HookPoint(2))
 
 
+def test_a_scale_that_a_file_has_lost_is_found(
+    model: VisionModel, read: dict[HookPoint, PointTokens], looked_at: ProofSettings
+) -> None:
+    there = read[HookPoint(2)]
+    length = float(np.sqrt((there.rows[:, 1:] ** 2).mean()))
+    scaled = PointTokens(there.rows / length, 1, 1.0)
+    sae = trained(topk(normalization="none"), scaled, HookPoint(2), "patches", 0)
+    best = prove(sae, model, sae.place, looked_at).verdict.best.hypothesis
+    assert (best.point, best.tokens, best.setup.statistics) == (HookPoint(2), "patches", "length")
+
+
 def test_more_codes_are_no_better_place(
     model: VisionModel, read: dict[HookPoint, PointTokens], looked_at: ProofSettings
 ) -> None:

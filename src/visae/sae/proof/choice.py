@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -17,6 +17,8 @@ from visae.vision.model import HookPoint
 
 # An SAE's own mean and scale are its own where they explain at least this share of what those of the pictures do.
 _OWN_EXPLAINS = 2 / 3
+# What takes no mean and scale from the pictures is preferred where its error is larger by no more than this share.
+_NEARLY = 0.05
 # Clamps that are tried at the best place, in standard deviations.
 _CLAMPS = (None, 2.0, 3.0, 5.0)
 # Tokens whose means are this near to each other, in shares of the variance, cannot be told apart by errors.
@@ -40,12 +42,9 @@ def best_of(
     ranked = by_setup(found)
     setup, of_kinds = next(iter(ranked.items()))
     kind = min(of_kinds, key=lambda kind: error_of(of_kinds[kind]))
-    # The SAE's own mean and scale tell where it belongs; those of the pictures fit everywhere a little better, and by
-    # more where pictures are of another kind than those of the training.
-    own = next((other for other in ranked if other.statistics == "own"), setup)
-    explained, most = (1 - error_of(ranked[place][kind]) for place in (own, setup))
-    if setup.statistics == "pictures" and explained > _OWN_EXPLAINS * most:
-        setup, of_kinds = own, ranked[own]
+    if setup.statistics in ("pictures", "length"):
+        setup = _unfitted(ranked, setup, kind)
+        of_kinds = ranked[setup]
     if claimed is not None and holds(ranked[claimed.setup][kind], of_kinds[kind], resampled, LESS):
         setup, of_kinds = claimed.setup, ranked[claimed.setup]
     read = points[setup.point]
@@ -59,6 +58,21 @@ def best_of(
     clamped = list(fits_at(sae, [each for each in hypotheses if each not in measured], points, most_codes, "clamps"))
     better = min(clamped, key=error_of, default=best)
     return (best if holds(best, better, resampled, MUCH_LESS) else better), clamped, kinds
+
+
+def _unfitted(ranked: Mapping[Setup, Mapping[TokenKinds, Fit]], best: Setup, kind: TokenKinds) -> Setup:
+    """Return a place that takes nothing from the pictures and fits nearly as well as one that does, or that one.
+
+    The SAE's own mean and scale tell where it belongs. Those of the pictures fit everywhere a little better, and by
+    more where pictures are of another kind than those of the training.
+    """
+    error = error_of(ranked[best][kind])
+    own = next((other for other in ranked if other.statistics == "own"), None)
+    if own is not None and 1 - error_of(ranked[own][kind]) > _OWN_EXPLAINS * (1 - error):
+        return own
+    plain = [best._replace(normalization=name, statistics="none") for name in ("none", "per_token")]
+    near = [other for other in plain if other in ranked and error > (1 - _NEARLY) * error_of(ranked[other][kind])]
+    return min(near, key=lambda other: error_of(ranked[other][kind]), default=best)
 
 
 def _alike(read: PointTokens) -> bool:

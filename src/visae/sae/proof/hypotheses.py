@@ -16,8 +16,13 @@ from visae.sae.normalizing import Normalizing
 from visae.sae.proof.tokens import PointTokens
 from visae.vision.model import HookPoint
 
-# Whose mean and scale: those in the SAE's file, those of the pictures' tokens there, or none, as none are needed.
-Statistics = Literal["own", "pictures", "none"]
+# Whose mean and scale: those in the SAE's file, those of the pictures' tokens there, no mean and the scale at which
+# these tokens have a mean squared norm of d_model (SAELens' `expected_average_only_in`), or none, as none are needed.
+Statistics = Literal["own", "pictures", "length", "none"]
+_WHOSE: dict[Statistics, str] = {
+    "pictures": " with the mean and scale of these pictures",
+    "length": " without a mean, by the length of these pictures' tokens",
+}
 
 
 class Setup(NamedTuple):
@@ -50,7 +55,7 @@ class Hypothesis(NamedTuple):
 
     def __str__(self) -> str:
         point, normalization, statistics, clamp = self.setup
-        whose = " with the mean and scale of these pictures" if statistics == "pictures" else ""
+        whose = _WHOSE.get(statistics, "")
         clamped = "" if clamp is None else f", clamp {clamp:g}"
         return f"layer {point.layer}, {point.hook}, tokens {self.tokens}, normalization {normalization}{whose}{clamped}"
 
@@ -68,6 +73,7 @@ def setups(sae: SparseAutoencoder, point: HookPoint) -> Iterator[Setup]:
         yield Setup(point, "none", "none", clamp)
         yield Setup(point, "per_token", "none", clamp)
         yield Setup(point, "scale", "pictures", clamp)
+        yield Setup(point, "scale", "length", clamp)
         yield Setup(point, "per_dimension", "pictures", clamp)
 
 
@@ -94,7 +100,9 @@ def placed(sae: SparseAutoencoder, hypothesis: Hypothesis, read: PointTokens, mo
     if setup == own_setup(sae, setup.point):
         return sae
     buffers: dict[str, Tensor] = {}
-    if setup.normalization == sae.normalization and setup.statistics != "pictures":
+    if setup.statistics == "length":
+        buffers = {"scale": (moments.mean.square() + moments.deviation.square()).mean().sqrt()}
+    elif setup.normalization == sae.normalization and setup.statistics != "pictures":
         buffers = {name: value for name, value in sae.named_buffers(recurse=False) if name in ("mean", "scale", "eps")}
     elif setup.statistics == "pictures":
         deviation = moments.deviation

@@ -30,7 +30,7 @@ from visae.sae.proof.search import (
     worth_more,
 )
 from visae.sae.proof.settings import ProofSettings
-from visae.sae.proof.tokens import Drawn, ReadTokens, read_tokens
+from visae.sae.proof.tokens import Reading, ReadTokens, read_tokens
 from visae.sae.proof.verdict import MUCH_LESS, Resampled, Verdict, Word, differing, error_of, fits
 from visae.vision.hook_points import Hook
 from visae.vision.model import HookPoint, VisionModel
@@ -89,16 +89,8 @@ class _Reader(NamedTuple):
     ) -> ReadTokens:
         """Tokens at hook points; raises DataError where no two pictures could be read."""
         folder.mkdir()
-        found = read_tokens(
-            self.model,
-            points,
-            paths,
-            folder,
-            drawn=Drawn(patches, self.seed),
-            batch_size=self.settings.batch_size,
-            workers=self.settings.workers,
-            what=what,
-        )
+        reading = Reading(patches, self.settings.batch_size, self.settings.workers, self.seed)
+        found = read_tokens(self.model, points, paths, folder, reading, what)
         if found.n_pictures < 2:
             example = f", such as {found.unreadable[0]}" if found.unreadable else ""
             raise DataError(

@@ -67,7 +67,8 @@ def described(found: dict[str, Any]) -> list[str]:
     ]
     shown = [row for number, row in enumerate(found["rows"]) if number < _SHOWN or row["claimed"]]
     for row in shown:
-        normalization = row["normalization"] + (", these pictures'" if row["statistics"] == "pictures" else "")
+        whose = {"pictures": ", these pictures'", "length": ", by length"}.get(row["statistics"], "")
+        normalization = row["normalization"] + whose
         clamp = "" if row["clamp"] is None else f"{row['clamp']:g}"
         error, l0, dead = (_shown(row, name, digits) for name, digits in (("error", 3), ("l0", 1), ("dead_share", 2)))
         lines.append(

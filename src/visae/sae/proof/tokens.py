@@ -50,10 +50,20 @@ class PointTokens:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """How many patches are kept of a picture, drawn by seed and picture."""
+class Reading:
+    """How pictures are read.
+
+    Attributes
+    ----------
+    patches, seed
+        Patches kept of each picture, drawn by seed and picture.
+    batch_size, workers
+        Pictures in a forward pass, and processes that decode them.
+    """
 
     patches: int
+    batch_size: int
+    workers: int
     seed: int
 
 
@@ -81,10 +91,7 @@ def read_tokens(
     points: Sequence[HookPoint],
     paths: Sequence[str],
     folder: Path,
-    *,
-    drawn: Drawn,
-    batch_size: int,
-    workers: int,
+    reading: Reading,
     what: str,
 ) -> ReadTokens:
     """Read all prefix tokens and some patches of each picture, at all hook points in one forward pass.
@@ -93,13 +100,11 @@ def read_tokens(
     ----------
     folder
         Where the tokens lie: memory holds a batch, however many pictures there are.
-    drawn
-        How many patches are kept of each picture.
     what
         What the progress bar says.
     """
     card = model.card
-    choices = {point: TokenChoice(tuple(card.tokens(point.layer)), drawn.patches, drawn.seed) for point in points}
+    choices = {point: TokenChoice(tuple(card.tokens(point.layer)), reading.patches, reading.seed) for point in points}
     files = {
         point: np.lib.format.open_memmap(
             folder / f"{point}.npy",
@@ -110,15 +115,15 @@ def read_tokens(
         for point, choice in choices.items()
     }
     read, unreadable = 0, list[str]()
-    for batch in picture_batches(paths, card, batch_size=batch_size, workers=workers, what=what):
+    for batch in picture_batches(paths, card, batch_size=reading.batch_size, workers=reading.workers, what=what):
         unreadable += batch.unreadable
         if not len(batch.numbers):
             continue
         found = model.read(batch.images.to(model.device), points)
         rows = slice(read, read + len(batch.numbers))
         for point, tokens in found.items():
-            kept = [choices[point].positions(range(number, number + 1)) for number in batch.numbers]
-            positions = torch.from_numpy(np.concatenate(kept)).to(tokens.device)
+            drawn = [choices[point].positions(range(number, number + 1)) for number in batch.numbers]
+            positions = torch.from_numpy(np.concatenate(drawn)).to(tokens.device)
             files[point][rows] = tokens.take_along_dim(positions.unsqueeze(2), dim=1).float().cpu().numpy()
         read = rows.stop
     return ReadTokens(

@@ -18,8 +18,9 @@ Word = Literal["claimed", "another", "none", "found"]
 FOREIGN_BIAS = 0.07
 # Patches leave more than this of the class tokens' error only where an SAE never saw them.
 _MUCH_BETTER = 1.25
-# All tokens together leave a smaller error than patches, by this share, where an SAE saw class tokens too.
-_A_LITTLE = 0.002
+# All tokens together leave a smaller error than patches, by these shares, where an SAE saw class tokens too: the first
+# where it errs on them in one direction still, the second where it does not, and would not if they are like patches.
+_A_LITTLE, _CLEARLY = 0.002, 0.01
 # An SAE that belongs to a place leaves at most this share of what it leaves when dimensions are put in another order.
 MOST_OF_NULL = 0.9
 # A claimed place stays unless another's error is smaller by at least so much, as a share of it; a clamp stays unless
@@ -110,11 +111,12 @@ def kinds_of_tokens(by_kind: Mapping[TokenKinds, Fit], foreign: Mapping[TokenKin
     if not foreign:
         return [min(by_kind, key=lambda kind: error_of(by_kind[kind]))]
     patches, of_class, both = (error_of(by_kind[kind]) for kind in ("patches", "class", "all"))
-    if of_class < patches and (foreign["patches"] > FOREIGN_BIAS or of_class * _MUCH_BETTER < patches):
+    errs_on_patches = foreign["patches"] > FOREIGN_BIAS or of_class * _MUCH_BETTER < patches
+    if of_class < patches and errs_on_patches and by_kind["class"].bias < FOREIGN_BIAS:
         return ["class"]
-    if both < (1 - _A_LITTLE) * patches:
-        return ["all"]
-    return ["patches"] if foreign["class"] > FOREIGN_BIAS else ["all", "patches"]
+    if foreign["class"] > FOREIGN_BIAS:
+        return ["all" if both < (1 - _A_LITTLE) * patches else "patches"]
+    return ["all"] if both < (1 - _CLEARLY) * patches else ["all", "patches"]
 
 
 def differing(best: Hypothesis, claim: Hypothesis) -> list[str]:
