@@ -105,6 +105,10 @@ _SUMMARIES = {
 }
 
 
+# Of a path that was named: nothing is wrong with the program.
+_NOT_TO_BE_WRITTEN = (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run one subcommand; an expected error is one line and exit status 1."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -121,6 +125,8 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if full := explained_lack(error, Path.cwd()):
             sys.exit(full)
+        if isinstance(error, _NOT_TO_BE_WRITTEN) and error.filename:
+            sys.exit(f"{error.filename2 or error.filename}: {error.strerror}; name a place that can be written to")
         raise
 
 
