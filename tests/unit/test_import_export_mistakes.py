@@ -1,17 +1,20 @@
 """What people get wrong around `import-sae`, `export-sae` and `sae-place`: said in a line, and nothing is harmed."""
 
+import json
 import os
 import tarfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from published_for_tests import D_MODEL, WRITTEN
+from published_for_tests import D_MODEL, WIDTH, WRITTEN
 
 from visae import cli
 from visae.activations.given import write_store
+from visae.config.published import PublishedSettings, local_files, published_problems
 from visae.config.unsaid import Unsaid
 from visae.errors import ConfigError, ModelError
 from visae.publish.export import FORMATS, export_sae
@@ -170,3 +173,61 @@ def test_the_table_of_places_has_straight_columns():
 def test_what_is_neither_file_nor_folder_is_named():
     with pytest.raises(ModelError, match="neither a file nor a folder"):
         read_foreign(Path(os.devnull))
+
+
+def test_what_training_left_beside_weights_is_not_taken_for_settings(tmp_path):
+    written = WRITTEN[TOPK]
+    for text in ("[0.5, 0.25]", "{damaged"):
+        folder = written.write(tmp_path / text[:4])
+        (folder / written.settings_in).rename(tmp_path / "aside.json")
+        (folder / "losses.json").write_text(text)
+        assert read_foreign(folder, Unsaid(code="topk")).format == "dictionary_learning"
+
+
+def test_settings_with_a_mark_of_their_encoding_are_read(tmp_path):
+    written = WRITTEN[TOPK]
+    settings = written.write(tmp_path) / written.settings_in
+    settings.write_bytes(b"\xef\xbb\xbf" + settings.read_bytes())
+    assert read_foreign(tmp_path).format == "dictionary_learning"
+
+
+def test_more_codes_than_latents_are_refused(tmp_path):
+    written = WRITTEN["saev-5"]
+    path = written.write(tmp_path / "theirs") / written.file
+    header, rest = path.read_bytes().split(b"\n", 1)
+    for rule in ("TopK", "BatchTopK"):
+        said = json.loads(header)
+        said["cfg"]["activation"] = {"cls": rule, "params": {"top_k": WIDTH + 1}}
+        path.write_bytes(json.dumps(said).encode() + b"\n" + rest)
+        with pytest.raises(ModelError, match=f"top_k: {WIDTH + 1}; allowed: a whole number from 1 to {WIDTH}"):
+            read_foreign(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("options", {"k": 1000}), ("variant", ["topk"]), ("clamp", 10**30), ("notices", True)]
+)
+def test_odd_values_in_a_config_of_visae_are_refused(key, value, tmp_path):
+    import_sae(WRITTEN[TOPK].write(tmp_path / "theirs"), tmp_path / "ours")
+    path = tmp_path / "ours/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(ModelError, match=r"config\.json"):
+        read_foreign(tmp_path / "ours")
+
+
+@pytest.mark.parametrize("source", ["hub:owner", "hub:owner/", "hub:/name", "hub:a b/c"])
+def test_a_name_on_the_hub_is_looked_at_before_any_job_runs(source):
+    settings = PublishedSettings(kind="published", source=source)
+    study = SimpleNamespace(saes={"theirs": settings}, models={}, studies={})
+    assert any("write hub:owner/name" in line for line in published_problems(study))
+
+
+def test_a_normalization_that_is_no_file_is_named_before_any_job_runs(tmp_path):
+    settings = PublishedSettings(kind="published", source="hub:owner/name", normalization="layer_norm")
+    with pytest.raises(ConfigError, match="normalization: layer_norm: there is no such file; allowed: data, none"):
+        local_files("theirs", settings)
+    file = tmp_path / "mean.json"
+    file.touch()
+    assert local_files("theirs", replace(settings, normalization=str(file))) == [file]
+    assert local_files("theirs", replace(settings, normalization="data")) == []
+    with pytest.raises(ConfigError, match="a place on the hub is written hub:owner/name"):
+        local_files("theirs", PublishedSettings(kind="published", source="owner/name"))

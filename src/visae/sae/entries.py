@@ -52,7 +52,7 @@ def entries_of(path: Path) -> dict[str, Any]:
         config = dict(read_json(path))
     except (ValueError, TypeError) as error:
         raise ModelError(f"{path}: damaged ({error}); train the SAE again with: snakemake {path} --force") from error
-    if config.get("format") != FORMAT or config.get("variant") not in VARIANTS:
+    if config.get("format") != FORMAT or str(config.get("variant")) not in VARIANTS:
         raise ModelError(
             f"{path}: not the config of a sparse autoencoder that this version reads ({FORMAT}); those of other "
             "projects are taken in by import-sae"

@@ -268,9 +268,18 @@ def _beside(path: Path, tensors: dict[str, Tensor], said: dict[str, Any]) -> Con
     candidates = [path.with_name(name) for name in (*SETTINGS_FILES, f"{path.stem}.json")]
     found = next((candidate for candidate in candidates if candidate.is_file()), None)
     if found is None:
-        others = sorted(path.parent.glob("*.json"))
+        others = [other for other in sorted(path.parent.glob("*.json")) if _has_keys(other)]
         found = others[0] if len(others) == 1 else None
     return Contents(path, tensors, {} if found is None else read_settings(found), found or path)
+
+
+def _has_keys(path: Path) -> bool:
+    """Whether JSON of any name may be settings: training leaves lists of losses and the like beside its weights."""
+    try:
+        read_settings(path)
+    except ModelError:
+        return False
+    return True
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -282,7 +291,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         If it is damaged, no list of keys, or gives a key twice.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read ({error}); copy it again from where it was made") from error
     if path.suffix in (".yaml", ".yml"):
