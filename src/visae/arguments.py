@@ -180,6 +180,8 @@ def _sections_by_name(kind: Any, text: str) -> dict[str, Any]:
     """Sections of a kind by name, written as YAML."""
     try:
         found = parse_strictly(text, "tasks")
+        if not isinstance(found, dict) or not all(isinstance(values, dict) for values in found.values()):
+            raise TypeError(f"write NAME: {{{', '.join(_keys(kind))}}}")
         return {str(name): parse_section(kind, values, name) for name, values in found.items()}
     except (AttributeError, TypeError, ConfigError) as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error

@@ -481,3 +481,10 @@ def test_a_file_that_is_not_there_is_named_by_its_option(option: str, tmp_path: 
                 *(word for name, value in said.items() for word in (f"--{name}", value)),
             ]
         )
+
+
+@pytest.mark.parametrize("text", ["nope", "a: nope", "[1]"])
+def test_other_data_sets_that_are_no_files_by_name_are_told_how_they_are_written(text: str, capsys) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["sae-benchmark", "--others", text])
+    assert "write NAME: {codes: …, store: …, index: …" in capsys.readouterr().err
