@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import math
 import re
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -45,7 +46,7 @@ def read_arguments(program: str, function: Callable, command_line: list[str]) ->
     values = {}
     for parameter, kind in hints.items():
         if _is_group(parameter, kind):
-            values[parameter] = kind(**{spec.name: written[spec.name] for spec in fields(kind)})
+            values[parameter] = kind(**{spec.name: _within(spec, written[spec.name]) for spec in fields(kind)})
         else:
             values[parameter] = _settings_of(kind, written[parameter]) if _is_section(kind) else written[parameter]
     return values, written
@@ -135,6 +136,25 @@ def _is_group(parameter: str, kind: Any) -> bool:
     return parameter != "settings" and isinstance(kind, type) and is_dataclass(kind)
 
 
+def _within(spec: Field, value: Any) -> Any:
+    """Value of an option, in the range that its field declares; of a section of a configuration the schema sees to it.
+
+    Raises
+    ------
+    ConfigError
+        If it is outside, or no number.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return value
+    low, above, high = (spec.metadata.get(key) for key in ("minimum", "exclusiveMinimum", "maximum"))
+    sides = (("at least", low), ("above", above), ("at most", high))
+    is_out = (low is not None and value < low) or (above is not None and value <= above)
+    if not math.isfinite(value) or is_out or (high is not None and value > high):
+        allowed = " and ".join(f"{side} {bound:g}" for side, bound in sides if bound is not None)
+        raise ConfigError(f"{_option(spec.name)} {value}: allowed: a finite number{f', {allowed}' if allowed else ''}")
+    return value
+
+
 class _Numbers(argparse.Action):
     """Takes whole numbers with spaces or commas between them."""
 
@@ -160,6 +180,8 @@ def _sections_by_name(kind: Any, text: str) -> dict[str, Any]:
     """Sections of a kind by name, written as YAML."""
     try:
         found = parse_strictly(text, "tasks")
+        if not isinstance(found, dict) or not all(isinstance(values, dict) for values in found.values()):
+            raise TypeError(f"write NAME: {{{', '.join(_keys(kind))}}}")
         return {str(name): parse_section(kind, values, name) for name, values in found.items()}
     except (AttributeError, TypeError, ConfigError) as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error

@@ -11,12 +11,14 @@ import importlib
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from visae.arguments import read_arguments
 from visae.config.parse import load_config
 from visae.config.schema import config_documentation, json_schema
-from visae.errors import VisaeError
+from visae.errors import DataError, VisaeError
 from visae.notices import repeat_warnings
 from visae.space import explained_lack
 from visae.version import __version__
@@ -105,6 +107,10 @@ _SUMMARIES = {
 }
 
 
+# Of a path that was named: nothing is wrong with the program.
+_NOT_TO_BE_WRITTEN = (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run one subcommand; an expected error is one line and exit status 1."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -121,6 +127,8 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if full := explained_lack(error, Path.cwd()):
             sys.exit(full)
+        if isinstance(error, _NOT_TO_BE_WRITTEN) and error.filename:
+            sys.exit(f"{error.filename2 or error.filename}: {error.strerror}; name a place that can be written to")
         raise
 
 
@@ -181,4 +189,18 @@ def _run(name: str, place: tuple[str, str], command_line: list[str]) -> None:
     if name != "index":
         given = (entry for value in written.values() for entry in (value if isinstance(value, list) else [value]))
         repeat_warnings(entry for entry in given if isinstance(entry, str | Path))
-    function(**values)
+    try:
+        function(**values)
+    except FileNotFoundError as error:
+        if missing := _missing(written, str(error)):
+            raise DataError(f"{missing}: no such file or folder") from error
+        raise
+
+
+def _missing(written: Mapping[str, Any], text: str) -> str | None:
+    """Option whose file is not there, of those that an error names."""
+    for key, value in written.items():
+        for entry in value if isinstance(value, list) else [value]:
+            if isinstance(entry, str | Path) and str(entry) in text and not Path(entry).exists():
+                return f"--{key.strip('_').replace('_', '-')} {entry}"
+    return None

@@ -444,3 +444,47 @@ def test_a_transcoder_reconstructs_nothing(tmp_path: Path) -> None:
     store = ActivationStore.open(write_store(tmp_path, np.ones((3, 4, 6), np.float32), list(range(4)), {"val": 3}))
     with pytest.raises(NotMeasured, match="a transcoder gives another layer"):
         reconstruct(store, SparseAutoencoder(6, 12, Relu(), 5), range(3))
+
+
+def test_a_store_or_an_sae_that_the_codes_are_not_of_is_refused(tmp_path: Path) -> None:
+    labels, splits = np.arange(40) % 3, {"train": 20, "val": 20}
+    config = save_sae(planted_sae(), tmp_path / "sae")
+    files = make_dataset(tmp_path, "", labels, make_patches(1, labels), config, splits)
+    other = make_dataset(tmp_path, "other_", labels, make_patches(2, labels), config, splits)
+    of_other_store = BenchmarkFiles(codes=files.codes, store=other.store, index=files.index, sae=str(config))
+    with pytest.raises(StoreError, match=r"was made from another manifest\.json; give that one, or encode again"):
+        write_benchmark(of_other_store, tmp_path / "table.parquet")
+    sae = planted_sae()
+    with torch.no_grad():
+        sae.encoder_bias += 0.1
+    second = save_sae(sae, tmp_path / "second")
+    with pytest.raises(StoreError, match=r"was made from another config\.json; give that one, or encode again"):
+        write_benchmark(
+            BenchmarkFiles(codes=files.codes, store=files.store, index=files.index, sae=str(second)),
+            tmp_path / "table.parquet",
+        )
+
+
+@pytest.mark.parametrize("option", ["index", "labels", "judge", "store"])
+def test_a_file_that_is_not_there_is_named_by_its_option(option: str, tmp_path: Path) -> None:
+    labels, splits = np.arange(40) % 3, {"train": 20, "val": 20}
+    config = save_sae(planted_sae(), tmp_path / "sae")
+    files = make_dataset(tmp_path, "", labels, make_patches(1, labels), config, splits)
+    said = {"codes": files.codes, "store": files.store, "index": files.index, "sae": str(config)}
+    said[option] = f"{tmp_path}/not-there.json"
+    with pytest.raises(SystemExit, match=r"not-there\.json: no such"):
+        cli.main(
+            [
+                "sae-benchmark",
+                "--output",
+                f"{tmp_path}/t.parquet",
+                *(word for name, value in said.items() for word in (f"--{name}", value)),
+            ]
+        )
+
+
+@pytest.mark.parametrize("text", ["nope", "a: nope", "[1]"])
+def test_other_data_sets_that_are_no_files_by_name_are_told_how_they_are_written(text: str, capsys) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["sae-benchmark", "--others", text])
+    assert "write NAME: {codes: …, store: …, index: …" in capsys.readouterr().err

@@ -327,7 +327,7 @@ def test_files_of_saev_that_are_not_understood_are_refused(header, threshold, me
         ({**schema(4, "Relu"), "decoder": "tied"}, {}, "unknown keys: decoder"),
         (schema(5, "TopK", top_k=3, postact="abs"), {}, "unknown keys: cfg.activation.params.postact"),
         (first_schema("Relu", input_norm="layer"), {}, "unknown keys: cfg.input_norm"),
-        (schema(5, "TopK", top_k=3.5), {}, "top_k: 3.5; allowed: a whole number above 0"),
+        (schema(5, "TopK", top_k=3.5), {}, "top_k: 3.5; allowed: a whole number from 1 to 24"),
         (OLD | {"exp_factor": 5}, {}, r"W_enc has shape \[6, 24\] where \[6, 30\] belongs"),
         (schema(5, "Relu"), {"W_enc": torch.zeros(24, 6)}, r"W_enc has shape \[24, 6\] where \[6, 24\] .* transposed"),
         (OLD, {"W_dec": torch.full((24, 6), torch.inf)}, "W_dec: 144 of 144 values are NaN or infinite"),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # Latents per dimension that are planned with where a section says no width.
 _PLANNED = 16
 _HUB = "hub:"
+_HUB_NAME = re.compile(r"hub:[^/@\s]+/[^/@\s]+(/[^@]*)?(@\S+)?")
+_NORMALIZATIONS = ("data", "none", "per_token")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,13 +86,28 @@ def local_files(name: str, sae: PublishedSettings) -> list[Path]:
     ConfigError
         If there is no such file or folder.
     """
+    beside = _normalization_file(name, sae)
     if sae.is_on_hub:
-        return []
+        return beside
     path = Path(sae.source)
     if not path.exists():
-        unset = ": the environment variable in it is not set; export it first" if "${" in sae.source else ""
+        hint = "; a place on the hub is written hub:owner/name[/subfolder]"
+        unset = ": the environment variable in it is not set; export it first" if "${" in sae.source else hint
         raise ConfigError(f"saes: {name}: source: {sae.source}: there is no such file or folder{unset}")
-    return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return [*([path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())), *beside]
+
+
+def _normalization_file(name: str, sae: PublishedSettings) -> list[Path]:
+    """JSON file of a mean and a scale; none where a word stands for them."""
+    if sae.normalization in (None, *_NORMALIZATIONS):
+        return []
+    path = Path(str(sae.normalization))
+    if not path.is_file():
+        raise ConfigError(
+            f"saes: {name}: normalization: {path}: there is no such file; allowed: {', '.join(_NORMALIZATIONS)}, or a "
+            "JSON file with mean and scale"
+        )
+    return [path]
 
 
 def published_problems(settings: Settings) -> Iterator[str]:
@@ -99,6 +116,8 @@ def published_problems(settings: Settings) -> Iterator[str]:
         at = f"saes: {name}"
         if sae.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", sae.sha256):
             yield f"{at}: sha256: {sae.sha256!r}: write 64 digits of 0 to 9 and a to f"
+        if sae.is_on_hub and not _HUB_NAME.fullmatch(sae.source):
+            yield f"{at}: source: {sae.source!r}: write hub:owner/name[/subfolder or file][@revision]"
         if sae.revision is not None and not sae.is_on_hub:
             yield f"{at}: revision: {sae.source} is not on the hub; leave it out, or give the sha256"
         if sae.revision is not None and "@" in sae.source:

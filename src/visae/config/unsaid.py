@@ -60,8 +60,10 @@ class Unsaid:
         "was written in either case.",
         None,
     )
-    code: CodeRule | None = setting("overcomplete: which codes, where its state dict does not say.", None)
-    k: int | None = setting("Codes kept for a token, where the file does not say.", None)
+    code: CodeRule | None = setting(
+        "overcomplete, dictionary_learning, visaebench: which codes, where the file does not say.", None
+    )
+    k: int | None = setting("Codes kept for a token, where the file does not say.", None, minimum=1)
     threshold: float | None = setting(
         "BatchTopK: value from which codes are kept, where the file has lost it. Left out, --manifests and --k learn "
         "it again: the value that k codes a token are above.",
@@ -70,7 +72,9 @@ class Unsaid:
     rows: Rows | None = setting(
         "overcomplete: how its dictionary's rows are normalized, where they do not show it.", None
     )
-    delta: float | None = setting("overcomplete, archetypal: bound of what a row departs from the points' hull.", None)
+    delta: float | None = setting(
+        "overcomplete, archetypal: bound of what a row departs from the points' hull.", None, minimum=0
+    )
     layer: int | None = setting(
         "Block that it was trained on, counted from 0, where the file does not say.", None, minimum=0
     )

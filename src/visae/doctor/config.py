@@ -98,7 +98,7 @@ def _sources_of_published(section: Section, settings: Settings) -> None:
         except ConfigError as error:
             section.wrong(str(error), "correct source, or fetch the file first")
             continue
-        if files:
+        if files and not sae.is_on_hub:
             section.fine(f"saes: {name}: {sae.source} is there ({len(files)} {'file' if len(files) == 1 else 'files'})")
         elif "@" not in sae.whole_source and sae.sha256 is None:
             section.odd(

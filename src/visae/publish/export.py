@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from visae.errors import ConfigError
+from visae.outputs import check_folder
 from visae.publish.card import Publication
 from visae.publish.dictionary_learning import write_dictionary_learning
 from visae.publish.hub import write_hub
@@ -130,10 +131,11 @@ def export_sae(
     unused = [spec.name for spec in fields(said) if getattr(said, spec.name) != spec.default]
     if unused and as_ != "hub":
         raise ConfigError(f"{', '.join(unused)}: for --as hub alone, which writes a model card; {as_} has none")
-    if output.exists() and not output.is_dir():
-        raise ConfigError(f"output: {output} is a file; give a folder")
+    check_folder(output)
     config = local_source(config).path
     config = config / "config.json" if config.is_dir() else config
+    if output.resolve() == config.parent.resolve():
+        raise ConfigError(f"output: {output} has the SAE's own files, which would be overwritten; name another folder")
     sae = load_sae(config)
     hints = FORMATS[as_].write(Export(sae, config, output, inputs, said))
     print("\n  ".join([f"{output}: opens by: {FORMATS[as_].opens.replace('FOLDER', str(output))}", *hints]))

@@ -218,6 +218,13 @@ def save_sae(sae: SparseAutoencoder, folder: str | Path, **more: Any) -> Path:
     return folder / "config.json"
 
 
+def _refuse_more_than_there_are(variant: Variant, width: int) -> None:
+    """Refuse a k that no token can have: encoding would fail."""
+    k = getattr(getattr(variant, "rule", variant), "k", None)
+    if isinstance(k, int) and not 1 <= k <= width:
+        raise ModelError(f"options: k: {k}; allowed: a whole number from 1 to {width}")
+
+
 def load_sae(config_path: str | Path, device: str | torch.device = "cpu") -> SparseAutoencoder:
     """Load a sparse autoencoder by its config.json; sae.safetensors lies beside it.
 
@@ -251,9 +258,10 @@ def load_sae(config_path: str | Path, device: str | torch.device = "cpu") -> Spa
         more = (config.get("d_target"), config.get("clamp"), config.get("normalization", "scale"))
         sae = SparseAutoencoder(config["d_model"], config["width"], variant, *more, bool(config.get("skip")))
         sae.place = place_of(config)
+        _refuse_more_than_there_are(variant, sae.width)
     except ModelError as error:
         raise ModelError(f"{config_path}: {error}") from error
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ModelError(f"{config_path}: options or sizes that no {config['variant']} SAE has: {error}") from error
     tensors, own = read_weights(weights), sae.state_dict()
     check_names(weights, tensors, own, of=f"{config['variant']} SAE of this version of visae")

@@ -37,15 +37,22 @@ def place_of(config: Mapping[str, Any]) -> Place:
     return Place(layer=config.get("layer"), hook=config.get("hook") or "residual")
 
 
+def _to_have(path: Path) -> str:
+    """What to do where an SAE has no config.json."""
+    taken_in = f"; one of another project is taken in first by: visae import-sae {path.parent} FOLDER"
+    has_others = path.parent.is_dir() and any(path.parent.iterdir())
+    return f"train the SAE with: snakemake {path}{taken_in if has_others else ''}"
+
+
 def entries_of(path: Path) -> dict[str, Any]:
     """Entries of a config.json that this version can keep what it says of."""
     if not path.is_file():
-        raise ModelError(f"{path}: no such file; train the SAE with: snakemake {path}")
+        raise ModelError(f"{path}: no such file; {_to_have(path)}")
     try:
         config = dict(read_json(path))
     except (ValueError, TypeError) as error:
         raise ModelError(f"{path}: damaged ({error}); train the SAE again with: snakemake {path} --force") from error
-    if config.get("format") != FORMAT or config.get("variant") not in VARIANTS:
+    if config.get("format") != FORMAT or str(config.get("variant")) not in VARIANTS:
         raise ModelError(
             f"{path}: not the config of a sparse autoencoder that this version reads ({FORMAT}); those of other "
             "projects are taken in by import-sae"

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -37,7 +38,7 @@ from visae.features.concepts import BLOCK_CODES, Blocks, Labels
 from visae.features.image_scores import image_classes, pooled
 from visae.features.monosemanticity import judged
 from visae.features.scores import patch_classes, pictures_of
-from visae.files import atomic_path
+from visae.files import atomic_path, file_sha256
 from visae.sae.autoencoder import SparseAutoencoder, load_sae
 
 logger = logging.getLogger(__name__)
@@ -206,7 +207,18 @@ def _opened(files: DatasetFiles, sae: SparseAutoencoder, split: str) -> tuple[Pi
         raise StoreError(f"{files.store} holds {store.n_images} pictures, {files.codes} {manifest['n_images']}")
     if sae.width != pictures.width:
         raise StoreError(f"{files.codes} has {pictures.width} latents, the SAE {sae.width}; write the codes again")
+    if store.d_model == sae.d_model:  # or else that is said when it is read
+        _refuse_others(manifest, files.codes, files.store)
+    if isinstance(files, BenchmarkFiles):
+        _refuse_others(manifest, files.codes, files.sae)
     return pictures, store
+
+
+def _refuse_others(manifest: Mapping[str, Any], codes: str, path: str) -> None:
+    """Refuse a store or an SAE that the codes are not of, where they say of which they are."""
+    made_from = (manifest.get("provenance") or {}).get("inputs", {}).get(Path(path).name)
+    if made_from is not None and made_from != file_sha256(path):
+        raise StoreError(f"{path}: {codes} was made from another {Path(path).name}; give that one, or encode again")
 
 
 def _similarity(files: BenchmarkFiles, pictures: Pictures, seed: int, device: str) -> Metric:

@@ -10,7 +10,7 @@ from typing import Any
 
 from visae.errors import ModelError
 from visae.files import file_sha256
-from visae.sae.foreign.contents import Contents, kind_of, open_file
+from visae.sae.foreign.contents import SETTINGS_FILES, Contents, is_archive, kind_of, open_file
 
 MANIFEST = "manifest.jsonl"
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
@@ -38,6 +38,10 @@ def open_source(source: Path, member: str | None, is_known: Callable[[Contents],
     if not source.exists():
         raise ModelError(f"{source}: no such file or folder")
     path = source if member is None else _member(source, member)
+    if path.name in SETTINGS_FILES and path.is_file():
+        path = path.parent
+    if not path.is_file() and not path.is_dir():
+        raise ModelError(f"{path}: neither a file nor a folder; give one of them that has an SAE")
     return _listed(open_file(path)) if path.is_file() else _one_of(path, is_known)
 
 
@@ -54,7 +58,7 @@ def _member(source: Path, member: str) -> Path:
 
 def _one_of(folder: Path, is_known: Callable[[Contents], bool]) -> Contents:
     """Contents of the only SAE in a folder, or of the only one least deep below it."""
-    here = [path for path in sorted(folder.iterdir()) if _may_hold_weights(path)]
+    here = [path for path in sorted(folder.iterdir()) if _may_hold_weights(path) and not is_archive(path)]
     if len(here) == 1:
         return _listed(open_file(here[0]))
     if here:
@@ -89,17 +93,20 @@ def _may_hold_weights(path: Path) -> bool:
 
 def _weights_below(folder: Path) -> list[Path]:
     """Files of tensors in a folder and below it; of one trained SAE not its checkpoints, which lie deeper."""
-    found = [path for path in sorted(folder.rglob("*")) if _may_hold_weights(path)] if folder.is_dir() else []
+    below = sorted(folder.rglob("*")) if folder.is_dir() else []
+    found = [path for path in below if _may_hold_weights(path) and not is_archive(path)]
     return [path for path in found if not any(path.is_relative_to(other.parent / "checkpoints") for other in found)]
 
 
 def _several(folder: Path, paths: list[Path]) -> ModelError:
     """Error that lists what one can choose."""
     if not paths:
-        present = ", ".join(sorted(path.name for path in folder.iterdir())[:_NAMED]) or "nothing"
+        found = sorted(folder.iterdir())
+        present = ", ".join(path.name for path in found[:_NAMED]) or "nothing"
+        packed = any(path.is_file() and is_archive(path) for path in found)
         return ModelError(
-            f"{folder}: no weights in it (there is {present}); give the folder or the file of an SAE: weights of "
-            "safetensors or torch.save, with the settings beside them"
+            f"{folder}: no weights in it (there is {present}); {'unpack the archive, and ' if packed else ''}give the "
+            "folder or the file of an SAE: weights of safetensors or torch.save, with the settings beside them"
         )
     runs = {entry["path"]: entry for entry in _manifest(folder)}
     # In the order of the manifest, which is by layer.

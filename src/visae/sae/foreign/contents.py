@@ -10,10 +10,12 @@ import io
 import json
 import pickle
 import re
+import tarfile
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import torch
@@ -34,7 +36,8 @@ _SETTINGS_CLASSES = (
     "sae_training.config.ViTSAERunnerConfig",
     "sae_training.config.Config",
 )
-_SETTINGS_FILES = ("cfg.json", "config.json", "config.yaml", "config.yml")
+# Names of settings that stand beside weights.
+SETTINGS_FILES = ("cfg.json", "config.json", "config.yaml", "config.yml")
 _NESTED = ("state_dict", "model_state_dict", "autoencoder", "sae", "model")
 _WRAPPERS = ("_orig_mod.", "module.")
 _TOO_LARGE_FOR_SETTINGS = 1 << 24
@@ -101,6 +104,20 @@ def kind_of(path: Path) -> Kind | None:
     return None
 
 
+def is_archive(path: Path) -> bool:
+    """Whether a file is a tar or zip file of others; torch.save writes zip files too, with one pickle in them."""
+    with path.open("rb") as file:
+        start = file.read(len(_ZIP))
+    try:
+        if not start.startswith(_ZIP):
+            # Its end is a checksum of names, which no weights have by chance; a compressed one is told by its content.
+            return not start.startswith((b"{", _PICKLE)) and tarfile.is_tarfile(path)
+        with zipfile.ZipFile(path) as archive:
+            return not any(PurePosixPath(name).name in ("data.pkl", "constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError):
+        return False  # damaged, which is said when it is read
+
+
 def open_file(path: Path) -> Contents:
     """Contents of one file of tensors.
 
@@ -111,6 +128,8 @@ def open_file(path: Path) -> Contents:
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
+    if is_archive(path):
+        raise ModelError(f"{path}: an archive, not a file of weights; unpack it, and give the folder that comes of it")
     kind = kind_of(path)
     if kind == "safetensors" or (kind is None and path.suffix == ".safetensors"):
         return _beside(path, read_weights(path), {})
@@ -138,15 +157,20 @@ def _loaded(path: Path, source: Path | io.BytesIO) -> Any:
     """What torch.save has written, opened without running any of it."""
     if _start(path).startswith(_GZIP):
         raise ModelError(_refusal(path, pickle.UnpicklingError("compressed")))
-    is_zip = zipfile.is_zipfile(source)
-    if isinstance(source, io.BytesIO):
-        source.seek(0)
     try:
-        with torch.serialization.safe_globals([(_Settings, name) for name in _SETTINGS_CLASSES]):
+        is_zip = zipfile.is_zipfile(source)
+        if isinstance(source, io.BytesIO):
+            source.seek(0)
+        # Of the protocol of a pickle, which is about to be refused.
+        with warnings.catch_warnings(), torch.serialization.safe_globals([(_Settings, n) for n in _SETTINGS_CLASSES]):
+            warnings.simplefilter("ignore", UserWarning)
             return torch.load(source, map_location="cpu", weights_only=True, mmap=is_zip and isinstance(source, Path))
     except pickle.UnpicklingError as error:
         raise ModelError(_refusal(path, error)) from error
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError, OSError) as error:
+    except MemoryError:
+        raise
+    # What is damaged fails in whatever way its bytes happen to say: there is no list of the errors.
+    except Exception as error:
         raise ModelError(f"{path}: damaged ({_line(error)}); copy it again from where it was made") from error
 
 
@@ -241,12 +265,21 @@ def _beside(path: Path, tensors: dict[str, Tensor], said: dict[str, Any]) -> Con
     """Contents with the settings that stand beside a file, where it has none of its own."""
     if said:
         return Contents(path, tensors, said, path)
-    candidates = [path.with_name(name) for name in (*_SETTINGS_FILES, f"{path.stem}.json")]
+    candidates = [path.with_name(name) for name in (*SETTINGS_FILES, f"{path.stem}.json")]
     found = next((candidate for candidate in candidates if candidate.is_file()), None)
     if found is None:
-        others = sorted(path.parent.glob("*.json"))
+        others = [other for other in sorted(path.parent.glob("*.json")) if _has_keys(other)]
         found = others[0] if len(others) == 1 else None
     return Contents(path, tensors, {} if found is None else read_settings(found), found or path)
+
+
+def _has_keys(path: Path) -> bool:
+    """Whether JSON of any name may be settings: training leaves lists of losses and the like beside its weights."""
+    try:
+        read_settings(path)
+    except ModelError:
+        return False
+    return True
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -258,7 +291,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         If it is damaged, no list of keys, or gives a key twice.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read ({error}); copy it again from where it was made") from error
     if path.suffix in (".yaml", ".yml"):

@@ -30,4 +30,7 @@ def read(contents: Contents, unsaid: Unsaid) -> Given:
             "is --as ViSAE"
         )
     sae = load_sae(contents.said_in)
-    return Given(sae, from_plain(contents.said.get("notices") or ()))
+    try:
+        return Given(sae, from_plain(contents.said.get("notices") or ()))
+    except TypeError as error:
+        raise contents.wrong("notices", contents.said["notices"], "a list of level and text") from error

@@ -22,9 +22,28 @@ from visae.sae.foreign import (
 from visae.sae.foreign.choosing import open_source
 from visae.sae.foreign.contents import Contents
 from visae.sae.foreign.given import Given
-from visae.sae.foreign.unsaid import Unsaid, placed
+from visae.sae.foreign.unsaid import CodeRule, Unsaid, placed
+from visae.sae.variants.batchtopk import BatchTopK
+from visae.sae.variants.jumprelu import JumpRelu
+from visae.sae.variants.matryoshka import Matryoshka
+from visae.sae.variants.pursuit import MatchingPursuit, OrthogonalMatchingPursuit
+from visae.sae.variants.quantized import Quantized
+from visae.sae.variants.relu import Relu
+from visae.sae.variants.topk import TopK
+from visae.sae.variants.variant import Variant
 
 _NAMED = 12
+# Code rules as they are said by hand.
+_CODES: dict[CodeRule, type[Variant]] = {
+    "relu": Relu,
+    "topk": TopK,
+    "batchtopk": BatchTopK,
+    "jumprelu": JumpRelu,
+    "quantized": Quantized,
+    "quantized-hard": Quantized,
+    "matching-pursuit": MatchingPursuit,
+    "orthogonal-matching-pursuit": OrthogonalMatchingPursuit,
+}
 
 
 class Reader(NamedTuple):
@@ -109,8 +128,29 @@ def read_foreign(source: Path, unsaid: Unsaid | None = None) -> Opened:
             "--as whose file it is"
         )
     given = reader.read(contents, unsaid)
+    _refuse_unheeded(contents, unsaid, given.sae.variant)
     given.sae.place = placed(unsaid, given.sae.place)
     return Opened(given, name, contents.path)
+
+
+def _refuse_unheeded(contents: Contents, unsaid: Unsaid, variant: Variant) -> None:
+    """Refuse a code rule, a k or a threshold that was said by hand where the file has another, or none.
+
+    Raises
+    ------
+    ModelError
+        If one was.
+    """
+    rule = variant.rule if isinstance(variant, Matryoshka) else variant
+    k = getattr(rule, "k", None)
+    for option, said, holds in (
+        ("code", unsaid.code, unsaid.code is None or isinstance(rule, _CODES[unsaid.code])),
+        ("k", unsaid.k, unsaid.k == k),
+        ("threshold", unsaid.threshold, isinstance(rule, BatchTopK)),
+    ):
+        if said is not None and not holds:
+            what = f"{rule.name}{'' if k is None else f', k {k}'}"
+            raise ModelError(f"{contents.path}: --{option} {said}: its files say {what}; leave it out")
 
 
 def _format_of(contents: Contents) -> str | None:

@@ -23,7 +23,7 @@ from visae.errors import ModelError
 from visae.sae.foreign.contents import Contents
 from visae.sae.foreign.given import Given, Lost, Parts, checked, oriented, sae_of, sizes
 from visae.sae.foreign.places import place_of_layer
-from visae.sae.foreign.rules import batchtopk, lost_threshold
+from visae.sae.foreign.rules import batchtopk, checked_k, lost_threshold
 from visae.sae.foreign.unsaid import DecoderBias, Unsaid
 from visae.sae.variants.relu import Relu
 from visae.sae.variants.topk import TopK
@@ -109,11 +109,8 @@ def _shapes(contents: Contents) -> dict[str, tuple[int, ...]]:
     return shapes | ({_THRESHOLD: ()} if _named_rule(header)[0] == "BatchTopK" else {})
 
 
-def _checked_k(params: dict[str, Any], path: Path) -> int:
-    k = params["top_k"]
-    if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-        raise ModelError(f"{path}: top_k: {k!r}; allowed: a whole number above 0")
-    return k
+def _checked_k(contents: Contents, params: dict[str, Any]) -> int:
+    return checked_k(contents, params["top_k"], contents.tensors["b_enc"].numel(), "top_k")
 
 
 def _is_subtracted(header: dict[str, Any], decoder_bias: DecoderBias | None, path: Path) -> bool:
@@ -142,11 +139,11 @@ def _rule(contents: Contents, unsaid: Unsaid) -> tuple[Variant, Lost]:
         # 0.1.0 normalized activations first; since there are schemas, b_dec is all that centres them.
         return Relu(), Lost("norm" if "schema" not in header else None)
     if name == "BatchTopK" and _THRESHOLD in contents.tensors:
-        return batchtopk(_checked_k(params, path), float(contents.tensors[_THRESHOLD])), Lost()
+        return batchtopk(_checked_k(contents, params), float(contents.tensors[_THRESHOLD])), Lost()
     if name == "TopK" or (name == "BatchTopK" and header["schema"] == _BATCH_TOPK_IS_TOPK):
-        return TopK(_checked_k(params, path)), Lost()
+        return TopK(_checked_k(contents, params)), Lost()
     if name == "BatchTopK" and header["schema"] in _HAS_THRESHOLD:
-        return lost_threshold(contents, unsaid, _checked_k(params, path))
+        return lost_threshold(contents, unsaid, _checked_k(contents, params))
     raise ModelError(
         f"{path}: code rule {name!r} in schema {header['schema']}; allowed: Relu, TopK, and BatchTopK of schema "
         f"{_BATCH_TOPK_IS_TOPK} or with {_THRESHOLD}"

@@ -11,6 +11,7 @@ from visae.config.published import Wanted
 from visae.errors import ModelError
 from visae.files import atomic_path, file_sha256, write_json
 from visae.notices import Notice, as_plain, log_notices
+from visae.outputs import check_folder
 from visae.provenance import Provenance
 from visae.sae.autoencoder import SparseAutoencoder, save_sae
 from visae.sae.data import TrainingData
@@ -25,6 +26,8 @@ from visae.sae.published import METRICS, metrics_table, points
 from visae.sae.sources import local_source
 from visae.version import __version__
 
+# What is written of measured SAEs alone.
+_MEASURED = ("metrics.parquet", "summary.json")
 logger = logging.getLogger(__name__)
 
 
@@ -79,8 +82,10 @@ def import_sae(
         If the files are not what they should be, hold what cannot be kept, or belong to other activations.
     """
     unsaid = unsaid or Unsaid()
+    check_folder(output)
     found_at = local_source(source)
     given, name, path = read_foreign(found_at.path, unsaid)
+    _refuse_overwriting(path, output)
     sha256 = file_sha256(path)
     check_wanted(given.sae, sha256, wanted or Wanted(), found_at.name)
     data = None if manifests is None else _data(given.sae, manifests, seed, path)
@@ -93,10 +98,18 @@ def import_sae(
     notices = [*found_at.notices, *notices, *proven, *([] if found is None else _worse_than_the_mean(found))]
     log_notices(found_at.name, notices)
     more = proof | ({} if data is None else points(data))
+    for measured in _MEASURED:  # on another SAE, which lay there before
+        (output / measured).unlink(missing_ok=True)
     save_sae(sae, output, imported=asdict(made_from), notices=as_plain(notices), **more)
     logger.info("%s: %s", output, _described(sae, name, path))
     if data is not None and found is not None:
         _write_measured(sae, found, notices, data, output, Provenance(made_from, manifests or [], seed, "cpu"))
+
+
+def _refuse_overwriting(path: Path, output: Path) -> None:
+    """Refuse to write over the files that an SAE is taken from, whose settings may have the same name."""
+    if output.resolve() == path.parent.resolve():
+        raise ModelError(f"{output}: has the files that are taken in, which would be overwritten; name another folder")
 
 
 def _described(sae: SparseAutoencoder, name: str, path: Path) -> str:

@@ -112,4 +112,4 @@ def _thresholded(contents: Contents, unsaid: Unsaid, running: torch.Tensor | Non
         return lost_threshold(contents, unsaid, k)
     if isinstance(stated, bool) or not isinstance(stated, int | float) or not abs(stated) < float("inf"):
         raise contents.wrong("threshold", stated, "a number")
-    return batchtopk(k or 1, float(stated), is_from_it_on=True), Lost()
+    return batchtopk(k or unsaid.k or 1, float(stated), is_from_it_on=True), Lost()

@@ -14,6 +14,7 @@ from visae.device import chosen_device
 from visae.errors import ConfigError
 from visae.files import write_json
 from visae.notices import Notice, from_plain, log_notices
+from visae.outputs import check_folder
 from visae.sae.autoencoder import SparseAutoencoder, load_sae
 from visae.sae.place import Place
 from visae.sae.proof.prove import prove
@@ -56,6 +57,10 @@ def sae_place(
     DataError
         If there are no pictures, or fewer than two can be read.
     """
+    if output is not None:
+        if output.is_dir():
+            raise ConfigError(f"--output {output}: a folder; name a JSON file")
+        check_folder(output.absolute().parent)
     used = chosen_device(device)
     loaded = load_sae(sae, used)
     said = {name: value for name, value in vars(claim).items() if value is not None}

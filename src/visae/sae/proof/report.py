@@ -62,7 +62,7 @@ def described(found: dict[str, Any]) -> list[str]:
         f"error: squared error over squared deviation from the mean there, at {found['codes_at_most']:.4g} codes a "
         f"token at most; [{found['coverage']:.0%} intervals]",
         "",
-        f"{'layer':>5}  {'hook':9}  {'tokens':7}  {'normalization':22}  {'clamp':>5}  {'error':21}  "
+        f"{'layer':>5}  {'hook':9}  {'tokens':7}  {'normalization':30}  {'clamp':>5}  {'error':21}  "
         f"{'L0':22}  {'dead':17}",
     ]
     shown = [row for number, row in enumerate(found["rows"]) if number < _SHOWN or row["claimed"]]
@@ -72,7 +72,7 @@ def described(found: dict[str, Any]) -> list[str]:
         clamp = "" if row["clamp"] is None else f"{row['clamp']:g}"
         error, l0, dead = (_shown(row, name, digits) for name, digits in (("error", 3), ("l0", 1), ("dead_share", 2)))
         lines.append(
-            f"{row['layer']:>5}  {row['hook']:9}  {row['tokens']:7}  {normalization:22}  {clamp:>5}  {error:21}  "
+            f"{row['layer']:>5}  {row['hook']:9}  {row['tokens']:7}  {normalization:30}  {clamp:>5}  {error:21}  "
             f"{l0:22}  {dead:17}{'  claimed' if row['claimed'] else ''}"
         )
     return [*lines, "", f"verdict: {found['reason']}"]
