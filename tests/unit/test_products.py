@@ -89,6 +89,25 @@ def test_linear_layers_of_a_module_keep_names_weights_and_results():
 
 
 @pytest.mark.usefixtures("_library")
+def test_an_mlp_is_what_it_was_with_and_without_gradients():
+    from timm.layers import Mlp
+
+    torch.manual_seed(0)
+    module = nn.Sequential(Mlp(48, 96), Mlp(48, 96, act_layer=lambda: nn.GELU(approximate="tanh"))).requires_grad_(
+        False
+    )
+    inputs = operands(3, 7)[0].requires_grad_()
+    before = module(inputs)
+    (slope,) = torch.autograd.grad(before.sum(), inputs)
+    speed_up_linears(module)
+    with torch.no_grad():
+        torch.testing.assert_close(module(inputs), before)
+    after = module(inputs)
+    torch.testing.assert_close(after, before)
+    torch.testing.assert_close(torch.autograd.grad(after.sum(), inputs)[0], slope)
+
+
+@pytest.mark.usefixtures("_library")
 def test_rows_do_not_depend_on_how_many_threads_compute():
     inputs, weight, bias = operands(500)
     threads = torch.get_num_threads()

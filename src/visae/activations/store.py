@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from visae.config.kinds import TokenKinds, token_slice
 from visae.errors import StoreError
 
 Kinds = TokenKinds
+
+# Pictures that are read at once where single ones are wanted.
+_TOGETHER = 64
 
 
 class ActivationStore:
@@ -141,6 +144,14 @@ class ActivationStore:
         for shard, group, wanted in self.groups(images):
             out[wanted.start - images.start : wanted.stop - images.start] = self.read_group(shard, group, wanted, kinds)
         return out
+
+    def each(self, image_ids: Sequence[int], kinds: Kinds = "patches") -> Iterator[torch.Tensor]:
+        """Activations (n_tokens, d_model) of each of some pictures, ascending; neighbours are read together."""
+        ids = np.asarray(image_ids, dtype=np.int64)
+        for run in np.split(ids, np.flatnonzero(np.diff(ids) != 1) + 1) if len(ids) else ():
+            for first in range(0, len(run), _TOGETHER):
+                part = run[first : first + _TOGETHER]
+                yield from self.read(range(int(part[0]), int(part[-1]) + 1), kinds)
 
     def iterate(
         self, split: str, batch_images: int = 64, kinds: Kinds = "patches"

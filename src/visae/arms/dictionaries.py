@@ -69,9 +69,7 @@ def labelled_patches(
     kept = np.full_like(labels.classes, -1)
     kept[chosen] = labels.classes[chosen]
     parts = []
-    for number in chosen:
-        image_id = labels.pictures[int(number)]
-        patches = store.read(range(image_id, image_id + 1), kinds)[0]
+    for number, patches in zip(chosen, store.each(chosen + labels.pictures.start, kinds), strict=True):
         # Stored values are at most as precise, and half as large.
         parts.append(patches[torch.from_numpy(kept[number] >= 0)].to(getattr(torch, store.dtype)))
     rows = torch.cat(parts) if parts else torch.empty(0, store.d_model)

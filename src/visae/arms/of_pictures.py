@@ -132,8 +132,7 @@ class _Pooled:
 
         drawn = np.random.default_rng([seed, 4]).permutation(sorted(labels))[:_MOST_IMAGES]
         means, peaks = [], []
-        for image_id in sorted(drawn.tolist()):
-            patches = store.read(range(image_id, image_id + 1), kinds)[0]
+        for patches in store.each(sorted(drawn.tolist()), kinds):
             means.append(patches.mean(dim=0))
             peaks.append(torch.cat([patches.amax(dim=0), -patches.amin(dim=0)]))
         self.labels = np.array([labels[image_id] for image_id in sorted(drawn.tolist())])
