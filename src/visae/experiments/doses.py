@@ -185,4 +185,4 @@ def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) ->
         _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
         ends = counts.cumsum()
         ranks.append((ends - (counts - 1) / 2)[place])
-    return float(np.corrcoef(np.column_stack(ranks), rowvar=False)[1, 0])
+    return float(np.asarray(np.corrcoef(np.column_stack(ranks), rowvar=False))[1, 0])
