@@ -145,7 +145,7 @@ class ActivationStore:
             out[wanted.start - images.start : wanted.stop - images.start] = self.read_group(shard, group, wanted, kinds)
         return out
 
-    def each(self, image_ids: Sequence[int], kinds: Kinds = "patches") -> Iterator[torch.Tensor]:
+    def each(self, image_ids: Sequence[int] | np.ndarray, kinds: Kinds = "patches") -> Iterator[torch.Tensor]:
         """Activations (n_tokens, d_model) of each of some pictures, ascending; neighbours are read together."""
         ids = np.asarray(image_ids, dtype=np.int64)
         for run in np.split(ids, np.flatnonzero(np.diff(ids) != 1) + 1) if len(ids) else ():
