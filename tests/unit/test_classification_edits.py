@@ -6,7 +6,7 @@ import pytest
 import torch
 from planted_for_tests import LAST, MIDDLE, N_CLASSES, SETTINGS, make_planted, run_classification
 
-from visae.arms.arms import ARMS
+from visae.config.interventions import ARMS
 from visae.config.settings import FigureSettings
 from visae.figures import probabilities as figure_of_edits
 from visae.figures.class_strips import class_strips

@@ -16,7 +16,7 @@ from planted_for_tests import (
     run_segmentation,
 )
 
-from visae.arms.arms import ARMS
+from visae.config.interventions import ARMS
 from visae.figures.class_strips import class_strips
 
 

@@ -12,8 +12,8 @@ import torch
 from planted_for_tests import SETTINGS
 from tasks_for_tests import CPU, FIRST, TOY, World, make_worlds
 
-from visae.arms.arms import ARMS
 from visae.arms.changes import SetLatents
+from visae.config.interventions import ARMS
 from visae.config.parse import parse_config
 from visae.config.settings import FaithfulnessSettings, FigureSettings
 from visae.config.tasks import TASKS

@@ -9,21 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import torch
 from torch import Tensor
 
 from visae.arms.changes import Draws, Situation
-from visae.config.interventions import Control
+from visae.config.interventions import AUTOMATIC, NATURAL, SIZES
 from visae.edits.edit import moved, of_length, with_rows
 from visae.edits.passes import in_shared_batches
-
-NATURAL, MATCHED = "natural", "matched"
-SIZES = (NATURAL, MATCHED)
-AUTOMATIC = "automatic"
-ARMS = ("none", *get_args(Control), "manual", AUTOMATIC)
-"""Every arm there is, in the order of tables: from no edit over controls to the latents that are claimed to matter."""
 
 # Their edit is the same at every scale, so at natural size it is run once and reported at each.
 WITHOUT_SCALE = ("none", "reconstruction")

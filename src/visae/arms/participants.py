@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from visae.arms.arms import ARMS, AUTOMATIC
 from visae.arms.changes import Change, Draws, Reconstruction, SetLatents
 from visae.arms.directions import coordinates, random_vectors
 from visae.arms.selection import Selection
 from visae.arms.targets import Manual, drawn_controls, latent_draws
+from visae.config.interventions import ARMS, AUTOMATIC
 from visae.tasks.counts import Target
 
 

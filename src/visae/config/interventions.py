@@ -20,6 +20,13 @@ Control = Literal[
 ]
 
 
+NATURAL, MATCHED = "natural", "matched"
+SIZES = (NATURAL, MATCHED)
+AUTOMATIC = "automatic"
+ARMS = ("none", *get_args(Control), "manual", AUTOMATIC)
+"""Every arm there is, in the order of tables: from no edit over controls to the latents that are claimed to matter."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class InterventionSettings:
     """What is edited, how strongly, and how it is judged."""

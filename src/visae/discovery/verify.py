@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from visae.arms.arms import AUTOMATIC, MATCHED, NATURAL, Outcome
+from visae.arms.arms import Outcome
 from visae.arms.targets import Activity
+from visae.config.interventions import AUTOMATIC, MATCHED, NATURAL
 from visae.config.settings import AtlasSettings
 from visae.discovery.pairs import Pair
 from visae.experiments.doses import response

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from visae.activations.store import ActivationStore, Kinds
-from visae.arms.arms import AUTOMATIC, MATCHED, Outcome
+from visae.arms.arms import Outcome
 from visae.arms.changes import Draws
+from visae.config.interventions import AUTOMATIC, MATCHED
 from visae.edits.edit import ActiveValues
 from visae.experiments.runner import Batch, Runner
 from visae.experiments.tables import measured_columns

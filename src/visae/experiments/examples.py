@@ -9,7 +9,8 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from visae.arms.arms import AUTOMATIC, MATCHED, NATURAL, Outcome
+from visae.arms.arms import Outcome
+from visae.config.interventions import AUTOMATIC, MATCHED, NATURAL
 from visae.tasks.counts import ClassCounts
 from visae.tasks.task import Task
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import polars as pl
 
-from visae.arms.arms import MATCHED, SIZES
 from visae.arms.changes import Draws
 from visae.arms.participants import edited_latents, participants
 from visae.arms.targets import NOT_LEARNED, Manual, check_manual
+from visae.config.interventions import MATCHED, SIZES
 from visae.config.settings import InterventionSettings
 from visae.device import chosen_device, described
 from visae.edits.edit import active_values

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from visae.arms.arms import SIZES, Outcome, Unedited, outcomes
+from visae.arms.arms import Outcome, Unedited, outcomes
 from visae.arms.changes import Draws, situation
+from visae.config.interventions import SIZES
 from visae.config.settings import InterventionSettings
 from visae.edits.edit import patch_rows
 from visae.experiments.examples import example_rows

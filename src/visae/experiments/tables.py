@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from visae.arms.arms import ARMS, AUTOMATIC, MATCHED, NATURAL
+from visae.config.interventions import ARMS, AUTOMATIC, MATCHED, NATURAL
 from visae.errors import DataError
 from visae.features.resampling import benjamini_hochberg, p_value
 from visae.intervals import resampling_weights
 from visae.tasks.counts import COMMON, INSERT, SUPPRESS, ClassCounts, Key, Way, mean_shares, with_intervals
-from visae.tasks.task import Task
+
+if TYPE_CHECKING:  # tables are read where nobody waits for torch
+    from visae.tasks.task import Task
 
 MEAN, POOLED = "mean", "pooled"
 ALPHA = 0.05

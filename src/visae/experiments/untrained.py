@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from visae.arms.arms import NATURAL
 from visae.arms.changes import AddVector
 from visae.arms.dictionaries import LabelledPatches, untrained_dictionaries
 from visae.arms.selection import Selection
+from visae.config.interventions import NATURAL
 from visae.experiments.runner import Runner
 from visae.features.resampling import benjamini_hochberg, p_value
 from visae.progress import progress_bar

@@ -95,6 +95,9 @@ def save_figure(figure: Figure, table: pl.DataFrame, output: Path | Sequence[Pat
         else [Path(path) for path in output]
     )
     FigureCanvasAgg(figure)
+    # Once for both files: it takes as long as drawing.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     for path in paths:
         kind = path.suffix.removeprefix(".")
         with atomic_path(path) as temporary:
