@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 COVERAGE = 0.95
+"""Probability with which an interval is meant to hold what it estimates."""
+
 RESAMPLES = 1000
+"""Resamples behind each interval."""
 
 
 def resampling_weights(n_images: int, resamples: int, seed: int) -> np.ndarray:

@@ -10,13 +10,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from visae.features.ranking import Entries, Scores, concept_scores
-from visae.features.resampling import (
-    RESAMPLES,
-    percentile_interval,
-    permutations,
-    picture_weights,
-    resampled_scores,
-)
+from visae.features.resampling import permutations, picture_weights, resampled_scores
+from visae.intervals import RESAMPLES, interval
 
 METRICS = ("f1", "average_precision", "auc")
 
@@ -259,4 +254,4 @@ def _intervals(
         labels.by_picture(),
         weights,
     )
-    return np.array([percentile_interval(row) for row in resampled])
+    return np.array([interval(row) for row in resampled])

@@ -15,9 +15,10 @@ from visae.errors import DataError
 from visae.features.auc import latent_aucs, weighted_auc
 from visae.features.blocks import read_matching_manifest
 from visae.features.codes import scan_codes
-from visae.features.resampling import RESAMPLES, percentile_interval, picture_weights
+from visae.features.resampling import picture_weights
 from visae.features.scores import pictures_of
 from visae.files import write_table
+from visae.intervals import RESAMPLES, interval
 
 CAUSES = ("texture", "shape", "tint", "place")
 MEAN = "mean"
@@ -190,5 +191,5 @@ def _resampled(
 
 def _with_interval(aucs: NDArray[np.float64]) -> dict[str, float]:
     """AUC without resampling, which comes first, and its interval."""
-    low, high = percentile_interval(aucs[1:])
+    low, high = interval(aucs[1:])
     return {"auc": float(aucs[0]), "auc_low": low, "auc_high": high}

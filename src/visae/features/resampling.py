@@ -8,12 +8,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-COVERAGE = 0.95
-"""Probability with which an interval is meant to hold what it estimates."""
-
-RESAMPLES = 1000
-"""Resamples behind each interval."""
-
 # Small enough for a processor's cache.
 _CHUNK_VALUES = 100_000
 
@@ -31,16 +25,6 @@ def permutations(n_pictures: int, n_permutations: int, seed: int) -> NDArray[np.
     """Orders of pictures, (n_permutations, n_pictures): picture i is given the labels of picture order[i]."""
     random = np.random.default_rng([seed, 2])
     return np.stack([random.permutation(n_pictures).astype(np.int32) for _ in range(n_permutations)])
-
-
-def percentile_interval(resampled: NDArray[np.float64]) -> tuple[float, float]:
-    """Percentile interval of a resampled score (resamples,); undefined resamples are left out, NaN if all are."""
-    defined = resampled[~np.isnan(resampled)]
-    if not len(defined):
-        return float("nan"), float("nan")
-    tail = (1 - COVERAGE) / 2
-    low, high = np.quantile(defined, [tail, 1 - tail])
-    return float(low), float(high)
 
 
 def wilson_interval(hits: NDArray, trials: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

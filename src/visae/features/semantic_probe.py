@@ -18,8 +18,9 @@ from visae.config.concepts import ConceptSettings
 from visae.device import chosen_device, described
 from visae.errors import ConfigError, ModelError
 from visae.features.concept_pictures import read_concept, summed_codes
-from visae.features.resampling import RESAMPLES, p_value, percentile_interval
+from visae.features.resampling import p_value
 from visae.files import read_json, write_json, write_table
+from visae.intervals import RESAMPLES, interval
 from visae.provenance import Provenance
 from visae.sae.autoencoder import SparseAutoencoder, load_sae
 from visae.vision.hook_points import HookPoint
@@ -277,7 +278,7 @@ def _interval(
         for resample in range(RESAMPLES):
             rows, columns = (random.integers(size, size=size) for size in above.shape)
             means[resample] += above[np.ix_(rows, columns)].mean() / 2
-    return percentile_interval(means)
+    return interval(means)
 
 
 def _print(table: pl.DataFrame, skipped: list[tuple[Path, str]], n_positive: int, n_negative: int) -> None:

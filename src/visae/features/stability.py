@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from visae.errors import ConfigError, ModelError
-from visae.features.resampling import RESAMPLES, p_value, percentile_interval
+from visae.features.resampling import p_value
 from visae.files import read_json, write_table
+from visae.intervals import RESAMPLES, interval
 from visae.sae.autoencoder import load_sae
 
 logger = logging.getLogger(__name__)
@@ -192,7 +193,7 @@ def _interval(matched: NDArray[np.float64] | None, random: np.random.Generator) 
     if matched is None:
         return {"low": None, "high": None}
     means = [matched[random.integers(len(matched), size=len(matched))].mean() for _ in range(RESAMPLES)]
-    low, high = percentile_interval(np.array(means))
+    low, high = interval(np.array(means))
     return {"low": low, "high": high}
 
 

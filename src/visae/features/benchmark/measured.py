@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from visae.features.resampling import RESAMPLES, percentile_interval, picture_weights
+from visae.features.resampling import picture_weights
+from visae.intervals import RESAMPLES, interval
 
 Z = 1.959963984540054
 """Standard errors on either side of a 95 % interval."""
@@ -84,7 +85,7 @@ def by_pictures(measure: Callable[[NDArray[np.float64]], NDArray[np.float64]], n
     value = float(measure(np.ones((1, n_pictures)))[0])
     resampled = by_rows(measure, picture_weights(n_pictures, RESAMPLES, seed))
     # Between infinite numbers no quantile can be taken, between large ones it can.
-    bounds = percentile_interval(np.where(np.isposinf(resampled), _LARGE, resampled))
+    bounds = interval(np.where(np.isposinf(resampled), _LARGE, resampled))
     return Estimate(value, *(np.inf if bound >= _LARGE / 1e9 else bound for bound in bounds))
 
 

@@ -11,7 +11,7 @@ from visae.features.benchmark.logistic import first_gains, fit
 from visae.features.benchmark.measured import UNDEFINED, Estimate, Metric, NotMeasured, by_rows, resampled_weights
 from visae.features.concepts import Blocks, Labels
 from visae.features.ranking import Entries
-from visae.features.resampling import percentile_interval
+from visae.intervals import interval
 
 PURITY_AT = 16
 """Units in which a latent is strongest, whose classes are compared."""
@@ -265,4 +265,4 @@ def _mean(scores: NDArray[np.float64]) -> Estimate:
         return UNDEFINED
     with np.errstate(invalid="ignore", divide="ignore"):
         means = np.where(defined, scores, 0).sum(axis=0) / defined.sum(axis=0)
-    return Estimate(float(means[0]), *percentile_interval(means[1:]))
+    return Estimate(float(means[0]), *interval(means[1:]))

@@ -12,7 +12,7 @@ from visae.features.benchmark.measured import Estimate, Metric, NotMeasured, by_
 from visae.features.benchmark.pictures import Pictures, probe_split, ranked, right_answers
 from visae.features.benchmark.probing import ratios_of
 from visae.features.benchmark.reconstruction import Reconstruction
-from visae.features.resampling import RESAMPLES, percentile_interval
+from visae.intervals import RESAMPLES, interval
 
 PROBED = 10
 """Latents of the probe."""
@@ -94,7 +94,7 @@ def _of_dataset(own: NDArray[np.bool_], other: Elsewhere, seed: int, split_seed:
 
 
 def _estimate(values: NDArray[np.float64]) -> Estimate:
-    return Estimate(float(values[0]), *percentile_interval(values[1:]))
+    return Estimate(float(values[0]), *interval(values[1:]))
 
 
 def _share(part: NDArray, whole: NDArray, empty: float) -> NDArray[np.float64]:
