@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from visae.arms.dictionaries import MOST_PATCHES, LabelledPatches
-from visae.arms.selection import Selection, labelled_units
+from visae.arms.selection import GradientSelection, labelled_units
 from visae.features.concepts import Labels
-from visae.sae import SparseAutoencoder
-from visae.tasks.counts import Target
 from visae.tasks.segmentation import Segmentation
 
 # Pictures of the selection split on which a class's gradients are taken.
@@ -23,7 +20,7 @@ _GRADIENT_IMAGES = 32
 
 
 @dataclass
-class ClassTokenSelection(Selection[Segmentation]):
+class ClassTokenSelection(GradientSelection[Segmentation]):
     """By the gradient of the log odds of a class on its patches, at the class token of pictures that have it.
 
     Attributes
@@ -33,20 +30,6 @@ class ClassTokenSelection(Selection[Segmentation]):
     """
 
     labels: Labels = field(kw_only=True)
-    others: ClassVar[Sequence[str]] = ()
-
-    @property
-    def by(self) -> str:
-        """By gradient: F1 and AUC need classes of what has the codes."""
-        return "gradient"
-
-    def targets(self, by: str) -> list[Target]:
-        """Latents of each class."""
-        return self.active(self.by_gradient(self.sae, self.settings.latents_per_class))
-
-    def best(self, dictionary: SparseAutoencoder, n_latents: int) -> list[Target]:
-        """Latents of a dictionary."""
-        return self.by_gradient(dictionary, n_latents)
 
     @cached_property
     def sample(self) -> LabelledPatches:
@@ -74,10 +57,6 @@ class ClassTokenSelection(Selection[Segmentation]):
     def units(self, number: int, most: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Patches labelled with the class, of some pictures that have it."""
         return labelled_units(self.task, self.labels, number, most or _GRADIENT_IMAGES, self.seed)
-
-    def scored(self, most: int) -> list[tuple[int, int, float]]:
-        """No class token has a label of patches."""
-        return []
 
     def _having(self, number: int) -> np.ndarray:
         """Whether each picture of the split has a class, bool (n_pictures,)."""

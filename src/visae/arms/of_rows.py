@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,31 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from visae.arms.dictionaries import MOST_PATCHES, LabelledPatches
-from visae.arms.selection import Selection
+from visae.arms.selection import GradientSelection
 from visae.features.concepts import Labels
-from visae.sae import SparseAutoencoder
-from visae.tasks.counts import Target
 from visae.tasks.readout import Readout
 
 
 @dataclass
-class RowSelection(Selection[Readout]):
+class RowSelection(GradientSelection[Readout]):
     """By the gradient of the log odds of a class's outputs, on rows of the split or MOST_PATCHES drawn ones."""
-
-    others: ClassVar[Sequence[str]] = ()
-
-    @property
-    def by(self) -> str:
-        """By gradient: there are no labels."""
-        return "gradient"
-
-    def targets(self, by: str) -> list[Target]:
-        """Latents of each class."""
-        return self.active(self.by_gradient(self.sae, self.settings.latents_per_class))
-
-    def best(self, dictionary: SparseAutoencoder, n_latents: int) -> list[Target]:
-        """Latents of a dictionary."""
-        return self.by_gradient(dictionary, n_latents)
 
     @cached_property
     def _drawn(self) -> list[tuple[NDArray[np.int64], Tensor]]:
@@ -66,7 +48,3 @@ class RowSelection(Selection[Readout]):
             if left > 0:
                 yield tokens[:left].clone(), None
             left -= len(tokens)
-
-    def scored(self, most: int) -> list[tuple[int, int, float]]:
-        """No row has a label."""
-        return []

@@ -138,6 +138,29 @@ class Selection(ABC, Generic[AnyTask]):
         return mean_input(self.sae, self.sample.rows)
 
 
+class GradientSelection(Selection[AnyTask]):
+    """Without labels of what has the codes: latents of each class by the gradient of its log odds alone."""
+
+    others: ClassVar[Sequence[str]] = ()
+
+    @property
+    def by(self) -> str:
+        """By gradient, whatever the settings say."""
+        return "gradient"
+
+    def targets(self, by: str) -> list[Target]:
+        """Latents of each class."""
+        return self.active(self.by_gradient(self.sae, self.settings.latents_per_class))
+
+    def best(self, dictionary: SparseAutoencoder, n_latents: int) -> list[Target]:
+        """Latents of a dictionary."""
+        return self.by_gradient(dictionary, n_latents)
+
+    def scored(self, most: int) -> list[tuple[int, int, float]]:
+        """Nothing is ranked by labels."""
+        return []
+
+
 def own_slopes(task: Task, tokens: Tensor, number: int, own: Tensor | None) -> tuple[Tensor, Tensor]:
     """Tokens that edits move (n, d_model), of patches a class's own, and the gradient there of a class's log odds."""
     rows, slopes = task.slopes(tokens, number, own)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -151,9 +151,9 @@ class Verifier:
         parts = {name: getattr(counts, name)[rows] for name in ("images", "n_target", "n_other", "labels")}
         return replace(counts, **parts, edits={})
 
-    def _others(self, pair: Pair) -> Iterator[int]:
+    def _others(self, pair: Pair) -> list[int]:
         """Random latents to beat."""
         pool = [latent for latent in sorted(self.activity.count) if (pair[0], latent) not in self.claimed]
         pool = pool or [latent for latent in sorted(self.activity.count) if latent != pair[1]]
         generator = np.random.default_rng([self.seed, *pair, 23])
-        yield from generator.choice(pool, size=min(self.settings.random_draws, len(pool)), replace=False).tolist()
+        return generator.choice(pool, size=min(self.settings.random_draws, len(pool)), replace=False).tolist()

@@ -18,6 +18,9 @@ from visae.files import read_json
 RANKING_LABELS = {"estimate": "by estimate", "labels": "by labels", "random": "at random"}
 """Rankings of pairs, in words."""
 
+# Where a legend hides no bar.
+_BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 2, "columnspacing": 1.0}
+
 MOST_CLASSES = 12
 """Classes whose proven latents are counted: those with the most."""
 
@@ -40,7 +43,7 @@ def draw(table: pl.DataFrame, precision: Sequence[dict[str, Any]], settings: Fig
     """
     line = settings.font_size / 72
     with style(settings):
-        figure = Figure(figsize=(PAGE_WIDTH, 2.2 + 3 * line), layout="constrained")
+        figure = Figure(figsize=(PAGE_WIDTH, 2.2 + 5 * line), layout="constrained")
         agreement, right, proven = figure.subplots(1, 3, width_ratios=(1.1, 1, 1.1))
         _agreement(agreement, table, settings)
         _precision(right, precision, settings)
@@ -59,7 +62,7 @@ def _agreement(axes: Axes, table: pl.DataFrame, settings: FigureSettings) -> Non
         axes.scatter(
             part["estimate"], part["effect"], s=10, facecolors=face, edgecolors=colour, linewidths=0.6, label=label
         )
-    axes.set(xlim=(-1.1 * limit, 1.1 * limit), ylim=(-1.1 * limit, 1.1 * limit), aspect="equal")
+    axes.set(xlim=(-1.1 * limit, 1.1 * limit), ylim=(-1.1 * limit, 1.1 * limit))
     axes.set_xlabel("Estimated change of log odds")
     axes.set_ylabel("Measured change")
     axes.set_title("Latent switched off", loc="left")
@@ -82,7 +85,7 @@ def _precision(axes: Axes, precision: Sequence[dict[str, Any]], settings: Figure
     axes.set_ylim(0, 1)
     axes.set_ylabel("Verified")
     axes.set_title("Precision of rankings", loc="left")
-    axes.legend(loc="upper right", borderaxespad=0.1)
+    axes.legend(**_BELOW)
 
 
 def _proven(axes: Axes, table: pl.DataFrame, settings: FigureSettings) -> None:
@@ -105,7 +108,7 @@ def _proven(axes: Axes, table: pl.DataFrame, settings: FigureSettings) -> None:
     axes.set_xlabel("Latents")
     axes.set_title("Proven, and shown again", loc="left")
     if len(counted):
-        axes.legend(loc="lower right", borderaxespad=0.1)
+        axes.legend(**_BELOW)
     else:
         axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center")
 
