@@ -18,7 +18,7 @@ from visae.vision.model import HookPoint
 # An SAE's own mean and scale are its own where they explain at least this share of what those of the pictures do.
 _OWN_EXPLAINS = 2 / 3
 # What takes no mean and scale from the pictures is preferred where its error is larger by no more than this share.
-_NEARLY = 0.05
+_NEARLY = 0.1
 # Clamps that are tried at the best place, in standard deviations.
 _CLAMPS = (None, 2.0, 3.0, 5.0)
 # Tokens whose means are this near to each other, in shares of the variance, cannot be told apart by errors.

@@ -20,7 +20,7 @@ FOREIGN_BIAS = 0.07
 _MUCH_BETTER = 1.25
 # All tokens together leave a smaller error than patches, by these shares, where an SAE saw class tokens too: the first
 # where it errs on them in one direction still, the second where it does not, and would not if they are like patches.
-_A_LITTLE, _CLEARLY = 0.002, 0.01
+_A_LITTLE, _CLEARLY = 0.002, 0.02
 # An SAE that belongs to a place leaves at most this share of what it leaves when dimensions are put in another order.
 MOST_OF_NULL = 0.9
 # A claimed place stays unless another's error is smaller by at least so much, as a share of it; a clamp stays unless
@@ -114,7 +114,8 @@ def kinds_of_tokens(by_kind: Mapping[TokenKinds, Fit], foreign: Mapping[TokenKin
     errs_on_patches = foreign["patches"] > FOREIGN_BIAS or of_class * _MUCH_BETTER < patches
     if of_class < patches and errs_on_patches and by_kind["class"].bias < FOREIGN_BIAS:
         return ["class"]
-    if foreign["class"] > FOREIGN_BIAS:
+    # An SAE that errs on patches in one direction too does so on whatever it sees.
+    if foreign["class"] > FOREIGN_BIAS and by_kind["patches"].bias < FOREIGN_BIAS:
         return ["all" if both < (1 - _A_LITTLE) * patches else "patches"]
     return ["all"] if both < (1 - _CLEARLY) * patches else ["all", "patches"]
 
