@@ -33,6 +33,12 @@ def index_path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Where a data set shall be written; this folder is not there yet."""
+    return tmp_path / "set"
+
+
+@pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, which is the current one."""
     folder = tmp_path / "here"

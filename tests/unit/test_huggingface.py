@@ -2,11 +2,6 @@
 
 import io
 import json
-import multiprocessing
-import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,66 +11,25 @@ import polars
 import pyarrow
 import pyarrow.parquet
 import pytest
+from huggingface_for_tests import (
+    ALL,
+    CLASS,
+    PICTURE,
+    cell,
+    encoded,
+    hub,
+    pictures,
+    plain_shard,
+    shard,
+    values_of,
+)
 from PIL import Image
 
 from visae.config.settings import HuggingFaceSettings
-from visae.data import parquet_cells
 from visae.data.images import open_image
 from visae.data.index import build_index, read_classes, read_index
-from visae.data.locators import content_sha256, file_identity, opened
 from visae.errors import DataError
 from visae.files import read_json
-
-PICTURE, CLASS = datasets.Image(), datasets.ClassLabel(names=["wren", "crow"])
-PLAIN = {"image": PICTURE, "label": CLASS}
-ALL = {"val_share": 0.0, "test_share": 0.0}
-
-
-def values_of(number: int, size: tuple[int, int] = (6, 9)) -> np.ndarray:
-    return np.random.default_rng(number).integers(0, 255, (*size, 3), dtype=np.uint8)
-
-
-def encoded(number: int, kind: str = "png", mode: str = "RGB", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(values_of(number)).convert(mode).save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def cell(content: bytes | None, path: str | None = None) -> dict[str, Any]:
-    return {"bytes": content, "path": path}
-
-
-def pictures(count: int, first: int = 0) -> list[dict[str, Any]]:
-    return [cell(encoded(number), f"{number:04d}.png") for number in range(first, first + count)]
-
-
-def shard(path: Path, columns: dict[str, list], features: dict[str, Any] | None = None, **options: Any) -> Path:
-    """A file as the hub's own library writes it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    known = datasets.Features(features or {name: PLAIN[name] for name in columns})
-    datasets.Dataset.from_dict(columns, features=known).to_parquet(path, **options)
-    return path
-
-
-def plain_shard(path: Path, columns: dict[str, Any], **options: Any) -> Path:
-    """A file as another program writes it, without features."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pyarrow.parquet.write_table(pyarrow.table(columns), path, **options)
-    return path
-
-
-def hub(root: Path, **options: Any) -> HuggingFaceSettings:
-    return HuggingFaceSettings(kind="huggingface", root=str(root), **options)
-
-
-@pytest.fixture
-def index_path(tmp_path: Path) -> Path:
-    return tmp_path / "results" / "birds" / "index.parquet"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "set"
 
 
 def texts(index_path: Path) -> str:
@@ -358,263 +312,3 @@ def test_masks_and_the_list_of_their_classes_belong_together(root, index_path):
     plain_shard(root / "data/train-00000-of-00001.parquet", rows)
     with pytest.raises(DataError, match=r"the column annotation has a path \(x\.png\) and no bytes"):
         build_index(settings, index_path)
-
-
-def names_only(root: Path, *names: str) -> None:
-    for number, name in enumerate(names):
-        shard(root / name, {"image": pictures(2, 10 * number)})
-
-
-@pytest.mark.parametrize(
-    ("names", "splits"),
-    [
-        (["data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"], {"train": 2, "test": 2}),
-        (["default/train/0000.parquet", "default/train/0001.parquet", "default/validation/0000.parquet"],
-         {"train": 4, "val": 2}),
-        (["birds-train-00000-of-00001.parquet", "birds-validation-00000-of-00001.parquet"], {"train": 2, "val": 2}),
-        (["train-00000-of-00001-0a1b2c.parquet", "dev-00000-of-00001-ff.parquet"], {"train": 2, "val": 2}),
-        (["train.parquet", "eval.parquet"], {"train": 2, "test": 2}),
-        (["x/train2017.parquet", "x/val2017.parquet"], {"train": 2, "val": 2}),
-        (["data/train_full-00000-of-00001.parquet", "data/train-00000-of-00001.parquet"],
-         {"train": 2, "train_full": 2}),
-    ],
-)  # fmt: skip
-def test_names_tell_splits_as_the_hub_reads_them(root, index_path, names, splits):
-    names_only(root, *names)
-    build_index(hub(root), index_path)
-    assert read_json(index_path.with_name("summary.json"))["n_images"] == splits
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (["a/train-00000-of-00001.parquet", "b/train-00000-of-00001.parquet"], r"several data sets or configurations"),
-        (["a-train-00000-of-00001.parquet", "b-train-00000-of-00001.parquet"], r"several data sets or configurations"),
-        (["train-00000-of-00001.parquet", "train_full-00000-of-00001.parquet"], r"several data sets or configurations"),
-        (["train.parquet", "more.parquet"], r"the name of .*more\.parquet tells no split, that of .*train\.parquet"),
-        (["train-val.parquet"], r"its name tells train and val; set splits"),
-        (["data/train-00000-of-00003.parquet", "data/train-00002-of-00003.parquet"],
-         r"of 3 shards 1 are missing: train-00001-of-00003\.parquet; download them"),
-        (["train-00000-of-00002.parquet", "train-00000-of-00003.parquet"], r"are of two versions of one split"),
-        (["train-00000-of-00001-ab.parquet", "train-00000-of-00001-cd.parquet"], r"are one shard; leave one"),
-        (["train/0000.parquet", "train/0003.parquet"], r"of 4 shards 2 are missing: 0001\.parquet, 0002\.parquet"),
-    ],
-)  # fmt: skip
-def test_names_that_do_not_fit_together_are_refused(root, index_path, names, message):
-    names_only(root, *names)
-    with pytest.raises(DataError, match=message):
-        build_index(hub(root), index_path)
-
-
-def test_patterns_choose_configurations_folders_and_shards(root, index_path):
-    names_only(root, "a/train-00000-of-00003.parquet", "a/train-00001-of-00003.parquet", "b/train/x.parquet")
-    build_index(hub(root, splits={"train": "a/train-0000[01]-of-*.parquet", "val": "b/train"}), index_path)
-    assert read_json(index_path.with_name("summary.json"))["n_images"] == {"train": 4, "val": 2}
-    with pytest.raises(DataError, match=r"splits: train: .*: of 3 shards 1 are missing: train-00002-of-00003\.parquet"):
-        build_index(hub(root, splits={"train": "a/train-*.parquet"}), index_path)
-    with pytest.raises(DataError, match=r"splits: val: .*there is no such Parquet file"):
-        build_index(hub(root, splits={"train": "b/train", "val": "c/*.parquet"}), index_path)
-    with pytest.raises(DataError, match=r"x\.parquet is in train and in val"):
-        build_index(hub(root, splits={"train": "b/train", "val": "b/**/*.parquet"}), index_path)
-    with pytest.raises(DataError, match=r"the split 'validation' looks like val"):
-        build_index(hub(root, splits={"train": "b/train", "validation": "a"}), index_path)
-
-
-def test_drawn_splits_stay_when_a_shard_is_added(root, index_path):
-    def drawn() -> dict[str, str]:
-        build_index(hub(root, val_share=0.4, check="size"), index_path)
-        return {
-            path.rpartition("/")[2].partition("@")[0]: split
-            for path, split in read_index(index_path)["path", "split"].iter_rows()
-        }
-
-    shard(root / "birds-00000-of-00001.parquet", {"image": pictures(100)}, {"image": PICTURE})
-    before = drawn()
-    assert 20 < [*before.values()].count("val") < 60
-    (root / "birds-00000-of-00001.parquet").rename(root / "birds-00000-of-00002.parquet")
-    shard(root / "birds-00001-of-00002.parquet", {"image": pictures(20, 100)})
-    after = drawn()
-    assert len(after) == 120
-    assert {name: after[name] for name in before} == before
-
-
-def test_a_cache_of_the_hub_is_read_through_its_links(root, index_path, tmp_path):
-    blob = shard(tmp_path / "blobs" / "0123abc", {"image": pictures(2)})
-    (root / "data").mkdir(parents=True)
-    (root / "data/train-00000-of-00001.parquet").symlink_to(blob)
-    (root / ".cache").mkdir()
-    build_index(hub(root), index_path)
-    assert len(read_index(index_path)) == 2
-    (root / "data/train-00000-of-00001.parquet").unlink()
-    (root / "data/train-00000-of-00001.parquet").symlink_to(tmp_path / "blobs" / "gone")
-    with pytest.raises(DataError, match=r"train-00000-of-00001\.parquet is no file"):
-        build_index(hub(root), index_path)
-
-
-def cut_off(content: bytes) -> bytes:
-    return content[:-10]
-
-
-def damaged(content: bytes) -> bytes:
-    return content[:4] + bytes(len(content) - 4 - 400) + content[-400:]
-
-
-@pytest.mark.parametrize(
-    ("harm", "message"),
-    [
-        (cut_off, r"it is cut off"),
-        (lambda content: b"", r"no Parquet file but empty; copy it again"),
-        (lambda content: b"PAR1", r"it is cut off"),
-        (lambda content: b"version https://git-lfs.github.com/spec/v1\n", r"a pointer of Git LFS; run git lfs pull"),
-        (lambda content: b"<!DOCTYPE html><html>", r"a page or message of a web server"),
-        (lambda content: content[:-9] + b"\xff" + content[-8:], r"a\.parquet: it is damaged"),
-        (lambda content: b"PARE" + content[4:], r"it is encrypted"),
-    ],
-)
-def test_files_that_are_not_whole_are_named(root, index_path, harm, message):
-    path = shard(root / "a.parquet", {"image": pictures(3), "label": [0, 1, 0]})
-    path.write_bytes(harm(path.read_bytes()))
-    with pytest.raises(DataError, match=message):
-        build_index(hub(root, **ALL), index_path)
-    assert not index_path.exists()
-
-
-def test_other_files_than_parquet_are_named(root, index_path, tmp_path):
-    root.mkdir()
-    with pytest.raises(DataError, match=r"root: .*it has no Parquet files"):
-        build_index(hub(root), index_path)
-    datasets.Dataset.from_dict({"image": pictures(2)}).save_to_disk(root / "train")
-    with pytest.raises(DataError, match=r"\.arrow was written by save_to_disk: load it with datasets\.load_from_disk"):
-        build_index(hub(root), index_path)
-    path = shard(tmp_path / "one" / "a.parquet", {"image": pictures(2)})
-    with pytest.raises(DataError, match=r"a\.parquet is a file; set root to its folder, and splits to"):
-        build_index(hub(path), index_path)
-    (root / "a.PARQUET").write_bytes(path.read_bytes())
-    with pytest.raises(DataError, match=r"the name of a Parquet file has to end in \.parquet"):
-        build_index(hub(root, splits={"train": "a.PARQUET"}), index_path)
-
-
-def test_classes_have_to_be_named_alike_in_all_files(root, index_path):
-    shard(root / "train.parquet", {"image": pictures(2), "label": [0, 1]})
-    other = {"image": PICTURE, "label": datasets.ClassLabel(names=["crow", "wren"])}
-    shard(root / "val.parquet", {"image": pictures(2, 5), "label": [0, 1]}, other)
-    with pytest.raises(
-        DataError, match=r"val\.parquet: the column label: its classes are not those of .*0 is 'wren' there"
-    ):
-        build_index(hub(root), index_path)
-    plain_shard(root / "val.parquet", {"image": pictures(2, 5), "label": ["a", "b"]})
-    with pytest.raises(DataError, match=r"val\.parquet: the column label: integers here are texts"):
-        build_index(hub(root), index_path)
-    plain_shard(root / "val.parquet", {"image": pictures(2, 5)})
-    with pytest.raises(DataError, match=r"val\.parquet: it has no column of labels, but .*train\.parquet has"):
-        build_index(hub(root), index_path)
-
-
-def test_features_that_do_not_fit_are_named(root, index_path):
-    kind = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
-    table = pyarrow.table({"image": pyarrow.array(pictures(2), kind), "label": pyarrow.array([0, 7])})
-    names = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["a", "b"]}}
-    root.mkdir()
-    for metadata, message in (
-        (json.dumps({"info": {"features": names}}), r"row 2: label is 7, but the file names 2 classes, 0 to 1"),
-        ("{", r"its metadata under the key huggingface is damaged"),
-        ('{"info": 3}', r"its metadata under the key huggingface is damaged"),
-    ):
-        pyarrow.parquet.write_table(table.replace_schema_metadata({"huggingface": metadata}), root / "a.parquet")
-        with pytest.raises(DataError, match=message):
-            build_index(hub(root, **ALL), index_path)
-
-
-def test_one_row_a_group_and_a_row_group_of_many(root, index_path, monkeypatch):
-    """Windows of a few rows; both ways to lie give the same pictures in any order."""
-    monkeypatch.setattr(parquet_cells, "_WINDOW_BYTES", 1000)
-    monkeypatch.setattr(parquet_cells, "_HELD_BYTES", 3000)
-    for name, size in (("single", 1), ("whole", 1000)):
-        plain_shard(root / name / "a.parquet", {"image": pictures(40)}, row_group_size=size)
-    order = np.random.default_rng(0).permutation(40)
-    for name in ("single", "whole"):
-        build_index(hub(root / name, **ALL), index_path)
-        paths = read_index(index_path)["path"]
-        for number in order:
-            assert content_sha256(paths[int(number)]) == content_sha256_of(encoded(int(number)))
-
-
-def content_sha256_of(content: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(content).hexdigest()
-
-
-def test_threads_and_forked_processes_read_side_by_side(root, index_path):
-    plain_shard(root / "a.parquet", {"image": pictures(300)}, row_group_size=70)
-    build_index(hub(root, **ALL), index_path)
-    paths = read_index(index_path)["path"].to_list()
-    expected = [content_sha256_of(encoded(number)) for number in range(300)]
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(content_sha256, paths)) == expected
-    with multiprocessing.get_context("fork").Pool(2) as processes:
-        assert processes.map(content_sha256, paths) == expected
-
-
-def test_a_file_that_changed_after_it_was_indexed_is_named(root, index_path):
-    path = shard(root / "a.parquet", {"image": pictures(5)})
-    build_index(hub(root, **ALL), index_path)
-    last = read_index(index_path)["path"][4]
-    assert file_identity(last) != file_identity(read_index(index_path)["path"][3])
-    shard(path, {"image": pictures(2)})
-    with pytest.raises(OSError, match=r"has no row 5 in that column; it was changed after it was indexed"):
-        opened(last)
-    path.unlink()
-    with pytest.raises(FileNotFoundError):
-        opened(last)
-
-
-def test_names_with_the_signs_of_locators(root, index_path):
-    names = ["a@0:7", "x.tar!y@1:2", "/home/somebody/secret/b.png", "C:\\me\\c.png", "line\nbreak.png", "é ü.png"]
-    rows = [cell(encoded(number), name) for number, name in enumerate(names)]
-    shard(root / "my.parquet!x.tar" / "a.parquet", {"image": rows})
-    build_index(hub(root, **ALL), index_path)
-    paths = read_index(index_path)["path"]
-    shown = [path.rpartition("a.parquet!image/")[2].rpartition("@")[0] for path in paths]
-    assert shown == ["a@0:7", "x.tar!y@1:2", "b.png", "c.png", "line?break.png", "é ü.png"]
-    for number, path in enumerate(paths):
-        np.testing.assert_array_equal(np.asarray(open_image(path)), values_of(number))
-
-
-MEASURE = """
-import sys
-from pathlib import Path
-from visae.config.settings import HuggingFaceSettings
-from visae.data.index import build_index
-
-def peak():
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) // 1024
-
-settings = HuggingFaceSettings(kind="huggingface", root=sys.argv[1], val_share=0, test_share=0)
-build_index(settings, sys.argv[2])
-print(peak())
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process is read from /proc")
-def test_memory_is_flat_however_large_files_and_row_groups_are(tmp_path):
-    """Of 300 kB a picture, as little is held for 1500 pictures as for 500: what windows hold, and what pages need."""
-    content = io.BytesIO()
-    Image.fromarray(values_of(0, (300, 333))).save(content, "bmp")
-    peaks = {}
-    for name, count, options in (
-        ("few", 500, {}),
-        ("many", 1500, {}),
-        ("one group", 1500, {"batch_size": 2000}),
-    ):
-        rows = {"image": [cell(content.getvalue() + number.to_bytes(4)) for number in range(count)]}
-        path = shard(tmp_path / name / "a.parquet", rows, **options)
-        assert (pyarrow.parquet.read_metadata(path).num_row_groups == 1) == (name == "one group")
-        environment = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"}
-        command = [sys.executable, "-c", MEASURE, path.parent, tmp_path / "out" / name / "index.parquet"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-        peaks[name] = int(done.stdout)
-    assert peaks["many"] - peaks["few"] < 60, peaks
-    assert peaks["one group"] - peaks["few"] < 60, peaks

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from foreign_for_tests import relative_error
 from peers_for_tests import run_peer
 from sae_variants import planted
 from safetensors.torch import load_file, save_file
@@ -59,10 +60,6 @@ def made(tmp_path_factory):
         return folders[peer]
 
     return folder_of
-
-
-def relative_error(found, expected):
-    return float((found - expected).norm() / expected.norm())
 
 
 def said_of(made, peer, name):
