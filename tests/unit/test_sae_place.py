@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -174,6 +175,28 @@ def test_what_a_skip_is_to_be_added_for_is_refused_by_name_where_it_is_of_other_
         with pytest.raises(ModelError, match=r"like: activations \[.*\] for codes that decode to \[5, 9\]"):
             sae.decode(torch.zeros(5, WIDTH), like=like)
     assert sae.decode(torch.zeros(5, WIDTH), like=torch.zeros(5, D)).shape == (5, 9)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"tokens": "cls"}, "place: tokens: 'cls'; allowed: patches, class, all"),
+        ({"tokens": None}, "place: tokens: None; allowed: patches, class, all"),
+        ({"layer": "3"}, "place: layer: '3'; allowed: a whole number from 0, or null"),
+        ({"layer": -1}, "place: layer: -1; allowed: a whole number"),
+        ({"layer": True}, "place: layer: True; allowed: a whole number"),
+        ({"layer": 3.0}, "place: layer: 3.0; allowed: a whole number"),
+        ({"hook": None}, "place: hook: None; allowed: text"),
+        ({"model": 3}, "place: model: 3; allowed: text, or null"),
+        ({"weights_sha256": b"ab"}, "place: weights_sha256: b'ab'; allowed: text, or null"),
+    ],
+    ids=str,
+)
+def test_a_place_that_is_none_is_refused_where_it_is_made(said, message):
+    with pytest.raises(ModelError, match=message):
+        Place(**said)
+    with pytest.raises(ModelError, match=message):
+        replace(Place("vit_small_patch16", "ab12", 11, "norm", "class"), **said)
 
 
 @pytest.mark.parametrize("kind", KINDS)
