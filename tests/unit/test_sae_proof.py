@@ -336,6 +336,24 @@ def test_timms_name_takes_a_size_and_weights(on_disk: tuple[Path, str], looked_a
     assert (found["model"]["architecture"], found["n_pictures"]) == (name, 4)
 
 
+def test_a_block_that_the_model_has_not_is_refused_by_name(
+    on_disk: tuple[Path, str], looked_at: ProofSettings, tmp_path: Path
+) -> None:
+    config, card = on_disk
+    there = replace(looked_at, model=card, limit=4, patches=1)
+    message = "layer: 12: vit_tiny_patch16_224 has 12 blocks, so layers go from 0 to 11"
+    where = ["--model", card, "--pictures", str(looked_at.pictures), "--layer", "12"]
+    with pytest.raises(SystemExit, match=message):
+        main(["sae-place", str(config), *where])
+    with pytest.raises(SystemExit, match=message):
+        main(["import-sae", str(config.parent), str(tmp_path / "taken"), *where])
+    assert not (tmp_path / "taken/config.json").exists()
+    with pytest.raises(ModelError, match=message):  # a hook point of another project
+        place_found(load_sae(config), Place(layer=12, hook="hook_q"), there, torch.device("cpu"))
+    found = place_found(load_sae(config), Place(layer=11, hook="hook_q"), there, torch.device("cpu"))
+    assert any("cannot be read here: layer 11, hook_q" in notice["text"] for notice in found["notices"])
+
+
 def test_what_an_import_finds_is_kept_in_the_file(
     on_disk: tuple[Path, str], looked_at: ProofSettings, tmp_path: Path
 ) -> None:
