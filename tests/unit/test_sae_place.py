@@ -169,6 +169,14 @@ def test_codes_of_another_width_are_refused_by_name(d_target):
     assert sae.decode(torch.zeros(WIDTH)).shape == (d_target or D,)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_changes_of_another_number_of_latents_are_refused_by_name(kind):
+    sae, x = random_sae(kind), some_activations(5)
+    for step in (torch.zeros(5, 2), torch.zeros(5, 4), torch.zeros(3, 5), torch.tensor(1.0)):
+        with pytest.raises(ModelError, match=r"codes \[.*\]: 3 latents change by \(…, 3\); give each one's change"):
+            sae.change(step, [7, 0, 39], like=x)
+
+
 def test_what_a_skip_is_to_be_added_for_is_refused_by_name_where_it_is_of_other_tokens():
     sae = SparseAutoencoder(D, WIDTH, TopK(4), 9, has_skip=True)
     for like in (torch.zeros(4, D), torch.zeros(5, D + 1), torch.zeros(5, 9)):
