@@ -2,6 +2,8 @@
 
 import io
 import json
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +208,50 @@ def test_columns_that_do_not_serve_are_refused(root, index_path, features, colum
     shard(root / "a.parquet", columns, features)
     with pytest.raises(DataError, match=message):
         build_index(hub(root, **ALL, **options), index_path)
+
+
+NO_LABELS = {
+    "double": pyarrow.array([0.0, 1.0]),
+    "decimal128": pyarrow.array([Decimal(0), Decimal(1)]),
+    "null": pyarrow.nulls(2),
+    "binary": pyarrow.array([b"a", b"b"]),
+    "timestamp": pyarrow.array([datetime(2020, 1, 1), datetime(2021, 1, 1)]),
+    "date32": pyarrow.array([date(2020, 1, 1), date(2021, 1, 1)]),
+    "time64": pyarrow.array([time(1), time(2)]),
+    "duration": pyarrow.array([timedelta(1), timedelta(2)]),
+    "struct": pyarrow.array([{"id": 0, "name": "wren"}, {"id": 1, "name": "crow"}]),
+    "map": pyarrow.array([[("a", 1)], []], pyarrow.map_(pyarrow.string(), pyarrow.int64())),
+}
+
+
+@pytest.mark.parametrize("name", ["label", "labels"])
+@pytest.mark.parametrize("kind", NO_LABELS)
+def test_a_column_of_labels_that_holds_none_is_not_left_out_silently(root, index_path, kind, name):
+    struct = pyarrow.struct({"path": pyarrow.string(), "bytes": pyarrow.binary()})
+    columns = {"image": pyarrow.array(pictures(2), struct), name: NO_LABELS[kind]}
+    plain_shard(root / "a.parquet", columns)
+    for options in ({}, {"label": name}):
+        with pytest.raises(DataError, match=rf"the column {name}: it has type {kind}.*or set label: none"):
+            build_index(hub(root, **ALL, **options), index_path)
+    build_index(hub(root, label="none", **ALL), index_path)
+    assert read_index(index_path)["label"].null_count() == 2
+
+
+def test_a_class_label_of_another_name_is_meant_beside_a_column_that_holds_no_labels(root, index_path):
+    columns = {"image": pictures(2), "species": [1, 0], "label": [0.5, 1.5]}
+    shard(root / "a.parquet", columns, {"image": PICTURE, "species": CLASS, "label": datasets.Value("float32")})
+    build_index(hub(root, **ALL), index_path)
+    assert read_index(index_path)["label_name"].to_list() == ["crow", "wren"]
+
+
+def test_truths_and_pictures_are_told_from_columns_that_hold_no_labels(root, index_path):
+    struct = pyarrow.struct({"path": pyarrow.string(), "bytes": pyarrow.binary()})
+    plain_shard(root / "a.parquet", {"label": pyarrow.array(pictures(2), struct), "labels": [True, False]})
+    build_index(hub(root, **ALL), index_path)
+    assert read_index(index_path)["label_name"].to_list() == ["True", "False"]
+    plain_shard(root / "a.parquet", {"label": pyarrow.array(pictures(2), struct)})
+    build_index(hub(root, **ALL), index_path)
+    assert read_index(index_path)["label"].null_count() == 2
 
 
 def test_lists_of_labels_hinder_nobody_who_reads_none(root, index_path):

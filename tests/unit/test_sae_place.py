@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from visae.errors import ModelError
 from visae.sae import Place, SparseAutoencoder, load_sae, save_sae
 from visae.sae.variants.members import VARIANTS
 from visae.sae.variants.relu import Relu
+from visae.sae.variants.sparse import SparseCodes
 from visae.sae.variants.topk import TopK
 
 KINDS = ("none", "scale", "per_dimension", "per_token")
@@ -151,6 +153,58 @@ def test_activations_of_another_width_are_refused_by_name():
             sae.encode(x)
         with pytest.raises(ModelError, match=r"this SAE takes \(…, 12\)"):
             sae.sparse_codes(x)
+
+
+@pytest.mark.parametrize("d_target", [None, 9])
+def test_codes_of_another_width_are_refused_by_name(d_target):
+    sae = random_sae("none", d_target=d_target)
+    for codes in (torch.zeros(5, WIDTH + 1), torch.zeros(2, 3, WIDTH - 1), torch.zeros(WIDTH, 1), torch.tensor(1.0)):
+        with pytest.raises(ModelError, match=rf"codes \[.*\]: this SAE decodes \(…, {WIDTH}\); give codes of its own"):
+            sae.decode(codes)
+    for width in (WIDTH + 1, WIDTH - 1):  # their latents may all be ones that this SAE has
+        none = torch.zeros(0, dtype=torch.int64)
+        codes = SparseCodes(none, torch.zeros(0), torch.zeros(6, dtype=torch.int64), width)
+        with pytest.raises(ModelError, match=rf"codes \[5, {width}\]: this SAE decodes \(…, {WIDTH}\)"):
+            sae.decode(codes)
+    assert sae.decode(torch.zeros(WIDTH)).shape == (d_target or D,)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_changes_of_another_number_of_latents_are_refused_by_name(kind):
+    sae, x = random_sae(kind), some_activations(5)
+    for step in (torch.zeros(5, 2), torch.zeros(5, 4), torch.zeros(3, 5), torch.tensor(1.0)):
+        with pytest.raises(ModelError, match=r"codes \[.*\]: 3 latents change by \(…, 3\); give each one's change"):
+            sae.change(step, [7, 0, 39], like=x)
+
+
+def test_what_a_skip_is_to_be_added_for_is_refused_by_name_where_it_is_of_other_tokens():
+    sae = SparseAutoencoder(D, WIDTH, TopK(4), 9, has_skip=True)
+    for like in (torch.zeros(4, D), torch.zeros(5, D + 1), torch.zeros(5, 9)):
+        with pytest.raises(ModelError, match=r"like: activations \[.*\] for codes that decode to \[5, 9\]"):
+            sae.decode(torch.zeros(5, WIDTH), like=like)
+    assert sae.decode(torch.zeros(5, WIDTH), like=torch.zeros(5, D)).shape == (5, 9)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"tokens": "cls"}, "place: tokens: 'cls'; allowed: patches, class, all"),
+        ({"tokens": None}, "place: tokens: None; allowed: patches, class, all"),
+        ({"layer": "3"}, "place: layer: '3'; allowed: a whole number from 0, or null"),
+        ({"layer": -1}, "place: layer: -1; allowed: a whole number"),
+        ({"layer": True}, "place: layer: True; allowed: a whole number"),
+        ({"layer": 3.0}, "place: layer: 3.0; allowed: a whole number"),
+        ({"hook": None}, "place: hook: None; allowed: text"),
+        ({"model": 3}, "place: model: 3; allowed: text, or null"),
+        ({"weights_sha256": b"ab"}, "place: weights_sha256: b'ab'; allowed: text, or null"),
+    ],
+    ids=str,
+)
+def test_a_place_that_is_none_is_refused_where_it_is_made(said, message):
+    with pytest.raises(ModelError, match=message):
+        Place(**said)
+    with pytest.raises(ModelError, match=message):
+        replace(Place("vit_small_patch16", "ab12", 11, "norm", "class"), **said)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -288,6 +288,73 @@ def test_bad_input_is_named(on_disk: tuple[Path, str], looked_at: ProofSettings,
         sae_place(str(across), there)
 
 
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ({"image_size": 64}, "--image-size 64: --model"),
+        ({"model_weights": "hub"}, "--model-weights hub: --model"),
+        ({"model_weights": "random", "image_size": SIZE}, f"--model-weights random and --image-size {SIZE}: --model"),
+    ],
+    ids=str,
+)
+def test_what_a_model_json_says_itself_is_not_left_out_silently(
+    on_disk: tuple[Path, str], looked_at: ProofSettings, tmp_path: Path, said: dict[str, object], named: str
+) -> None:
+    config, card = on_disk
+    match = f"{named} .*says of itself.*; leave that out, or give timm's name"
+    for model in (card, str(Path(card).parent)):
+        there = replace(looked_at, model=model, limit=4, patches=1, **said)
+        with pytest.raises(ConfigError, match=match):
+            sae_place(str(config), there)
+        with pytest.raises(ConfigError, match=match):
+            import_sae(config.parent, tmp_path / "taken", looked_at=there)
+    options = [part for name, value in said.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    where = ["--model", card, "--pictures", str(looked_at.pictures)]
+    with pytest.raises(SystemExit, match=match):
+        main(["sae-place", str(config), *where, *options])
+    with pytest.raises(SystemExit, match=match):
+        main(["import-sae", str(config.parent), str(tmp_path / "taken"), *where, *options])
+    assert not (tmp_path / "taken").exists()
+
+
+def test_how_pictures_are_looked_at_is_refused_where_none_are(on_disk: tuple[Path, str], tmp_path: Path) -> None:
+    config, card = on_disk
+    arguments = ["import-sae", str(config.parent), str(tmp_path / "taken")]
+    with pytest.raises(SystemExit, match=r"--image-size 64, --limit 3: .*; give --model and --pictures too, or leave"):
+        main([*arguments, "--limit", "3", "--image-size", "64"])
+    with pytest.raises(SystemExit, match="give both --model"):
+        main([*arguments, "--model", card])
+    assert not (tmp_path / "taken").exists()
+    main(arguments)
+    assert "proof" not in json.loads((tmp_path / "taken/config.json").read_text())
+
+
+def test_timms_name_takes_a_size_and_weights(on_disk: tuple[Path, str], looked_at: ProofSettings) -> None:
+    config, _ = on_disk
+    name = "vit_tiny_patch16_224"
+    there = replace(looked_at, model=name, model_weights="random", image_size=2 * SIZE, limit=4, patches=1)
+    found = place_found(load_sae(config), Place(layer=5), there, torch.device("cpu"))
+    assert (found["model"]["architecture"], found["n_pictures"]) == (name, 4)
+
+
+def test_a_block_that_the_model_has_not_is_refused_by_name(
+    on_disk: tuple[Path, str], looked_at: ProofSettings, tmp_path: Path
+) -> None:
+    config, card = on_disk
+    there = replace(looked_at, model=card, limit=4, patches=1)
+    message = "layer: 12: vit_tiny_patch16_224 has 12 blocks, so layers go from 0 to 11"
+    where = ["--model", card, "--pictures", str(looked_at.pictures), "--layer", "12"]
+    with pytest.raises(SystemExit, match=message):
+        main(["sae-place", str(config), *where])
+    with pytest.raises(SystemExit, match=message):
+        main(["import-sae", str(config.parent), str(tmp_path / "taken"), *where])
+    assert not (tmp_path / "taken/config.json").exists()
+    with pytest.raises(ModelError, match=message):  # a hook point of another project
+        place_found(load_sae(config), Place(layer=12, hook="hook_q"), there, torch.device("cpu"))
+    found = place_found(load_sae(config), Place(layer=11, hook="hook_q"), there, torch.device("cpu"))
+    assert any("cannot be read here: layer 11, hook_q" in notice["text"] for notice in found["notices"])
+
+
 def test_what_an_import_finds_is_kept_in_the_file(
     on_disk: tuple[Path, str], looked_at: ProofSettings, tmp_path: Path
 ) -> None:

@@ -83,7 +83,7 @@ def columns_of(schema: pyarrow.Schema, settings: HuggingFaceSettings, where: str
     picture = found.named(settings.image, "image") if settings.image != "auto" else found.only_picture(settings.mask)
     label = None
     if settings.label_column is not None:
-        chosen = found.only_label() if settings.label_column == "auto" else found.named(settings.label, "label")
+        chosen = found.only_label(picture) if settings.label_column == "auto" else found.named(settings.label, "label")
         label = found.label_column(chosen) if chosen else None
     return Columns(found.picture_column(picture, "image"), mask, label)
 
@@ -118,17 +118,17 @@ class _Found:
             )
         return found[0]
 
-    def only_label(self) -> _Column | None:
-        """The one column of classes; None where there is none."""
+    def only_label(self, picture: _Column) -> _Column | None:
+        """The one column of classes; None where none is called so, or only that of the pictures is."""
         found = [column for column in self._columns if _type_of(column.feature) == "ClassLabel"]
-        by_name = [column for column in self._columns if column.name in _LABELS]
+        by_name = [column for column in self._columns if column.name in _LABELS and column != picture]
         found = found or [column for column in by_name if _is_label(column.kind)]
         if len(found) > 1:
             names = ", ".join(column.name for column in found)
             raise DataError(f"{self.where}: the columns {names} hold labels; name one by label:, or set label: none")
         lists = [c for c in self._columns if _is_list(c.kind) and _type_of(_of_items(c.feature)) == "ClassLabel"]
-        if not found and (several := lists or [column for column in by_name if _is_list(column.kind)]):
-            self.label_column(several[0])
+        if not found and (unfit := lists or by_name):
+            self.label_column(unfit[0])
         return found[0] if found else None
 
     def picture_column(self, column: _Column, key: str) -> PictureColumn:

@@ -138,8 +138,13 @@ class SparseAutoencoder(Normalizing):
         Raises
         ------
         ModelError
-            If `like` is needed and not given, or of other tokens.
+            If codes are of another width, or `like` is needed and not given, or of other tokens.
         """
+        if not len(codes.shape) or codes.shape[-1] != self.width:
+            raise ModelError(
+                f"codes {list(codes.shape)}: this SAE decodes (…, {self.width}); give codes of its own latents, which "
+                "encode and sparse_codes return"
+            )
         if isinstance(codes, SparseCodes):
             with torch.no_grad():
                 rows = weighted_rows(self.decoder_weight, codes.latents, codes.values, codes.offsets)
@@ -147,7 +152,8 @@ class SparseAutoencoder(Normalizing):
                 rows = rows.view(*codes.leading, self.d_target)
         else:
             rows = codes @ self.decoder_weight
-        if self.needs_like and like is not None and like.shape != rows.shape:
+        is_used = self.needs_like or self.skip is not None
+        if is_used and like is not None and like.shape != (*rows.shape[:-1], self.d_model):
             raise ModelError(f"like: activations {list(like.shape)} for codes that decode to {list(rows.shape)}")
         decoded = (rows + self.decoder_bias) * self.output_scale_of(like) + self.output_mean_of(like)
         if self.skip is None:

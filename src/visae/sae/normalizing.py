@@ -156,8 +156,17 @@ class Normalizing(nn.Module):
         ----------
         latents
             The m latents whose codes change.
+
+        Raises
+        ------
+        ModelError
+            If codes are of another number of latents.
         """
         chosen = torch.as_tensor(latents, dtype=torch.int64, device=self.decoder_weight.device)
+        if not codes.ndim or codes.shape[-1] != len(chosen):
+            raise ModelError(
+                f"codes {list(codes.shape)}: {len(chosen)} latents change by (…, {len(chosen)}); give each one's change"
+            )
         if self.needs_like:
             return (codes @ self.decoder_weight.detach()[chosen]) * self.output_scale_of(like)
         return codes @ self.directions()[chosen]

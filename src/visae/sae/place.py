@@ -28,6 +28,11 @@ class Place:
         What of that block; see `visae.vision.hook_points`. Hook points of other projects keep their own names.
     tokens
         `patches`, `class` (the [CLS] token alone), or `all` (with registers).
+
+    Raises
+    ------
+    ModelError
+        If a value is none that a place has.
     """
 
     model: str | None = None
@@ -35,6 +40,19 @@ class Place:
     layer: int | None = None
     hook: str = "residual"
     tokens: TokenKinds = "patches"
+
+    def __post_init__(self) -> None:
+        kinds: tuple[tuple[str, Any, str], ...] = (
+            *((name, str | None, "text, or null") for name in ("model", "weights_sha256")),
+            ("layer", int | None, "a whole number from 0, or null"),
+            ("hook", str, "text"),
+        )
+        for name, kind, allowed in kinds:
+            value = getattr(self, name)
+            if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 0):
+                raise ModelError(f"place: {name}: {value!r}; allowed: {allowed}")
+        if self.tokens not in get_args(TokenKinds):
+            raise ModelError(f"place: tokens: {self.tokens!r}; allowed: {', '.join(get_args(TokenKinds))}")
 
     @classmethod
     def from_entries(cls, entries: object) -> Place:
@@ -49,19 +67,7 @@ class Place:
             raise ModelError(f"place: {entries!r}; allowed: keys and values")
         if unknown := sorted({*entries} - {spec.name for spec in fields(cls)}):
             raise ModelError(f"place: unknown keys: {', '.join(unknown)}; a newer visae wrote it: update visae")
-        place = cls(**entries)
-        kinds: tuple[tuple[str, Any, str], ...] = (
-            *((name, str | None, "text, or null") for name in ("model", "weights_sha256")),
-            ("layer", int | None, "a whole number from 0, or null"),
-            ("hook", str, "text"),
-        )
-        for name, kind, allowed in kinds:
-            value = getattr(place, name)
-            if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 0):
-                raise ModelError(f"place: {name}: {value!r}; allowed: {allowed}")
-        if place.tokens not in get_args(TokenKinds):
-            raise ModelError(f"place: tokens: {place.tokens!r}; allowed: {', '.join(get_args(TokenKinds))}")
-        return place
+        return cls(**entries)
 
 
 def among_last(chosen: Tensor, kinds: TokenKinds, n_tokens: int) -> Tensor:

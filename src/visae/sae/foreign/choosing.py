@@ -10,7 +10,8 @@ from typing import Any
 
 from visae.errors import ModelError
 from visae.files import file_sha256
-from visae.sae.foreign.contents import SETTINGS_FILES, Contents, is_archive, kind_of, open_file
+from visae.sae.foreign.contents import SETTINGS_FILES, Contents, open_file
+from visae.sae.foreign.file_kinds import is_archive, kind_of
 
 MANIFEST = "manifest.jsonl"
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")

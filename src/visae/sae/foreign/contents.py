@@ -10,22 +10,21 @@ import io
 import json
 import pickle
 import re
-import tarfile
 import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from torch import Tensor
 
 from visae.errors import ModelError
+from visae.sae.foreign.file_kinds import GZIP, OLD_TORCH, PICKLE, is_archive, kind_of, start_of
 from visae.weights import read_weights
 
-Kind = Literal["safetensors", "torch", "headed"]
 # Settings objects that projects put beside the weights in their files.
 _SETTINGS_CLASSES = (
     "vit_prisma.sae.config.VisionModelSAERunnerConfig",
@@ -40,10 +39,6 @@ _SETTINGS_CLASSES = (
 SETTINGS_FILES = ("cfg.json", "config.json", "config.yaml", "config.yml")
 _NESTED = ("state_dict", "model_state_dict", "autoencoder", "sae", "model")
 _WRAPPERS = ("_orig_mod.", "module.")
-_TOO_LARGE_FOR_SETTINGS = 1 << 24
-_ZIP, _PICKLE, _GZIP = b"PK\x03\x04", b"\x80", b"\x1f\x8b"
-# What torch.save began with before it wrote zip files: a number, itself pickled.
-_OLD_TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")
 
 
 @dataclass(frozen=True)
@@ -87,37 +82,6 @@ class _Settings:
     """Stands for a project's settings object: it holds the values, and does nothing."""
 
 
-def kind_of(path: Path) -> Kind | None:
-    """What a file is by its first bytes; None for what holds no tensors."""
-    with path.open("rb") as file:
-        start = file.read(9)
-        # First of all: a length may begin with the byte that pickles begin with.
-        length = int.from_bytes(start[:8], "little")
-        if start[8:] == b"{" and length < path.stat().st_size:
-            return "safetensors"
-        if start.startswith((_ZIP, _PICKLE, _GZIP)):
-            return "torch"
-        if start.startswith(b"{"):
-            file.seek(0)
-            first = file.readline(_TOO_LARGE_FOR_SETTINGS)
-            return "headed" if first.endswith(b"}\n") and file.read(1)[:1] not in (b"", b"{") else None
-    return None
-
-
-def is_archive(path: Path) -> bool:
-    """Whether a file is a tar or zip file of others; torch.save writes zip files too, with one pickle in them."""
-    with path.open("rb") as file:
-        start = file.read(len(_ZIP))
-    try:
-        if not start.startswith(_ZIP):
-            # Its end is a checksum of names, which no weights have by chance; a compressed one is told by its content.
-            return not start.startswith((b"{", _PICKLE)) and tarfile.is_tarfile(path)
-        with zipfile.ZipFile(path) as archive:
-            return not any(PurePosixPath(name).name in ("data.pkl", "constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError):
-        return False  # damaged, which is said when it is read
-
-
 def open_file(path: Path) -> Contents:
     """Contents of one file of tensors.
 
@@ -155,7 +119,7 @@ def _header(path: Path, first: bytes) -> dict[str, Any]:
 
 def _loaded(path: Path, source: Path | io.BytesIO) -> Any:
     """What torch.save has written, opened without running any of it."""
-    if _start(path).startswith(_GZIP):
+    if start_of(path).startswith(GZIP):
         raise ModelError(_refusal(path, pickle.UnpicklingError("compressed")))
     try:
         is_zip = zipfile.is_zipfile(source)
@@ -204,18 +168,12 @@ def _refusal(path: Path, error: pickle.UnpicklingError) -> str:
     )
 
 
-def _start(path: Path) -> bytes:
-    """First bytes of a file, enough to tell what pickled it."""
-    with path.open("rb") as file:
-        return file.read(len(_OLD_TORCH))
-
-
 def _opening(path: Path) -> str:
     """Lines of Python that open a pickle, whatever has written it."""
-    start = _start(path)
-    if start.startswith(_GZIP):
+    start = start_of(path)
+    if start.startswith(GZIP):
         return f"loaded = pickle.load(gzip.open({path.name!r}))"
-    if start.startswith(_PICKLE) and start != _OLD_TORCH:
+    if start.startswith(PICKLE) and start != OLD_TORCH:
         return f"loaded = pickle.load(open({path.name!r}, 'rb'))"
     skipped = "file.readline()\n" if start.startswith(b"{") else ""
     return (

@@ -20,7 +20,7 @@ from visae.sae.foreign.fitting import check_place, check_wanted, located
 from visae.sae.foreign.registry import read_foreign
 from visae.sae.foreign.unsaid import Unsaid
 from visae.sae.metrics import Quality, quality
-from visae.sae.proof.command import proof_of
+from visae.sae.proof.command import is_looked_at, proof_of
 from visae.sae.proof.settings import ProofSettings
 from visae.sae.published import METRICS, metrics_table, points
 from visae.sae.sources import local_source
@@ -80,8 +80,11 @@ def import_sae(
     ------
     ModelError
         If the files are not what they should be, hold what cannot be kept, or belong to other activations.
+    ConfigError
+        If what is looked at makes no sense, as `sae_place`.
     """
     unsaid = unsaid or Unsaid()
+    is_looked_at(looked_at)  # what is wrong there is said before anything is fetched
     check_folder(output)
     found_at = local_source(source)
     given, name, path = read_foreign(found_at.path, unsaid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,7 +51,8 @@ def sae_place(
     Raises
     ------
     ConfigError
-        If there is no model or no folder of pictures to look at, or a number makes no sense.
+        If there is no model or no folder of pictures to look at, a number makes no sense, or a model.json is given
+        and what it says itself.
     ModelError
         If the SAE cannot be read, or is of another width than the model; or the model has no such layer.
     DataError
@@ -88,14 +89,53 @@ def place_found(
     ConfigError, ModelError, DataError
         As `sae_place`.
     """
-    if settings.model is None or settings.pictures is None:
-        raise ConfigError("give both --model (a model.json, or timm's name) and --pictures (a folder)")
-    if settings.patches < 1 or settings.batch_size < 1 or settings.limit < 0 or settings.workers < 0:
-        raise ConfigError("--patches and --batch-size are 1 or more, --limit and --workers 0 or more")
+    check_looked_at(settings)
     with tempfile.TemporaryDirectory(prefix="visae-sae-place-model-") as scratch:
         model = _model(settings, Path(scratch), device, seed)
         proof = prove(sae.to(device), model, claim, settings, seed)
     return as_found(proof, model.card, str(settings.pictures), seed)
+
+
+def check_looked_at(settings: ProofSettings) -> None:
+    """Refuse settings that an SAE's place cannot be proven on, or of which some would be left out.
+
+    Raises
+    ------
+    ConfigError
+        As `sae_place`.
+    """
+    if settings.model is None or settings.pictures is None:
+        raise ConfigError("give both --model (a model.json, or timm's name) and --pictures (a folder)")
+    if settings.patches < 1 or settings.batch_size < 1 or settings.limit < 0 or settings.workers < 0:
+        raise ConfigError("--patches and --batch-size are 1 or more, --limit and --workers 0 or more")
+    if _card(settings.model) is None:
+        return
+    of_names = {"--model-weights": settings.model_weights, "--image-size": settings.image_size}
+    if said := [f"{option} {value}" for option, value in of_names.items() if value is not None]:
+        raise ConfigError(
+            f"{' and '.join(said)}: --model {settings.model} says of itself which weights it has and what size it "
+            "sees; leave that out, or give timm's name"
+        )
+
+
+def is_looked_at(settings: ProofSettings | None) -> bool:
+    """Whether an SAE's place is to be proven while it is taken in.
+
+    Raises
+    ------
+    ConfigError
+        If settings say how, but not on what; or as `sae_place`.
+    """
+    if settings is None:
+        return False
+    said = [spec.name for spec in fields(settings) if getattr(settings, spec.name) != spec.default]
+    if not {"model", "pictures"} & {*said}:
+        if said:
+            options = ", ".join(f"--{name.replace('_', '-')} {getattr(settings, name)}" for name in said)
+            raise ConfigError(f"{options}: of looking at pictures; give --model and --pictures too, or leave it out")
+        return False
+    check_looked_at(settings)
+    return True
 
 
 def proof_of(
@@ -105,7 +145,7 @@ def proof_of(
 
     The SAE is on the device that it was on when this returns.
     """
-    if settings is None or (settings.model is None and settings.pictures is None):
+    if settings is None or not is_looked_at(settings):
         return {}, []
     before = sae.decoder_bias.device
     found = place_found(sae, sae.place, settings, chosen_device("auto"), seed)
@@ -117,13 +157,21 @@ def proof_of(
 
 def _model(settings: ProofSettings, scratch: Path, device: torch.device, seed: int) -> VisionModel:
     name = str(settings.model)
+    if card := _card(name):
+        return load_model(card, device)
+    weights = "hub" if settings.model_weights is None else settings.model_weights
+    identity = ModelIdentity(architecture=name, weights=weights, image_size=settings.image_size)
+    prepare_model(identity, scratch / "weights.safetensors", scratch / "model.json", seed)
+    return load_model(scratch / "model.json", device)
+
+
+def _card(name: str) -> Path | None:
+    """The model.json that --model names; None where it is timm's name."""
     card = Path(name).expanduser()
     if card.is_dir():
         card = card / "model.json"
-    if card.suffix == ".json":
-        if not card.is_file():
-            raise ConfigError(f"--model {name}: there is no such file; give a model.json, or timm's name")
-        return load_model(card, device)
-    identity = ModelIdentity(architecture=name, weights=settings.model_weights, image_size=settings.image_size)
-    prepare_model(identity, scratch / "weights.safetensors", scratch / "model.json", seed)
-    return load_model(scratch / "model.json", device)
+    if card.suffix != ".json":
+        return None
+    if not card.is_file():
+        raise ConfigError(f"--model {name}: there is no such file; give a model.json, or timm's name")
+    return card

@@ -121,8 +121,8 @@ def prove(sae: SparseAutoencoder, model: VisionModel, claim: Place, settings: Pr
     """
     if sae.is_transcoder:
         raise ModelError("sae-place: a transcoder reads one place and gives another; no place alone can be proven")
-    if claim.layer is not None and claim.hook in get_args(Hook):
-        model.card.check(HookPoint(claim.layer, claim.hook), "layer")
+    if claim.layer is not None:  # a hook point of another project has a block all the same
+        model.card.check(HookPoint(claim.layer, claim.hook if claim.hook in get_args(Hook) else "residual"), "layer")
     points, kinds = readable_points(model, sae.d_model), kinds_of(model)
     claimed, notices = _claimed(sae, model, claim, points, kinds)
     paths, more = _pictures(settings, seed)

@@ -16,7 +16,9 @@ class ProofSettings:
 
     model: str | None = setting("model.json of a model that a workflow has fetched, or timm's name of one.", None)
     pictures: Path | None = setting("Folder of pictures; those in its subfolders are among them.", None)
-    model_weights: str = setting("Where the weights of timm's name are from; as a model's `weights`.", "hub")
+    model_weights: str | None = setting(
+        "Where the weights of timm's name are from, as a model's `weights`; left out, the hub.", None
+    )
     image_size: int | None = setting("Side in pixels of what timm's name sees; left out, its own.", None, minimum=1)
     limit: int = setting("Pictures that are read at most, drawn by seed; 0 reads all.", 200, minimum=0)
     patches: int = setting("Patches that are kept of each picture, drawn by seed.", 32, minimum=1)
