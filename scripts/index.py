@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from visae.activations.given import index_given
 from visae.config.settings import ActivationsSettings, AnyDataset
 from visae.data.index import build_index
 from visae.running import running_job
@@ -10,6 +9,9 @@ from visae.running import running_job
 with running_job(globals()) as job:
     settings, index = job.settings(AnyDataset), Path(job.output.index)
     if isinstance(settings, ActivationsSettings):
+        # Stores need torch, which pictures do not wait for.
+        from visae.activations.given import index_given
+
         index_given(settings, index)
     else:
         build_index(settings, index, job.seed)

@@ -126,7 +126,7 @@ class Study:
         return ExperimentFiles(**found, first=self.paths.first, min_purity=min_purity)
 
     def table(self, sae: str, task: str, name: str) -> pl.DataFrame:
-        """A table of an experiment: `arms`, `becomes`, `doses`, `untrained` or `examples`."""
+        """A table of an experiment: `arms`, `becomes`, `doses`, `untrained`, `examples`, or `effects`."""
         self._known_task(task)
         return read_table(self.paths.path(INTERVENTIONS, sae=sae) / task / f"{name}.parquet")
 
