@@ -19,6 +19,7 @@ rule extract:
         f"logs/{RECEIPT}.log",
     benchmark:
         f"benchmarks/{RECEIPT}.tsv"
+    priority: LEADS
     conda:
         ENVIRONMENT
     # As many as there are, up to this: two forward passes side by side would do the work twice.
@@ -54,6 +55,7 @@ rule store:
         f"benchmarks/{STORE}.tsv"
     wildcard_constraints:
         dataset=names(set(SETTINGS.datasets) - {*UNIONS, *GIVEN_SETS}),
+    priority: LEADS
     conda:
         ENVIRONMENT
     resources:

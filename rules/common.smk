@@ -106,6 +106,8 @@ try:
     SHARED_CORES = max(1, workflow.cores // 2)
 except WorkflowError:
     SHARED_CORES = 4  # on a cluster there is no number of cores to share
+# Priority of what long jobs wait for; figures, pages and tables that nobody reads fill the cores that it leaves free.
+LEADS = 1
 
 
 def names(options):

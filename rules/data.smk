@@ -12,9 +12,10 @@ rule index:
         f"benchmarks/{INDEX}.tsv"
     wildcard_constraints:
         dataset=names(set(SETTINGS.datasets) - {*UNIONS, *USERS}),
+    priority: LEADS
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: SHARED_CORES
     resources:
         mem_mb=grown(4000),
         runtime=grown(120),

@@ -17,6 +17,7 @@ rule atlas_of_task:
         f"benchmarks/{INTERVENTIONS}/{{task}}/atlas.json.tsv"
     wildcard_constraints:
         task=names(TASKS),
+    priority: LEADS
     conda:
         ENVIRONMENT
     threads: SHARED_CORES

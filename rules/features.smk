@@ -16,6 +16,7 @@ rule encode:
         f"logs/{FEATURES}/codes/manifest.json.log",
     benchmark:
         f"benchmarks/{FEATURES}/codes/manifest.json.tsv"
+    priority: LEADS
     conda:
         ENVIRONMENT
     threads: SHARED_CORES
@@ -92,6 +93,7 @@ rule scores:
         f"logs/{FEATURES}/scores.parquet.log",
     benchmark:
         f"benchmarks/{FEATURES}/scores.parquet.tsv"
+    priority: LEADS
     conda:
         ENVIRONMENT
     threads: SHARED_CORES
@@ -163,6 +165,7 @@ rule image_scores:
         f"logs/{FEATURES}/image_scores.parquet.log",
     benchmark:
         f"benchmarks/{FEATURES}/image_scores.parquet.tsv"
+    priority: LEADS
     conda:
         ENVIRONMENT
     threads: SHARED_CORES

@@ -16,6 +16,7 @@ rule probe:
         f"logs/{HEADS}/probe/metrics.json.log",
     benchmark:
         f"benchmarks/{HEADS}/probe/metrics.json.tsv"
+    priority: LEADS
     conda:
         ENVIRONMENT
     threads: SHARED_CORES
@@ -46,6 +47,7 @@ rule segmentation_head:
         f"logs/{HEADS}/segmentation/metrics.json.log",
     benchmark:
         f"benchmarks/{HEADS}/segmentation/metrics.json.tsv"
+    priority: LEADS
     conda:
         ENVIRONMENT
     threads: SHARED_CORES

@@ -38,6 +38,7 @@ rule experiment:
         f"benchmarks/{INTERVENTIONS}/{{task}}/summary.json.tsv"
     wildcard_constraints:
         task=names(TASKS),
+    priority: LEADS
     conda:
         ENVIRONMENT
     threads: SHARED_CORES

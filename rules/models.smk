@@ -13,6 +13,7 @@ rule model:
         f"logs/{CARD}.log",
     benchmark:
         f"benchmarks/{CARD}.tsv"
+    priority: LEADS
     conda:
         ENVIRONMENT
     resources:

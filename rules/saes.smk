@@ -32,6 +32,7 @@ rule train_sae:
         f"benchmarks/{SAE}/summary.json.tsv"
     wildcard_constraints:
         sae=names(EVERY_SAE),
+    priority: LEADS
     # Where Slurm trains, jobs only wait: all at once, beside Snakemake, and without a core.
     localrule: WHERE == "slurm"
     conda:

@@ -27,7 +27,7 @@ from visae.vision import embedded
 from visae.vision.blocks import Blocks
 from visae.vision.hook_points import HookPoint
 from visae.vision.owners import set_activation
-from visae.vision.torchvision_guard import allow_cpu_torch
+from visae.vision.timm_import import import_timm
 
 SIDE, PATCH, LAYER = 224, 14, 10
 GRID = SIDE // PATCH
@@ -174,7 +174,7 @@ def differences() -> dict[str, tuple[Way, Way]]:
 def main() -> int:
     options = parser(__doc__ or "", "owners.json").parse_args()
     torch.set_num_threads(options.threads)
-    allow_cpu_torch()
+    import_timm()
     network = Network()
     rows = [row for name, ways in differences().items() for row in compared(network, name, *ways)]
     return publish(rows, options.output, options.check)

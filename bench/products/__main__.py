@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bench.harness import Measurement, interleaved, measurement, median_ratio, parser, publish, repetitions
 from visae import products
-from visae.vision.torchvision_guard import allow_cpu_torch
+from visae.vision.timm_import import import_timm
 
 # Rows, columns in, columns out: a ViT-S/14's and a ViT-B/16's layers, and the encoders of SAEs.
 SHAPES = ((4112, 384, 1536), (4112, 1536, 384), (1576, 768, 3072), (1024, 384, 3072), (1024, 768, 24576))
@@ -50,7 +50,7 @@ def compared(name: str, unit: str, work: float, compute: Callable[[], Tensor], t
 
 def network() -> nn.Module:
     """A ViT-S/14 of random weights."""
-    allow_cpu_torch()
+    import_timm()
     import timm
 
     module = timm.create_model("vit_small_patch14_dinov2", img_size=224).eval().requires_grad_(False)

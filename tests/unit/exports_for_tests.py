@@ -26,9 +26,9 @@ def of_dictionary_learning(folder):
 
 
 def of_visaebench(folder):
-    from visae.vision.torchvision_guard import allow_cpu_torch
+    from visae.vision.timm_import import import_timm
 
-    allow_cpu_torch()
+    import_timm()
     import visaebench
 
     sae = visaebench.load_sae(str(folder), device="cpu")

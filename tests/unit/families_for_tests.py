@@ -6,7 +6,7 @@ import torch
 
 from visae.config.settings import ModelSettings
 from visae.vision.model import VisionModel, card_of
-from visae.vision.torchvision_guard import allow_cpu_torch
+from visae.vision.timm_import import import_timm
 from visae.vision.weights import created
 
 SAME_SUMS = 1e-5
@@ -69,7 +69,7 @@ def small_model(name: str) -> VisionModel:
     options = {"depth": 4} if name in TRANSFORMERS else {}
     size = family.size if isinstance(family.size, int) else list(family.size)
     settings = ModelSettings(architecture=family.architecture, weights="random", image_size=size)
-    allow_cpu_torch()
+    import_timm()
     torch.manual_seed(1)
     module = created(family.architecture, size, **options).eval()
     model = VisionModel(module, card_of(module, settings.identity(), origin="random", weights_sha256=""))

@@ -136,9 +136,9 @@ def overcomplete(root, inputs):
 
 
 def sparsify(root, inputs):
-    from visae.vision.torchvision_guard import allow_cpu_torch
+    from visae.vision.timm_import import import_timm
 
-    allow_cpu_torch()
+    import_timm()
     from transformers import PreTrainedModel  # noqa: F401
 
     without_its_init("sparsify")
@@ -174,9 +174,9 @@ def sparsify(root, inputs):
 
 
 def visaebench(root, inputs):
-    from visae.vision.torchvision_guard import allow_cpu_torch
+    from visae.vision.timm_import import import_timm
 
-    allow_cpu_torch()
+    import_timm()
     from visaebench import load_sae
 
     # visaebench trains none: its files are made of weights from elsewhere, here random ones.

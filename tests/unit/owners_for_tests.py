@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from visae.config.settings import ModelIdentity
 from visae.vision.model import VisionModel, load_model, prepare_model
-from visae.vision.torchvision_guard import allow_cpu_torch
+from visae.vision.timm_import import import_timm
 
-allow_cpu_torch()  # before any of the libraries below imports torchvision
+import_timm()  # before any of the libraries below imports torchvision
 
 TINY_CLIP = "vit_xsmall_patch16_clip_224.tinyclip_yfcc15m"
 TINY_CLIP_SHAPE = {"width": 256, "layers": 10, "heads": 4, "patch": 16}

@@ -17,7 +17,7 @@ from visae.sae.place import Place
 from visae.sae.proof.tokens import PointTokens, Reading, read_tokens
 from visae.sae.run import TrainingRun
 from visae.vision.model import HookPoint, VisionModel, card_of
-from visae.vision.torchvision_guard import allow_cpu_torch
+from visae.vision.timm_import import import_timm
 
 SIZE = 32
 NAME = "vit_tiny_patch16_224"
@@ -25,7 +25,7 @@ NAME = "vit_tiny_patch16_224"
 
 def small_vit(seed: int = 0, width: int = 48, depth: int = 4) -> VisionModel:
     """Random ViT of 16 patches whose blocks do something: weights larger than those a training starts from."""
-    allow_cpu_torch()
+    import_timm()
     import timm
 
     torch.manual_seed(seed)

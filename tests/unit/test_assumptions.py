@@ -24,7 +24,7 @@ from visae.vision.assumptions import Assumptions, assumed
 from visae.vision.card import ModelCard
 from visae.vision.model import prepare_model
 from visae.vision.origins import Origin
-from visae.vision.torchvision_guard import allow_cpu_torch
+from visae.vision.timm_import import import_timm
 from visae.vision.transforms import Transform, of_open_clip
 from visae.vision.weights import check_name, created
 
@@ -34,7 +34,7 @@ PAPER = Path(__file__).parents[2] / "config" / "paper.yaml"
 
 def of(architecture: str, origin: Origin | None = None, **settings: object) -> Assumptions:
     """Assumptions of a model without its weights."""
-    allow_cpu_torch()
+    import_timm()
     with torch.device("meta"):
         module = created(architecture, None)
     identity = ModelIdentity(architecture=architecture, **{"weights": "hub", **settings})
@@ -51,7 +51,7 @@ def notes(notices: tuple[Notice, ...]) -> str:
 
 def test_pictures_are_open_clips(tmp_path: Path) -> None:
     """From a picture file to normalized input, cut and squashed, as open_clip's own transform gives it."""
-    allow_cpu_torch()
+    import_timm()
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     noise = np.random.default_rng(0).integers(0, 256, (211, 340, 3), dtype=np.uint8)
@@ -93,7 +93,7 @@ def test_timms_own_say_counts_where_there_is_no_other() -> None:
     ],
 )
 def test_where_open_clip_prepares_pictures_otherwise_the_line_for_it_is_given(architecture: str, theirs: tuple) -> None:
-    allow_cpu_torch()
+    import_timm()
     import open_clip
 
     wanted = of_open_clip({"preprocess_cfg": open_clip.get_pretrained_cfg(*theirs)}, "open_clip")
@@ -168,7 +168,7 @@ def test_a_name_without_a_known_tag_is_refused_with_those_that_exist(tmp_path: P
 
 
 def test_a_name_may_lack_its_tag_where_the_weights_are_others() -> None:
-    allow_cpu_torch()
+    import_timm()
     for name, weights in ((NAME, "hub"), ("test_vit", "random"), ("test_vit", "hub:someone/some-vit")):
         check_name(name, weights)
     found = of("vit_base_patch16_siglip_224", weights="/my/weights.pt")

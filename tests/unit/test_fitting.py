@@ -9,7 +9,7 @@ from PIL import Image
 from visae.data.images import fitted, fitted_mask, pixels, read_mask
 from visae.data.mask_files import MaskReading
 from visae.errors import DataError
-from visae.vision.torchvision_guard import allow_cpu_torch
+from visae.vision.timm_import import import_timm
 
 
 class Card:
@@ -25,7 +25,7 @@ class Card:
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_pictures_are_timms_pixel_for_pixel(mode, fit, crop_share, seen, interpolation):
     """Noise of even, odd, small and long shapes through timm's own transform."""
-    allow_cpu_torch()
+    import_timm()
     from timm.data.transforms_factory import transforms_imagenet_eval
 
     options = {"crop_pct": crop_share, "crop_mode": mode, "interpolation": interpolation, "normalize": False}
@@ -38,7 +38,7 @@ def test_pictures_are_timms_pixel_for_pixel(mode, fit, crop_share, seen, interpo
 
 def test_a_panorama_is_timms_but_for_rounding():
     """It is cut before it is scaled; Pillow then rounds in between in another order, which smooth pictures hide."""
-    allow_cpu_torch()
+    import_timm()
     from timm.data.transforms_factory import transforms_imagenet_eval
 
     columns, rows = np.meshgrid(np.linspace(0, 60, 4000), np.linspace(0, 4, 40))

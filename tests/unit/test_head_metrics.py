@@ -9,9 +9,9 @@ from visae.heads.bootstrap import estimates, grouped_sums
 from visae.heads.calibration import BINS, Judged, Verdicts, verdicts
 from visae.heads.metrics import Tally, confusion_table
 from visae.heads.segmentation_metrics import SegmentationTally
-from visae.vision.torchvision_guard import allow_cpu_torch
+from visae.vision.timm_import import import_timm
 
-allow_cpu_torch()  # torchmetrics imports torchvision
+import_timm()  # torchmetrics imports torchvision
 
 from torchmetrics.classification import (  # noqa: E402
     MulticlassAccuracy,

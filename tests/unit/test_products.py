@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from visae import products
 from visae.products import linear, speed_up_linears
-from visae.vision.torchvision_guard import allow_cpu_torch
+from visae.vision.timm_import import import_timm
 
 
 @pytest.fixture(params=["by MKL", "by oneDNN"])
@@ -91,7 +91,7 @@ def test_linear_layers_of_a_module_keep_names_weights_and_results():
 
 @pytest.mark.usefixtures("_library")
 def test_an_mlp_is_what_it_was_with_and_without_gradients():
-    allow_cpu_torch()
+    import_timm()
     from timm.layers import Mlp
 
     torch.manual_seed(0)

@@ -16,12 +16,12 @@ from transforms_for_tests import (
 )
 
 from visae.errors import ModelError
-from visae.vision.torchvision_guard import allow_cpu_torch
+from visae.vision.timm_import import import_timm
 from visae.vision.transforms import Transform, of_hugging_face, of_open_clip, of_timm
 
 
 def test_every_configuration_of_timm_is_read_as_timm_reads_it() -> None:
-    allow_cpu_torch()
+    import_timm()
     from timm.data import resolve_data_config
     from timm.models import list_pretrained
     from timm.models._registry import get_pretrained_cfg

@@ -16,7 +16,7 @@ from visae.data.index import build_index
 from visae.errors import ModelError
 from visae.files import read_json, write_json
 from visae.vision.model import HookPoint, ModelCard, VisionModel, card_of, load_model, prepare_model
-from visae.vision.torchvision_guard import allow_cpu_torch
+from visae.vision.timm_import import import_timm
 from visae.vision.trial import tried
 from visae.vision.weights import created
 
@@ -26,7 +26,7 @@ MEMBERS = json.loads((Path(__file__).parent / "timm_modules_for_tests.json").rea
 
 
 def tried_card(architecture: str, image_size: int | None) -> ModelCard:
-    allow_cpu_torch()
+    import_timm()
     torch.manual_seed(0)
     module = created(architecture, image_size).eval()
     settings = ModelIdentity(architecture=architecture, weights="random", image_size=image_size)
@@ -123,7 +123,7 @@ def test_the_workflow_asks_the_card_for_what_studies_read_and_edit() -> None:
 
 def test_a_pass_that_does_not_end_where_it_should_is_found() -> None:
     """A network whose last block looks at the picture again: what is resumed there has a blank one."""
-    allow_cpu_torch()
+    import_timm()
     torch.manual_seed(0)
     module = created("test_vit", 64).eval()
     settings = ModelIdentity(architecture="test_vit", weights="random", image_size=64)

@@ -15,9 +15,9 @@ import torch
 
 from visae.activations.store import ActivationStore
 from visae.sae import load_sae
-from visae.vision.torchvision_guard import allow_cpu_torch
+from visae.vision.timm_import import import_timm
 
-allow_cpu_torch()
+import_timm()
 
 import visaebench  # noqa: E402
 from visaebench.backbones.registry import register_backbone  # noqa: E402

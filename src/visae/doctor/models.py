@@ -18,7 +18,7 @@ from visae.vision.assumptions import own_size
 from visae.vision.card import ModelCard
 from visae.vision.model import card_of
 from visae.vision.origins import Origin, beside
-from visae.vision.torchvision_guard import allow_cpu_torch
+from visae.vision.timm_import import import_timm
 from visae.vision.trial import tried
 from visae.vision.weights import SUFFIXES, created, fetched
 
@@ -73,7 +73,7 @@ def _tagged(architecture: str) -> str:
     ModelError
         If timm has no such architecture or tag, or the name has none.
     """
-    allow_cpu_torch()
+    import_timm()
     import timm
     from timm.models import get_arch_pretrained_cfgs
 
@@ -134,7 +134,7 @@ def _of_file(section: Section, model: ModelSettings) -> None:
 
 def _tried(settings: ModelSettings) -> ModelCard:
     """Card of a model whose every layer was read and resumed from; weights that would be downloaded are random."""
-    allow_cpu_torch()
+    import_timm()
     downloaded = settings.weights.startswith("hub") or settings.weights == "embedded"
     found = Origin() if downloaded else beside(settings.weights)
     size = own_size(settings, found)

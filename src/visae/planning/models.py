@@ -11,7 +11,7 @@ from visae.errors import ModelError
 from visae.vision.assumptions import own_size
 from visae.vision.model import HookPoint, VisionModel, card_of
 from visae.vision.origins import Origin
-from visae.vision.torchvision_guard import allow_cpu_torch
+from visae.vision.timm_import import import_timm
 from visae.vision.weights import created
 
 
@@ -26,7 +26,7 @@ class PlannedModel:
 
     def __init__(self, settings: ModelSettings) -> None:
         self.settings = settings
-        allow_cpu_torch()
+        import_timm()
         try:
             self._network = self._built("meta")
         except (ModelError, RuntimeError):  # networks of stages must be run to know their shapes

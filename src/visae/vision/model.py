@@ -25,7 +25,7 @@ from visae.vision.facts import model_facts
 from visae.vision.hook_points import NO_CHANGES, Changes, HookPoint
 from visae.vision.origins import Origin, beside
 from visae.vision.owners import set_activation
-from visae.vision.torchvision_guard import allow_cpu_torch
+from visae.vision.timm_import import import_timm
 from visae.vision.trial import FAMILIES, measured, tried
 from visae.vision.weights import created, fetched
 
@@ -138,7 +138,7 @@ def prepare_model(
     ModelError
         If timm does not know the architecture, the weights do not fit, or its layers cannot be read or edited.
     """
-    allow_cpu_torch()
+    import_timm()
     found = beside(settings.weights)
     module, origin = fetched(replace(settings, image_size=_as_setting(own_size(settings, found))), seed)
     module.eval()
@@ -172,7 +172,7 @@ def load_model(card_path: str | Path, device: str | torch.device = "cpu") -> Vis
     ModelError
         If the weights are not the ones that the card describes.
     """
-    allow_cpu_torch()
+    import_timm()
     card = ModelCard.read(card_path)
     weights_path = Path(card_path).with_name("weights.safetensors")
     if not weights_path.is_file():
