@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 # like all others.
 from visae.config.benchmark import BenchmarkSettings
 from visae.config.concepts import ConceptSettings
+from visae.config.counterfactuals import CounterfactualSettings
 from visae.config.dataset_bases import DatasetSettings, DrawnSettings, MaskedSettings  # noqa: F401
 from visae.config.datasets import (  # noqa: F401
     ActivationsSettings,
@@ -20,6 +21,7 @@ from visae.config.datasets import (  # noqa: F401
     HuggingFaceSettings,
     ImageFolderSettings,
     ListedFolderSettings,
+    ScenePairsSettings,
     ScenesSettings,
     SegmentationFolderSettings,
     TableSettings,
@@ -180,6 +182,11 @@ class StudySettings:
         "Whether the latents that each task uses are looked for among all of each SAE, and proven: section `atlas`.",
         False,
     )
+    counterfactuals: str | None = setting(
+        "Data set of pairs of pictures that differ in one cause, on which is measured how selective latents are for "
+        "single causes: section `counterfactuals`.",
+        None,
+    )
     manual: dict[str, dict[str, dict[str, list[int]]]] = setting(
         "Latents that you name yourself, by SAE or sweep, task and class: `topk: {segmentation: {sky: [12, 40]}}`. "
         "They are edited together, beside those that are chosen for the class.",
@@ -240,6 +247,9 @@ class Settings:
     heads: HeadSettings = setting("Task heads.", HeadSettings())
     interventions: InterventionSettings = setting("Edits and their measurement.", InterventionSettings())
     atlas: AtlasSettings = setting("Which latents a task uses, found and proven.", AtlasSettings())
+    counterfactuals: CounterfactualSettings = setting(
+        "Latents and single causes, measured on counterfactual pairs.", CounterfactualSettings()
+    )
     faithfulness: FaithfulnessSettings = setting("What replacing activations costs.", FaithfulnessSettings())
     figures: FigureSettings = setting("How figures look.", FigureSettings())
     cluster: Literal["auto", "slurm", "local", "debug"] = setting(
