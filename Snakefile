@@ -13,6 +13,7 @@ include: "rules/models.smk"
 include: "rules/activations.smk"
 include: "rules/saes.smk"
 include: "rules/features.smk"
+include: "rules/attribution.smk"
 include: "rules/benchmark.smk"
 include: "rules/heads.smk"
 include: "rules/interventions.smk"
@@ -39,6 +40,7 @@ localrules:
     heads,
     interventions,
     atlas,
+    attributions,
     figures,
 
 
@@ -48,6 +50,7 @@ rule all:
         expand(STUDY, study=STUDIES),
         SAES,
         FEATURE_TABLES,
+        ATTRIBUTIONS,
         TASK_HEADS,
         EXPERIMENTS,
         ATLASES,
@@ -96,6 +99,12 @@ rule atlas:
     input:
         ATLASES,
         of_experiments(f"{MEASURED}/{{task}}_atlas.png", studies=WITH_ATLAS),
+
+
+rule attributions:
+    input:
+        ATTRIBUTIONS,
+        ATTRIBUTION_FIGURES,
 
 
 rule figures:

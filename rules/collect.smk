@@ -58,6 +58,17 @@ FEATURE_TABLES = (
     )
 )
 
+# --- attribution: where latents look ---
+ATTRIBUTED = {name: study for name, study in STUDIES.items() if study.attribution}
+ATTRIBUTIONS, ATTRIBUTION_FIGURES = (
+    [
+        path
+        for path in over_studies(pattern, ATTRIBUTED)
+        if path.split("/")[-2] not in GIVEN_SETS
+    ]
+    for pattern in (f"{FEATURES}/attribution.json", f"{DESCRIBED}/attribution.png")
+)
+
 # --- heads ---
 TASK_HEADS = over_studies(
     f"{HEADS}/probe/metrics.json", dataset="classification"
@@ -121,6 +132,7 @@ PICTURES = (
         else []
     )
     + of_experiments(f"{MEASURED}/{{task}}_atlas.png", studies=WITH_ATLAS)
+    + ATTRIBUTION_FIGURES
     + over_studies(f"{MEASURED}/segmentation_maps.png", dataset="segmentation")
     + of_experiments(f"{MEASURED}/{{task}}_probabilities.png", ON_PICTURES)
     + [

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 
 # Data sets, heads, interventions, SAEs and sweeps have modules of their own, whose sections are imported from here
 # like all others.
+from visae.config.attribution import AttributionSettings
 from visae.config.benchmark import BenchmarkSettings
 from visae.config.concepts import ConceptSettings
 from visae.config.dataset_bases import DatasetSettings, DrawnSettings, MaskedSettings  # noqa: F401
@@ -180,6 +181,10 @@ class StudySettings:
         "Whether the latents that each task uses are looked for among all of each SAE, and proven: section `atlas`.",
         False,
     )
+    attribution: bool = setting(
+        "Whether it is measured where in the pictures of each described data set latents look: section `attribution`.",
+        False,
+    )
     manual: dict[str, dict[str, dict[str, list[int]]]] = setting(
         "Latents that you name yourself, by SAE or sweep, task and class: `topk: {segmentation: {sky: [12, 40]}}`. "
         "They are edited together, beside those that are chosen for the class.",
@@ -240,6 +245,7 @@ class Settings:
     heads: HeadSettings = setting("Task heads.", HeadSettings())
     interventions: InterventionSettings = setting("Edits and their measurement.", InterventionSettings())
     atlas: AtlasSettings = setting("Which latents a task uses, found and proven.", AtlasSettings())
+    attribution: AttributionSettings = setting("Where latents look.", AttributionSettings())
     faithfulness: FaithfulnessSettings = setting("What replacing activations costs.", FaithfulnessSettings())
     figures: FigureSettings = setting("How figures look.", FigureSettings())
     cluster: Literal["auto", "slurm", "local", "debug"] = setting(

@@ -32,7 +32,8 @@ class Stages:
     def shapes(self) -> tuple[LayerShape, ...]:
         """Shape of each stage's grid."""
         points = [HookPoint(number) for number in range(len(self._names))]
-        grids = self._grids(self._blank("cpu"), points)
+        with torch.no_grad():
+            grids = self._grids(self._blank("cpu"), points)
         return tuple(LayerShape(grid.shape[1], (grid.shape[2], grid.shape[3])) for grid in grids)
 
     def d_final(self) -> int:
@@ -90,10 +91,9 @@ class Stages:
 
     def _grids(self, images: Tensor, points: Sequence[HookPoint]) -> list[Tensor]:
         wanted = sorted({point.layer for point in points})
-        with torch.no_grad():
-            found = self.module.forward_intermediates(
-                images, indices=wanted, intermediates_only=True, output_fmt="NCHW", stop_early=True
-            )
+        found = self.module.forward_intermediates(
+            images, indices=wanted, intermediates_only=True, output_fmt="NCHW", stop_early=True
+        )
         if any(not isinstance(grid, Tensor) or grid.ndim != 4 for grid in found):
             raise ModelError("it has neither blocks of equal tokens nor feature grids")
         by_layer = dict(zip(wanted, found, strict=True))
