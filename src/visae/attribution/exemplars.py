@@ -219,11 +219,11 @@ def _measure(rows: list[dict[str, Any]], windows: NDArray[np.int64], shuffles: i
         others = [one for one in (*rows[place + 1 :], *rows[:place]) if one["latent"] == row["latent"]]
         another = window_sums(others[0]["attribution"], windows) if others else np.full_like(sums["occlusion"], np.nan)
         compared = {"attribution": sums["attribution"], "activation": sums["activation"], "other_picture": another}
-        row |= {f"agreement_{name}": rank_correlation(one, sums["occlusion"]) for name, one in compared.items()}
-        row["agreement_shuffled"] = shuffled_correlation(sums["attribution"], sums["occlusion"], shuffles, random)
+        found = {f"agreement_{name}": rank_correlation(one, sums["occlusion"]) for name, one in compared.items()}
+        found["agreement_shuffled"] = shuffled_correlation(sums["attribution"], sums["occlusion"], shuffles, random)
         change = float(row["response"]) - float(row["without"])
-        row["accounted"] = float(row["attribution"].sum(dtype=np.float64)) / change if change else float("nan")
-        row |= _concentration(row)
+        found["accounted"] = float(row["attribution"].sum(dtype=np.float64)) / change if change else float("nan")
+        row.update(found | _concentration(row))
 
 
 def _concentration(row: dict[str, Any]) -> dict[str, float]:

@@ -191,7 +191,9 @@ def _views(files: PairFiles, pairs: Sequence[Pair], settings: AttributionSetting
     measured = [pair for pair in pairs if pair.split == MEASURED]
     for split, found in ((FIT, fit), (MEASURED, measured)):
         if not found:
-            raise DataError(f"{files.index}: split {split} has no pairs; latents are chosen on {FIT}, measured on {MEASURED}")
+            raise DataError(
+                f"{files.index}: split {split} has no pairs; latents are chosen on {FIT}, measured on {MEASURED}"
+            )
     peaks = _peaks(files.codes, [number for pair in pairs for number in (pair.base, pair.changed)])
     random = np.random.default_rng([seed, 32])
     views = []

@@ -35,7 +35,7 @@ class AttributionSettings:
     )
     window: int = setting("Patches down and across that are covered at once.", 2, minimum=1)
     pairs: int = setting(
-        "Pairs of pictures of split val, at most, of each cause in which two pictures differ, where a data set has any.",
+        "Pairs of pictures of split val, at most, of each cause in which two pictures differ, where there are any.",
         24,
         minimum=2,
     )

@@ -1,4 +1,4 @@
-"""Which latents are shown where few can be: the best of each class, then the strongest that are neither rare nor dense."""
+"""Which latents are shown where few can be: the best of each class, then the strongest that are not rare or dense."""
 
 from __future__ import annotations
 

@@ -41,9 +41,7 @@ def data(table: pl.DataFrame, about: pl.DataFrame) -> pl.DataFrame:
         latent, name, class_name, f1, frequency, rank, image_id, patch, peak (whether the latent is strongest there),
         activation, attribution, occlusion.
     """
-    shown = table.filter(pl.col("rank") < PICTURES).with_columns(
-        patch=pl.int_ranges(pl.col("attribution").list.len())
-    )
+    shown = table.filter(pl.col("rank") < PICTURES).with_columns(patch=pl.int_ranges(pl.col("attribution").list.len()))
     known = about.select("latent", "name", "class_name", "f1", "frequency", *{"tokens"}.intersection(about.columns))
     return (
         shown.join(known.rename({"tokens": "of"}, strict=False), on="latent", how="left", maintain_order="left")
