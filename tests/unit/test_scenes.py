@@ -11,7 +11,8 @@ from PIL import Image
 from scipy.stats import chi2_contingency
 
 from visae.config.settings import ScenesSettings
-from visae.data.scenes import BACKGROUND_CLASS, CLASSES, LIGHTS, SPLITS, TEXTURE_NAMES, _shadow, make_scene, make_scenes
+from visae.data.painting import LIGHTS, shadow
+from visae.data.scenes import BACKGROUND_CLASS, CLASSES, SPLITS, TEXTURE_NAMES, make_scene, make_scenes
 from visae.data.shapes import OUTLINES, SHAPES, coverage, reach
 from visae.data.textures import background_crop, surface_patch, surfaces
 
@@ -201,12 +202,12 @@ def test_shadow_falls_away_from_the_light_and_stays_on_its_side(light):
     covered = coverage("square", (50, 50), 20, 45, 100)
     x, y = LIGHTS[light]
     rows, columns = np.mgrid[:100, :100] + 0.5
-    shadow = _shadow(covered, light)
-    moved = (columns * shadow).sum() / shadow.sum() - 50, (rows * shadow).sum() / shadow.sum() - 50
+    cast = shadow(covered, light)
+    moved = (columns * cast).sum() / cast.sum() - 50, (rows * cast).sum() / cast.sum() - 50
     assert moved == pytest.approx((-4 * x * 100 / 224, -4 * y * 100 / 224), abs=0.15)
     at_edge = np.zeros((100, 100), dtype=np.float32)
     at_edge[-20:, -20:] = 1
-    assert _shadow(at_edge, light)[:60, :60].max() == 0
+    assert shadow(at_edge, light)[:60, :60].max() == 0
 
 
 def test_shapes_differ():

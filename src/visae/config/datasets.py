@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from visae.config.dataset_bases import DatasetSettings, DrawnSettings, MaskedSettings
 from visae.config.fields import setting
@@ -27,6 +27,37 @@ class ScenesSettings(DatasetSettings):
     @property
     def may_have_labels(self) -> bool:
         """Always."""
+        return True
+
+
+Cause = Literal["texture", "shape", "tint", "place", "background", "lighting"]
+CAUSES: tuple[str, ...] = get_args(Cause)
+"""What can be changed in a made picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenePairsSettings(DatasetSettings):
+    """Made on the spot: scenes, each beside pictures that differ from it in exactly one cause."""
+
+    kind: Literal["scene_pairs"]
+    train: int = setting("Scenes to find with; each is a picture, and one more for every cause.", 120, minimum=2)
+    val: int = setting("Scenes to measure on.", 120, minimum=2)
+    image_size: int = setting("Side of a picture in pixels.", 224, minimum=32)
+    causes: list[Cause] = setting(
+        "What is changed: of the largest object its `texture`, `shape`, `tint` or `place`, the `background`, or the "
+        "direction of the light with all shadows, `lighting`.",
+        list(CAUSES),
+        not_empty=True,
+    )
+
+    @property
+    def n_pictures(self) -> int:
+        """Pictures that are made."""
+        return (self.train + self.val) * (1 + len(set(self.causes)))
+
+    @property
+    def may_have_labels(self) -> bool:
+        """Always: the texture of the largest object."""
         return True
 
 
@@ -84,7 +115,10 @@ class ListedFolderSettings(DatasetSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class TableSettings(DrawnSettings, MaskedSettings):
-    """A CSV or Parquet file with a row a picture: `path`, and where known `split`, `label`, `label_name`, `mask`."""
+    """A CSV or Parquet file with a row a picture: `path`, and where known `split`, `label`, `label_name`, `mask`.
+
+    Pictures that differ in one thing: `pair`, `cause` and `region` (docs/counterfactuals.md).
+    """
 
     kind: Literal["table"]
     file: str = setting("The table: a `.csv` or `.parquet` file.")
@@ -248,4 +282,5 @@ AnyDataset = (
     | ActivationsSettings
     | UsersSettings
     | UnionSettings
+    | ScenePairsSettings
 )

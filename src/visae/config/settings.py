@@ -21,6 +21,7 @@ from visae.config.datasets import (  # noqa: F401
     HuggingFaceSettings,
     ImageFolderSettings,
     ListedFolderSettings,
+    ScenePairsSettings,
     ScenesSettings,
     SegmentationFolderSettings,
     TableSettings,

@@ -28,6 +28,7 @@ def dataset_facts(summary: Mapping[str, Any]) -> dict[str, str]:
         "ids in masks": _ids(summary.get("mask_ids") or []),
         "modes of masks": _counts(summary.get("mask_modes") or {}),
         "turned by EXIF": _turned(summary),
+        "pairs that differ in one cause": _pairs(summary.get("pairs") or []),
         "left out": _left_out(summary.get("left_out") or []),
         "unreadable, skipped": _number(summary.get("n_skipped")),
         "in two splits": _shared(summary),
@@ -75,6 +76,16 @@ def _turned(summary: Mapping[str, Any]) -> str:
     if not turned:
         return _number(turned)
     return f"{turned:,}" + (f", {masked:,} of them with masks" if masked else "")
+
+
+def _pairs(causes: Iterable[Mapping[str, Any]]) -> str:
+    """Numbers by cause, and how much differs outside the region."""
+    told = []
+    for found in causes:
+        outside = found["differs_outside"]
+        beyond = "no region" if outside is None else f"{outside:.2%} of what lies outside the region differs"
+        told.append(f"{found['cause']} {sum(found['n_pairs'].values()):,} ({beyond})")
+    return ", ".join(told)
 
 
 def _left_out(entries: Iterable[Mapping[str, Any]]) -> str:

@@ -14,6 +14,7 @@ from visae.config.settings import (
     ImageFolderSettings,
     ListedFolderSettings,
     MaskedSettings,
+    ScenePairsSettings,
     ScenesSettings,
     SegmentationFolderSettings,
     TableSettings,
@@ -25,8 +26,10 @@ from visae.data.folders import list_image_folder, list_segmentation_folder
 from visae.data.huggingface import list_huggingface
 from visae.data.listed import list_files, list_listed_folder
 from visae.data.mask_files import MaskReading
+from visae.data.paired import pairs_facts, pairs_of
 from visae.data.pictures import Listing, Picture, existing
 from visae.data.rows import COLUMNS, write_rows
+from visae.data.scene_pairs import PAIR_CLASSES, made_pairs, make_scene_pairs
 from visae.data.scenes import CLASSES, make_scenes
 from visae.data.summary import log_summary, what_was_read
 from visae.data.tables import list_table
@@ -67,14 +70,16 @@ def build_index(settings: AnyDataset, index_path: str | Path, seed: int = 0) -> 
 def read_index(path: str | Path) -> polars.DataFrame:
     """Read an index; its paths are absolute then, wherever the results were moved to."""
     prefix = f"{Path(path).absolute().parent.as_posix()}/"
+    rows = polars.read_parquet(path)
     made_absolute = [
         polars.when(polars.col(name).str.starts_with("/"))
         .then(polars.col(name))
         .otherwise(polars.lit(prefix) + polars.col(name))
         .alias(name)
-        for name in ("path", "mask_path")
+        for name in ("path", "mask_path", "region_path")
+        if name in rows.columns  # an index of before there were pairs has no regions
     ]
-    return polars.read_parquet(path).with_columns(made_absolute)
+    return rows.with_columns(made_absolute)
 
 
 def read_classes(index_path: str | Path) -> dict[int, str]:
@@ -93,14 +98,17 @@ def read_mask_reading(index_path: str | Path) -> MaskReading:
 
 def _build(settings: AnyDataset, index_path: Path, seed: int) -> None:
     provenance = Provenance(settings, _small_files(settings), seed, "cpu")
+    folder = index_path.parent.absolute() / "pictures"
     if isinstance(settings, ScenesSettings):
-        folder = index_path.parent.absolute() / "pictures"
         make_scenes(settings, folder, seed)
         listing = Listing(_made_pictures(folder), CLASSES)
+    elif isinstance(settings, ScenePairsSettings):
+        make_scene_pairs(settings, folder, seed)
+        listing = Listing(made_pairs(folder), PAIR_CLASSES)
     else:
         listing = listed(settings, seed)
     # Made pictures lie beside the index and move with it.
-    base = index_path.parent.absolute() if isinstance(settings, ScenesSettings) else None
+    base = folder.parent if isinstance(settings, ScenesSettings | ScenePairsSettings) else None
     reading = mask_reading(settings)
     tally = Tally(reading, listing.noticed)
     skipped_path = index_path.with_name("skipped.csv")
@@ -110,9 +118,10 @@ def _build(settings: AnyDataset, index_path: Path, seed: int) -> None:
             checked = checked_pictures(listing, settings, reading)
             write_rows(checked, tally, temporary, temporary_skipped, base)
         tally.refuse(settings.max_unreadable, skipped_path)
+        pairs = pairs_facts(pairs_of(read_index(temporary))) if tally.n_paired else []
     summary = {
         "kind": settings.kind,
-        **what_was_read(listing, tally, index_path, settings),
+        **what_was_read(listing, tally, index_path, settings, pairs),
         "ignore_ids": list(reading.ignore_ids),
         "zero_based": reading.zero_based,
         "mask_frame": reading.frame,

@@ -26,6 +26,9 @@ class Picture:
         Absolute path, or a locator within a tar.
     mask
         The same for its mask.
+    pair, cause, region
+        What it shares with the pictures that it differs from in one cause, that cause (none in the base picture), and
+        the picture of where (`visae.data.pairs`).
     """
 
     path: str
@@ -33,6 +36,9 @@ class Picture:
     label: int | None = None
     label_name: str | None = None
     mask: str | None = None
+    pair: str | None = None
+    cause: str | None = None
+    region: str | None = None
 
 
 @dataclass(frozen=True)

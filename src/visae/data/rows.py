@@ -25,6 +25,9 @@ COLUMNS = pyarrow.schema(
         "width": pyarrow.int32(),
         "height": pyarrow.int32(),
         "sha256": pyarrow.large_string(),
+        "pair": pyarrow.large_string(),
+        "cause": pyarrow.large_string(),
+        "region_path": pyarrow.large_string(),
     }
 )
 _ROW_GROUP = 8192
@@ -64,7 +67,8 @@ def write_rows(
 def _row(image_id: int, picture: Picture, found: Checked, base: Path | None) -> tuple[Any, ...]:
     path, mask = _stored(picture.path, base), picture.mask and _stored(picture.mask, base)
     label = picture.label, picture.label_name
-    return (image_id, path, picture.split, *label, mask, found.width, found.height, found.sha256)
+    paired = picture.pair, picture.cause, picture.region and _stored(picture.region, base)
+    return (image_id, path, picture.split, *label, mask, found.width, found.height, found.sha256, *paired)
 
 
 def _stored(path: str, base: Path | None) -> str:

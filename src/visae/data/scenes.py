@@ -12,19 +12,12 @@ from typing import Any
 import numpy as np
 import polars
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from visae.config.settings import ScenesSettings
-from visae.data.shapes import SHAPES, coverage, reach
-from visae.data.textures import (
-    BACKGROUNDS,
-    NATURAL_SIDE,
-    TEXTURES,
-    background_crop,
-    backgrounds,
-    surface_patch,
-    surfaces,
-)
+from visae.data.painting import LIGHTS, TINTS, Causes, DrawnObject, painted
+from visae.data.shapes import SHAPES, reach
+from visae.data.textures import BACKGROUNDS, NATURAL_SIDE, TEXTURES, backgrounds, surfaces
 from visae.files import write_table, write_text
 from visae.progress import progress_bar
 
@@ -32,37 +25,12 @@ TEXTURE_NAMES = tuple(TEXTURES)
 BACKGROUND_CLASS = len(TEXTURE_NAMES) + 1
 CLASSES = dict(enumerate((*TEXTURE_NAMES, "background"), start=1))
 SPLITS = ("train", "val", "test")
-# Factors of red, green and blue: moderate, so that a texture stays what it is.
-TINTS = {
-    "neutral": (1.0, 1.0, 1.0),
-    "red": (1.10, 0.84, 0.82),
-    "yellow": (1.08, 1.02, 0.72),
-    "green": (0.86, 1.06, 0.84),
-    "blue": (0.80, 0.94, 1.12),
-    "violet": (1.02, 0.84, 1.08),
-}
-# Where the light comes from: (x, y) with y down.
-LIGHTS = {"left": (-1, 0), "top": (0, -1), "right": (1, 0), "bottom": (0, 1)}
 
 # Sizes are equal-area radii in pixels of a 224-pixel picture.
 _LARGEST_SIZE = (42.0, 58.0)
 _SMALLEST_SIZE = 26.0
 _SMALLER_SHARE = 0.8
 _PLACING_TRIES = 60
-
-
-@dataclass(frozen=True)
-class DrawnObject:
-    """The causes of one object, in pixels and degrees."""
-
-    shape: str
-    texture: str
-    tint: str
-    centre_x: float
-    centre_y: float
-    size: float
-    rotation: float
-    zoom: float
 
 
 @dataclass(frozen=True)
@@ -139,30 +107,31 @@ def make_scenes(settings: ScenesSettings, folder: str | Path, seed: int) -> None
 def make_scene(seed: int, split: str, number: int, image_size: int) -> Scene:
     """Make picture `number` of a split; the same arguments give the same bytes."""
     generator = np.random.default_rng([seed, SPLITS.index(split), number])
-    objects = _drawn_objects(generator, _texture_of_largest(seed, split, number), image_size)
-    light = str(generator.choice(list(LIGHTS)))
-    strength = float(generator.uniform(0.1, 0.45))
-    background = str(generator.choice(list(BACKGROUNDS)))
-    canvas = _background(generator, background, image_size)
-    owner = np.zeros((image_size, image_size), dtype=np.int16)
-    for position in range(len(objects), 0, -1):  # the largest is drawn last: nothing hides it
-        _draw(canvas, owner, objects[position - 1], position, light=light, generator=generator)
-    canvas *= _lighting(light, strength, image_size)[:, :, None]
-    visible = np.bincount(owner.ravel(), minlength=len(objects) + 1)[1:]
+    drawn = drawn_causes(generator, _texture_of_largest(seed, split, number), image_size)
+    image, owner = painted(drawn, generator, image_size)
+    visible = np.bincount(owner.ravel(), minlength=len(drawn.objects) + 1)[1:]
     causes = [
         {
             "object": position,
-            **asdict(drawn),
+            **asdict(one),
             "visible_pixels": int(visible[position]),
             "is_largest": position == int(visible.argmax()),
-            "lighting": light,
-            "lighting_strength": strength,
-            "background": background,
+            "lighting": drawn.light,
+            "lighting_strength": drawn.strength,
+            "background": drawn.background,
         }
-        for position, drawn in enumerate(objects)
+        for position, one in enumerate(drawn.objects)
     ]
-    ids = [BACKGROUND_CLASS] + [TEXTURE_NAMES.index(drawn.texture) + 1 for drawn in objects]
-    return Scene(np.clip(canvas + 0.5, 0, 255).astype(np.uint8), np.array(ids, dtype=np.uint8)[owner], causes)
+    ids = [BACKGROUND_CLASS] + [TEXTURE_NAMES.index(one.texture) + 1 for one in drawn.objects]
+    return Scene(image, np.array(ids, dtype=np.uint8)[owner], causes)
+
+
+def drawn_causes(generator: np.random.Generator, texture: str, image_size: int) -> Causes:
+    """Draw all causes of a picture whose largest object has a texture."""
+    objects = _drawn_objects(generator, texture, image_size)
+    light = str(generator.choice(list(LIGHTS)))
+    strength = float(generator.uniform(0.1, 0.45))
+    return Causes(tuple(objects), light, strength, str(generator.choice(list(BACKGROUNDS))))
 
 
 def _texture_of_largest(seed: int, split: str, number: int) -> str:
@@ -183,7 +152,7 @@ def _drawn_objects(generator: np.random.Generator, texture: str, image_size: int
     for name in [texture, *others][:n_objects]:
         size = largest if not found else generator.uniform(_SMALLEST_SIZE, _SMALLER_SHARE * largest)
         shape = str(generator.choice(SHAPES))
-        centre = _free_place(generator, found, size * factor, reach(shape), image_size)
+        centre = free_place(generator, found, size * factor, reach(shape), image_size)
         drawn = DrawnObject(
             shape=shape,
             texture=name,
@@ -199,7 +168,7 @@ def _drawn_objects(generator: np.random.Generator, texture: str, image_size: int
     return found
 
 
-def _free_place(
+def free_place(
     generator: np.random.Generator, placed: list[DrawnObject], size: float, shape_reach: float, image_size: int
 ) -> tuple[float, float]:
     """Find a centre that keeps the shape inside and nearly clear of the others; not a number where there is none."""
@@ -209,65 +178,6 @@ def _free_place(
         if all(away > size + other.size for away, other in zip(distances, placed, strict=True)):
             return centre[0], centre[1]
     return math.nan, math.nan
-
-
-def _background(generator: np.random.Generator, name: str, image_size: int) -> NDArray[np.float32]:
-    """Cut, mirror, pale and dim a background: float32 (size, size, 3)."""
-    share, x, y, colour, brightness = generator.uniform([0.55, 0, 0, 0.3, 0.75], [1, 1, 1, 1, 1.0])
-    crop = background_crop(name, image_size, share, (x, y))
-    if generator.random() < 0.5:
-        crop = crop[:, ::-1]
-    grey = crop.mean(axis=2, keepdims=True)
-    return np.ascontiguousarray((grey + colour * (crop - grey)) * brightness, dtype=np.float32)
-
-
-def _draw(
-    canvas: NDArray[np.float32],
-    owner: NDArray[np.int16],
-    drawn: DrawnObject,
-    position: int,
-    *,
-    light: str,
-    generator: np.random.Generator,
-) -> None:
-    """Paint one object and its shadow over `canvas`, and its number over the pixels of `owner` that it covers."""
-    image_size = len(canvas)
-    covered = coverage(drawn.shape, (drawn.centre_x, drawn.centre_y), drawn.size, drawn.rotation, image_size)
-    canvas *= 1 - 0.45 * _shadow(covered, light)[:, :, None]
-    side = 2 * math.ceil(drawn.size * reach(drawn.shape) + 1)
-    place = generator.random(2)
-    patch = surface_patch(
-        surfaces(image_size)[drawn.texture], side, drawn.zoom, drawn.rotation, (float(place[0]), float(place[1]))
-    )
-    left, upper = round(drawn.centre_x - side / 2), round(drawn.centre_y - side / 2)
-    inside = _inside(upper, side, image_size), _inside(left, side, image_size)
-    patch = patch[inside[0].start - upper : inside[0].stop - upper, inside[1].start - left : inside[1].stop - left]
-    alpha = covered[inside][:, :, None]
-    tint = np.array(TINTS[drawn.tint], dtype=np.float32)
-    canvas[inside] += alpha * (patch * tint - canvas[inside])
-    owner[covered >= 0.5] = position
-
-
-def _inside(start: int, length: int, image_size: int) -> slice:
-    return slice(max(0, start), min(image_size, start + length))
-
-
-def _shadow(covered: NDArray[np.float32], light: str) -> NDArray[np.float32]:
-    """Blur the shape's coverage and move it away from the light."""
-    unit = len(covered) / NATURAL_SIDE
-    blurred = Image.fromarray((covered * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(4 * unit))
-    x, y = LIGHTS[light]
-    affine = (1, 0, 4 * unit * x, 0, 1, 4 * unit * y)  # where a pixel comes from; nothing comes from outside
-    moved = np.asarray(blurred.transform(blurred.size, Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR))
-    return moved.astype(np.float32) / np.float32(255)
-
-
-def _lighting(light: str, strength: float, image_size: int) -> NDArray[np.float32]:
-    """Brightness (size, size), from 1 + strength / 2 at the light to 1 - strength at the far side."""
-    x, y = LIGHTS[light]
-    along = np.linspace(-1, 1, image_size, dtype=np.float32)
-    gradient = (x * along[None, :] + y * along[:, None]).astype(np.float32)
-    return (1 + strength * np.where(gradient > 0, 0.5 * gradient, gradient)).astype(np.float32)
 
 
 def _image_file(folder: Path, split: str, number: int) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from visae.config.settings import DatasetSettings
 from visae.data.copies import Copies, Pair, find_copies
 from visae.data.facts import dataset_facts
 from visae.data.noticed import Level
+from visae.data.paired import notices_of_pairs
 from visae.data.pictures import Listing
 from visae.data.split_names import missing_splits
 from visae.data.tally import Tally
@@ -25,7 +26,13 @@ logger = logging.getLogger(__name__)
 _NAMED = 8  # names and ids listed in a notice
 
 
-def what_was_read(listing: Listing, tally: Tally, index_path: Path, settings: DatasetSettings) -> dict[str, Any]:
+def what_was_read(
+    listing: Listing,
+    tally: Tally,
+    index_path: Path,
+    settings: DatasetSettings,
+    pairs: Sequence[dict[str, Any]] = (),
+) -> dict[str, Any]:
     """Count and name what a finished index holds, leaves out and finds twice.
 
     Parameters
@@ -34,6 +41,8 @@ def what_was_read(listing: Listing, tally: Tally, index_path: Path, settings: Da
         Iterated to its end.
     index_path
         The written index.
+    pairs
+        What `pairs_facts` says of its pairs.
 
     Returns
     -------
@@ -57,6 +66,7 @@ def what_was_read(listing: Listing, tally: Tally, index_path: Path, settings: Da
         "n_shared_between_splits": copies.n_between if compared else copies.n_between or None,
         "shared_example": _paths(index_path, copies.between),
         **of_classes_and_masks(listing, tally),
+        **({"pairs": list(pairs)} if pairs else {}),
     }
     notices = [
         *listing.noticed.notices(),
@@ -64,6 +74,7 @@ def what_was_read(listing: Listing, tally: Tally, index_path: Path, settings: Da
         *_of_copies(copies, index_path),
         *_of_classes(found),
         *notices_of_masks(found, tally),
+        *notices_of_pairs(pairs),
     ]
     return {**found, "notices": as_plain(sorted(notices, key=lambda notice: notice.level != "warning"))}
 

@@ -19,8 +19,8 @@ from visae.data.labels import is_missing
 from visae.data.noticed import Noticed
 from visae.errors import DataError
 
-COLUMNS = ("path", "split", "label", "label_name", "mask")
-_PATHS = ("path", "mask")
+COLUMNS = ("path", "split", "label", "label_name", "mask", "pair", "cause", "region")
+_PATHS = ("path", "mask", "region")
 _BATCH_ROWS = 4096  # of Parquet
 _BLOCK_BYTES = 1 << 16  # of CSV: as texts in Python, its rows take tens of times that
 # How pandas calls a column of row numbers that nobody meant to keep.
@@ -48,6 +48,9 @@ class Row(NamedTuple):
     label: str | None
     label_name: str | None
     mask: str | None
+    pair: str | None
+    cause: str | None
+    region: str | None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ from visae.data.split_names import check_split_name
 from visae.data.table_files import Row, Table
 from visae.errors import DataError
 
+_WHOLE = ("label", "mask", "pair", "cause", "region")
+"""Columns that are refused where they are empty in all rows."""
+
 
 def list_table(settings: TableSettings, seed: int) -> Listing:
     """List the pictures of a table in its order, split by split.
@@ -38,11 +41,12 @@ def list_table(settings: TableSettings, seed: int) -> Listing:
             raise DataError(f"{where}: {row.place}: it has no path")
         if "split" in table.columns and row.split not in splits:
             splits.add(_checked_split(row, where))
-        for column, path in (("path", row.path), ("mask", row.mask)):
+        for column, path in (("path", row.path), ("mask", row.mask), ("region", row.region)):
             _check_path(path, root, f"{where}: {row.place}: {column}")
+        _check_pair(row, where)
         labels.add(row.place, row.split or "", row.label, row.label_name, row.mask)
-        filled |= {name for name in ("label", "mask") if getattr(row, name) is not None}
-    for name in ("label", "mask"):
+        filled |= {name for name in _WHOLE if getattr(row, name) is not None}
+    for name in _WHOLE:
         if name in table.columns and name not in filled:
             raise DataError(f"{where}: the column {name} is empty in all rows; fill it, or leave it out")
     classes = labels.classes(noticed)
@@ -52,8 +56,9 @@ def list_table(settings: TableSettings, seed: int) -> Listing:
 
     def picture(row: Row) -> Picture:
         number, name = labels.of(row.label)
-        mask = None if row.mask is None else absolute(row.mask)
-        return Picture(absolute(str(row.path)), row.split or "", number, name, mask)
+        mask, region = (None if path is None else absolute(path) for path in (row.mask, row.region))
+        path, split = absolute(str(row.path)), row.split or ""
+        return Picture(path, split, number, name, mask, pair=row.pair, cause=row.cause, region=region)
 
     def of_splits() -> Iterator[Picture]:
         for split in in_order(splits):
@@ -61,7 +66,8 @@ def list_table(settings: TableSettings, seed: int) -> Listing:
 
     def with_keys() -> Iterator[tuple[str, Picture]]:
         for row in table.rows(unread):
-            yield str(row.path), picture(row)
+            # Pictures of a pair are drawn together.
+            yield row.pair or str(row.path), picture(row)
 
     if splits:
         return Listing(of_splits(), classes, noticed)
@@ -76,6 +82,14 @@ def _checked_split(row: Row, where: str) -> str:
         raise DataError(f"{where}: {row.place}: the split {row.split!r}: a name may hold letters, digits, - and _ only")
     check_split_name(row.split, f"{where}: {row.place}")
     return row.split
+
+
+def _check_pair(row: Row, where: str) -> None:
+    """Refuse what belongs to a pair where there is none."""
+    if row.cause is not None and row.pair is None:
+        raise DataError(f"{where}: {row.place} has a cause and no pair; name in pair what it shares with its base")
+    if row.region is not None and row.cause is None:
+        raise DataError(f"{where}: {row.place} has a region and no cause; a region says where a cause is changed")
 
 
 def _check_path(path: str | None, root: Path, place: str) -> None:

@@ -57,6 +57,7 @@ class Tally:
     mask_modes: Counter[str] = field(default_factory=Counter)
     palette: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     n_turned: int = 0
+    n_paired: int = 0
     n_turned_masked: int = 0
     copy_keys: array = field(default_factory=lambda: array("Q"))
     labels: array = field(default_factory=lambda: array("i"))
@@ -72,6 +73,7 @@ class Tally:
         self.copy_keys.append(found.copy_key)
         self.labels.append(_NO_LABEL if picture.label is None else picture.label)
         self.n_turned += found.orientation != 1
+        self.n_paired += picture.pair is not None
         present = set() if picture.label is None else {picture.label}
         self.n_labelled[picture.split] += picture.label is not None
         if found.mask_problem:

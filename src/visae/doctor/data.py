@@ -13,7 +13,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from visae.activations.manifest import read_manifest
-from visae.config.settings import ActivationsSettings, ScenesSettings, Settings, UsersSettings
+from visae.config.settings import ActivationsSettings, ScenePairsSettings, ScenesSettings, Settings, UsersSettings
 from visae.data.index import listed
 from visae.data.locators import cut
 from visae.data.pictures import Listing, Picture
@@ -76,6 +76,9 @@ def of_dataset(section: Section, settings: Settings, name: str, sample: int | No
     if isinstance(dataset, ScenesSettings):
         section.fine(f"scenes: {dataset.train} train, {dataset.val} val, {dataset.test} test pictures will be made")
         return dataset.train + dataset.val + dataset.test
+    if isinstance(dataset, ScenePairsSettings):
+        section.fine(f"scene_pairs: {dataset.n_pictures} pictures of {dataset.train + dataset.val} scenes will be made")
+        return dataset.n_pictures
     if isinstance(dataset, UsersSettings):
         section.fine(f"users: {dataset.train} train, {dataset.val} val, {dataset.test} test users will be made")
         return dataset.train + dataset.val + dataset.test

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from visae.config.settings import ActivationsSettings, ScenesSettings, Settings, UsersSettings
+from visae.config.settings import ActivationsSettings, ScenePairsSettings, ScenesSettings, Settings, UsersSettings
 from visae.config.stored import used_datasets
 from visae.data.index import listed
 from visae.errors import ConfigError, DataError
@@ -53,6 +53,8 @@ def _counted(settings: Settings, name: str) -> int:
     summary = Path(settings.results, "datasets", name, "summary.json")
     if summary.is_file():
         return sum(read_json(summary)["n_images"].values())
+    if isinstance(section, ScenePairsSettings):
+        return section.n_pictures
     if isinstance(section, ScenesSettings | UsersSettings):
         return section.train + section.val + section.test
     if isinstance(section, ActivationsSettings):
