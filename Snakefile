@@ -18,6 +18,7 @@ include: "rules/benchmark.smk"
 include: "rules/heads.smk"
 include: "rules/interventions.smk"
 include: "rules/discovery.smk"
+include: "rules/counterfactuals.smk"
 include: "rules/data_figures.smk"
 include: "rules/saes_figures.smk"
 include: "rules/features_figures.smk"
@@ -40,6 +41,7 @@ localrules:
     heads,
     interventions,
     atlas,
+    counterfactuals,
     attributions,
     figures,
 
@@ -54,6 +56,7 @@ rule all:
         TASK_HEADS,
         EXPERIMENTS,
         ATLASES,
+        OF_PAIRS,
         FAITHFULNESS,
         PICTURES,
         REPORT,
@@ -99,6 +102,12 @@ rule atlas:
     input:
         ATLASES,
         of_experiments(f"{MEASURED}/{{task}}_atlas.png", studies=WITH_ATLAS),
+
+
+rule counterfactuals:
+    input:
+        OF_PAIRS,
+        FIGURES_OF_PAIRS,
 
 
 rule attributions:

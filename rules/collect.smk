@@ -78,6 +78,13 @@ TASK_HEADS = over_studies(
 EXPERIMENTS = of_experiments(f"{INTERVENTIONS}/{{task}}/summary.json")
 WITH_ATLAS = {name: study for name, study in STUDIES.items() if study.atlas}
 ATLASES = of_experiments(f"{INTERVENTIONS}/{{task}}/atlas.json", studies=WITH_ATLAS)
+WITH_PAIRS = [name for name, study in STUDIES.items() if study.counterfactuals]
+OF_PAIRS = expand(f"{COUNTERFACTUALS}/summary.json", study=WITH_PAIRS)
+FIGURES_OF_PAIRS = [
+    f"{FIGURES}/{figure}.png".format(study=name)
+    for name in WITH_PAIRS
+    for figure in ("selective", "cause_latents", "cause_edits")
+]
 FAITHFULNESS = sorted(
     f"{INTERVENTIONS}/faithfulness.json".format(study=name, sae=sae)
     for name, study in STUDIES.items()
@@ -132,6 +139,7 @@ PICTURES = (
         else []
     )
     + of_experiments(f"{MEASURED}/{{task}}_atlas.png", studies=WITH_ATLAS)
+    + FIGURES_OF_PAIRS
     + ATTRIBUTION_FIGURES
     + over_studies(f"{MEASURED}/segmentation_maps.png", dataset="segmentation")
     + of_experiments(f"{MEASURED}/{{task}}_probabilities.png", ON_PICTURES)

@@ -18,6 +18,7 @@ CONCEPT = "concepts/{study}/{sae}/{concept}"
 FEATURES = "features/{trained_on}/{model}/layer{layer}/{sae}/{dataset}"
 HEADS = "heads/{dataset}/{model}"
 INTERVENTIONS = "interventions/{study}/{sae}"
+COUNTERFACTUALS = "counterfactuals/{study}"
 FIGURES = "figures/{study}"
 STUDY = "studies/{study}.json"
 USERS_READOUT = "datasets/{dataset}/readout.safetensors"
@@ -71,6 +72,20 @@ class StudyPaths:
         if TASKS[task].unit == "patch":
             found["scores"] = features / "scores.parquet"
         return {**self.task(task), **{name: str(path) for name, path in found.items()}}
+
+    @property
+    def saes(self) -> list[str]:
+        """config.json of each SAE of the study, in its order."""
+        return [str(self.path(SAE, sae=sae) / "config.json") for sae in self.settings.saes]
+
+    @property
+    def counterfactuals(self) -> dict[str, str]:
+        """Files of the study's pairs, by their names in `visae.counterfactual.experiment`; empty where it has none."""
+        dataset = self.settings.counterfactuals
+        if dataset is None:
+            return {}
+        found = {"manifest": self.path(STORE, dataset=dataset), "index": self.path(INDEX, dataset=dataset)}
+        return {name: str(path) for name, path in {**found, "card": self.path(CARD)}.items()}
 
     @property
     def first(self) -> int:

@@ -16,7 +16,7 @@ from visae.activations.store import ActivationStore, Kinds
 from visae.arms.targets import targets_by_patches
 from visae.features.concepts import Labels
 from visae.sae import SparseAutoencoder
-from visae.sae.variants.baselines import Baseline, Neurons, Random
+from visae.sae.variants.baselines import Baseline, Neurons, Pca, Random
 from visae.tasks.counts import Target
 from visae.tasks.task import Gradients
 
@@ -84,6 +84,18 @@ def neurons(sae: SparseAutoencoder, k: int, middle: Tensor | None = None) -> Spa
     """
     unit = torch.eye(sae.d_model)
     return _dictionary(sae, torch.cat([unit, -unit]), Neurons(min(k, 2 * sae.d_model)), middle)
+
+
+@torch.inference_mode()
+def principal_components(sae: SparseAutoencoder, k: int, rows: Tensor, middle: Tensor) -> SparseAutoencoder:
+    """Principal components of tokens (n, d_model) in the units of an SAE: latent i is one, d_model + i its negative.
+
+    `middle` is their mean there, 0 where the SAE's normalization centres; see `mean_input`.
+    """
+    inputs = sae.unclamped(rows.to(middle.device, torch.float32)) - middle
+    rule = Pca(min(k, 2 * sae.d_model))
+    components, _ = rule.encodings(inputs.cpu(), 2 * sae.d_model, None, 0)
+    return _dictionary(sae, components, rule, middle)
 
 
 def untrained_dictionaries(

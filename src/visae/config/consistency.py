@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from visae.config.pairs import of_pairs
 from visae.config.published import PublishedSettings
 from visae.config.saes import growing
 from visae.config.settings import GIVEN, AnySae, DrawnSettings, MatryoshkaSettings, Settings, StudySettings
@@ -193,6 +194,7 @@ def _impossible(settings: Settings, at: str, study: StudySettings) -> Iterator[s
             yield f"{at}: key 'head_layer' is missing: {key} reads the model's last block"
         if study.hook != "residual":
             yield f"{at}: hook: {study.hook} can be described, not edited; leave {key} out or set hook: residual"
+    yield from of_pairs(settings, at, study)
     for name, dataset in known.items():
         if dataset.tokens_per_image is not None and name in {*study.describe, *study.tasks.values()}:
             kept = f"tokens_per_image: {dataset.tokens_per_image}"

@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 from visae.config.attribution import AttributionSettings
 from visae.config.benchmark import BenchmarkSettings
 from visae.config.concepts import ConceptSettings
+from visae.config.counterfactuals import CounterfactualSettings
 from visae.config.dataset_bases import DatasetSettings, DrawnSettings, MaskedSettings  # noqa: F401
 from visae.config.datasets import (  # noqa: F401
     ActivationsSettings,
@@ -182,6 +183,11 @@ class StudySettings:
         "Whether the latents that each task uses are looked for among all of each SAE, and proven: section `atlas`.",
         False,
     )
+    counterfactuals: str | None = setting(
+        "Data set of pairs of pictures that differ in one cause, on which is measured how selective latents are for "
+        "single causes: section `counterfactuals`.",
+        None,
+    )
     attribution: bool = setting(
         "Whether it is measured where in the pictures of each described data set latents look: section `attribution`.",
         False,
@@ -246,6 +252,9 @@ class Settings:
     heads: HeadSettings = setting("Task heads.", HeadSettings())
     interventions: InterventionSettings = setting("Edits and their measurement.", InterventionSettings())
     atlas: AtlasSettings = setting("Which latents a task uses, found and proven.", AtlasSettings())
+    counterfactuals: CounterfactualSettings = setting(
+        "Latents and single causes, measured on counterfactual pairs.", CounterfactualSettings()
+    )
     attribution: AttributionSettings = setting("Where latents look.", AttributionSettings())
     faithfulness: FaithfulnessSettings = setting("What replacing activations costs.", FaithfulnessSettings())
     figures: FigureSettings = setting("How figures look.", FigureSettings())

@@ -18,6 +18,8 @@ def used_datasets(settings: Settings) -> list[str]:
     used: set[str] = set()
     for study in settings.studies.values():
         used.update(members_of(settings, study.train_on), study.describe)
+        if study.counterfactuals is not None:
+            used.add(study.counterfactuals)
     return sorted(used)
 
 
@@ -30,7 +32,7 @@ def layers_of(settings: Settings, dataset: str, model: str) -> list[str]:
         heads = {dataset for task, dataset in study.tasks.items() if TASKS[task].head}
         edited = set(study.tasks.values())
         trained_on = members_of(settings, study.train_on)
-        if dataset in {*trained_on, *study.describe, *edited}:
+        if dataset in {*trained_on, *study.describe, *edited, study.counterfactuals}:
             wanted.add(study.point)
         if dataset in trained_on:
             targets = {sae.target_point for sae in of_study(settings, study).values()}
@@ -46,6 +48,8 @@ def points_of(settings: Settings, model: str) -> list[str]:
 
 
 def edited_layers(settings: Settings, model: str) -> list[str]:
-    """Layers of a model whose patches some study edits: that of each study with a task."""
+    """Layers of a model whose patches some study edits: that of each study with a task or pairs."""
     studies = [study for study in settings.studies.values() if study.stored_model == model]
-    return sorted({str(study.layer) for study in studies if study.classification or study.segmentation})
+    return sorted(
+        {str(study.layer) for study in studies if study.classification or study.segmentation or study.counterfactuals}
+    )

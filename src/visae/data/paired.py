@@ -158,8 +158,9 @@ def difference(pair: Pair) -> Difference:
     levels = np.abs(changed - base).max(axis=2)
     region = pair.region()
     region = np.ones(levels.shape, dtype=bool) if region is None else region
-    shares = [float((levels[part] > 0).mean()) if part.any() else float("nan") for part in (region, ~region)]
-    return Difference(*shares, int(levels[~region].max(initial=0)))
+    differs = levels > 0
+    outside = float(differs[~region].mean()) if not region.all() else float("nan")
+    return Difference(float(differs[region].mean()), outside, int(levels[~region].max(initial=0)))
 
 
 def differences(pairs: list[Pair]) -> Iterator[tuple[Pair, Difference]]:
