@@ -63,10 +63,25 @@ ATTRIBUTED = {name: study for name, study in STUDIES.items() if study.attributio
 ATTRIBUTIONS, ATTRIBUTION_FIGURES = (
     [
         path
-        for path in over_studies(pattern, ATTRIBUTED)
+        for path in over_studies(f"{folder}/attribution.{kind}", ATTRIBUTED)
         if path.split("/")[-2] not in GIVEN_SETS
     ]
-    for pattern in (f"{FEATURES}/attribution.json", f"{DESCRIBED}/attribution.png")
+    + sorted(
+        {
+            f"{folder}/attribution_of_pairs.{kind}".format(
+                study=name,
+                sae=sae,
+                dataset=study.counterfactuals,
+                trained_on=study.train_on,
+                model=study.stored_model,
+                layer=study.point,
+            )
+            for name, study in ATTRIBUTED.items()
+            for sae in study.saes
+            if study.counterfactuals
+        }
+    )
+    for folder, kind in ((FEATURES, "json"), (DESCRIBED, "png"))
 )
 
 # --- heads ---

@@ -48,7 +48,8 @@ def study_headline(settings: Settings, name: str, study: StudySettings) -> list[
             )
         folder = results / "features" / study.train_on / study.stored_model / f"layer{study.point}" / sae
         lines += _scores(folder / (study.segmentation or "") / "scores.parquet")
-        lines += [line for dataset in study.describe for line in attribution_lines(folder / dataset, sae, dataset)]
+        looked_at = dict.fromkeys([*study.describe, study.counterfactuals])
+        lines += [line for data in looked_at if data for line in attribution_lines(folder / data, sae, data)]
     lines += _heads(results, study)
     for sae in study.saes:
         lines += _faithfulness(results / "interventions" / name / sae / "faithfulness.json", sae)

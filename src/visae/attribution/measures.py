@@ -13,7 +13,7 @@ AGREEMENTS = ("attribution", "shuffled", "other_picture", "activation")
 
 def window_sums(patches: NDArray[np.floating], windows: NDArray[np.int64]) -> NDArray[np.float64]:
     """Sums of patches (n_patches,) in each window."""
-    return np.bincount(windows, weights=patches)
+    return np.bincount(windows, weights=patches).astype(np.float64)
 
 
 def rank_correlation(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:

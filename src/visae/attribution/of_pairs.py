@@ -201,8 +201,8 @@ def _views(files: PairFiles, pairs: Sequence[Pair], settings: AttributionSetting
         latents = _responding(peaks, [pair for pair in fit if pair.cause == cause], settings.latents_per_cause)
         of_cause = [pair for pair in measured if pair.cause == cause]
         order = random.permutation(len(of_cause))
-        found = (_strongest_change(of_cause[place], latents, peaks) for place in order)
-        views += [view for view in found if view is not None][: settings.pairs]
+        candidates = (_strongest_change(of_cause[place], latents, peaks) for place in order)
+        views += [view for view in candidates if view is not None][: settings.pairs]
     if not views:
         raise DataError(f"{files.codes}: no latent changes in any pair of split {MEASURED}; train the SAE for longer")
     return views
