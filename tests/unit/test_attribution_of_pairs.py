@@ -1,4 +1,4 @@
-"""On pairs whose change is known, a network that sees each patch alone looks at the changed place, and exactly there."""
+"""On pairs whose change is known, a network that sees each patch alone looks at the changed place alone."""
 
 from __future__ import annotations
 

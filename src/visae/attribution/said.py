@@ -22,8 +22,8 @@ def _of_exemplars(path: Path, sae: str, dataset: str) -> list[str]:
     measures = found["measures"]
     return [
         f"  Where {len(found['latents'])} latents of {sae} look in {dataset}, {found['n_pictures']} pictures: rank "
-        f"correlation of attribution and occlusion {_number(measures['agreement_attribution'])}, shuffled "
-        f"{_number(measures['agreement_shuffled'])}; half of the attribution lies on "
+        f"correlation of attribution and occlusion {_number(measures['agreement_attribution'])}, of their sizes "
+        f"{_number(measures['agreement_absolute'])}, shuffled {_number(measures['agreement_shuffled'])}; half of the attribution lies on "
         f"{_share(measures['half_attribution'])} of the patches, {_share(measures['own_attribution'])} on the "
         "strongest patch itself"
     ]
