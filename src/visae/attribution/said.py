@@ -20,12 +20,15 @@ def _of_exemplars(path: Path, sae: str, dataset: str) -> list[str]:
         return []
     found = read_json(path)
     measures = found["measures"]
+    agreed = ", ".join(
+        f"{words} {_number(measures[f'agreement_{name}'])}"
+        for name, words in (("attribution", "signed"), ("absolute", "of sizes"), ("shuffled", "shuffled"))
+    )
+    spread, own = (_share(measures[name]) for name in ("half_attribution", "own_attribution"))
     return [
         f"  Where {len(found['latents'])} latents of {sae} look in {dataset}, {found['n_pictures']} pictures: rank "
-        f"correlation of attribution and occlusion {_number(measures['agreement_attribution'])}, of their sizes "
-        f"{_number(measures['agreement_absolute'])}, shuffled {_number(measures['agreement_shuffled'])}; half of the attribution lies on "
-        f"{_share(measures['half_attribution'])} of the patches, {_share(measures['own_attribution'])} on the "
-        "strongest patch itself"
+        f"correlation of attribution and occlusion {agreed}; half of the attribution lies on {spread} of the patches, "
+        f"and {own} on the strongest itself"
     ]
 
 
