@@ -23,7 +23,8 @@ _SECTIONS = {
     "Training": "how each sparse autoencoder learned; sweeps",
     "Features": "latents by their pictures, and how well they find classes and known causes, beside chance",
     "Heads": "what the probe and the segmentation head get right",
-    "Interventions": "edits of latents beside all controls: arms, dose and response, maps, strips, faithfulness",
+    "Interventions": "edits of latents beside all controls: arms, dose and response, maps, strips, faithfulness; "
+    "latents and single causes",
 }
 _LINE = 8000
 _OTHERS = ("random_latent", "random_vector", "neuron", "reconstruction", "head_weight")

@@ -10,9 +10,11 @@ import polars as pl
 from visae.attribution.said import attribution_lines
 from visae.config.parse import load_config
 from visae.config.settings import Settings, StudySettings, UnionSettings
+from visae.counterfactual.lines import headline_lines
 from visae.experiments.tables import read_table
 from visae.figures.units import EDITED
 from visae.files import read_json
+from visae.layout import COUNTERFACTUALS
 
 _NAMED = 3  # latents of a class that are named
 SMALL_DOSE = -0.5
@@ -55,6 +57,7 @@ def study_headline(settings: Settings, name: str, study: StudySettings) -> list[
         lines += _faithfulness(results / "interventions" / name / sae / "faithfulness.json", sae)
         for task in study.tasks:
             lines += _experiment(results / "interventions" / name / sae / task, task, sae)
+    lines += headline_lines(results / COUNTERFACTUALS.format(study=name) / "summary.json")
     lines += ["", "  Look at:"]
     figures = sorted((results / "figures" / name).rglob("*.png"))
     lines += [f"    {path}" for path in [*figures, results / "report.html"] if path.is_file()]
@@ -65,7 +68,8 @@ def _warnings(settings: Settings, study: StudySettings) -> list[str]:
     """What may make the numbers below wrong: warnings of the data sets and of the model."""
     results, trained_on = Path(settings.results), settings.datasets[study.train_on]
     members = trained_on.members if isinstance(trained_on, UnionSettings) else []
-    names = dict.fromkeys([study.train_on, *members, *study.describe, study.classification, study.segmentation])
+    tasks = (study.classification, study.segmentation, study.counterfactuals)
+    names = dict.fromkeys([study.train_on, *members, *study.describe, *tasks])
     places = {name: results / "datasets" / name / "summary.json" for name in names if name}
     places[study.stored_model] = results / "models" / study.stored_model / "model.json"
     lines = []

@@ -113,7 +113,8 @@ def verdicts(
     as much to it as to any other, and more than to every other one at a false discovery rate of 5 % over all that take
     part. Each comparison swaps the two causes at random within scenes, or, where not all scenes have both, over all
     pairs; the largest p-value of a latent's comparisons is that of its test (each has to be rejected, so that none
-    needs a correction). It holds again where ratio and test (p at most 0.05) say the same on the other split.
+    needs a correction), and twice that on the first split, where the cause is chosen too. It holds again where ratio
+    and test (p at most 0.05) say the same on the other split.
 
     Parameters
     ----------
@@ -135,7 +136,8 @@ def verdicts(
         )
     order = np.argsort(-fit.means()[:, active], axis=0, kind="stable")
     first, second = order[0], order[1]
-    p = _largest_p(fit, active, first, permutations, seed)
+    # The first cause is chosen on the same pairs: of two that are alike, either may come out on top.
+    p = np.minimum(1, 2 * _largest_p(fit, active, first, permutations, seed))
     q = benjamini_hochberg(p)
     found = (q <= ALPHA) & _times(fit.means()[:, active], first, ratio)
     p_again = np.full(len(active), np.nan)
