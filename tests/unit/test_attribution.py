@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+import yaml
 from families_for_tests import FAMILIES, SAME_SUMS, pictures, small_model
 from torch import nn
 from tree_for_tests import FEATURES, GRID, LAYER, make_tree
@@ -16,8 +17,10 @@ from visae.attribution.exemplars import SCHEMA, AttributionFiles, attribute_exem
 from visae.attribution.maps import baseline_of, by_patch, maps_of, windows_of
 from visae.attribution.measures import half_of_mass, mean_over_pictures, rank_correlation, share_inside
 from visae.attribution.response import Response
+from visae.config.parse import parse_config
 from visae.config.settings import AttributionSettings, FigureSettings
-from visae.errors import DataError, ModelError
+from visae.errors import ConfigError, DataError, ModelError
+from visae.figures import overlays
 from visae.figures.attribution import OverlayFiles, draw_attribution
 from visae.sae import Place, SparseAutoencoder
 from visae.sae.variants.relu import Relu
@@ -203,6 +206,25 @@ def test_measures_in_closed_form():
 def test_an_sae_of_another_network_is_refused():
     with pytest.raises(ModelError, match="192 dimensions and the SAE takes 8"):
         Response(small_model("AugReg"), random_sae(8), HookPoint(0))
+
+
+def test_a_study_without_a_model_cannot_ask():
+    values = yaml.safe_load((Path(__file__).parents[2] / "config/config.yaml").read_text())
+    values["studies"]["demo"]["attribution"] = True
+    assert parse_config(values).studies["demo"].attribution
+    values["studies"]["demo"]["model"] = None
+    with pytest.raises(ConfigError, match="studies: demo: attribution: gradients go through the model"):
+        parse_config(values)
+
+
+def test_maps_are_drawn_in_the_colour_of_their_sign_and_plain_where_there_is_none(tmp_path):
+    grey = np.full((4, 6, 3), 128, np.uint8)
+    drawn = overlays.weighted(grey, np.array([[1.0, -1.0, 0.0], [0.0, 0.5, 0.0]]))
+    assert drawn[0, 0, 0] > drawn[0, 0, 2]
+    assert drawn[0, 2, 2] > drawn[0, 2, 0]
+    assert len({*drawn[0, 4].tolist()}) == 1
+    assert drawn[2, 2, 0] - drawn[2, 2, 2] < drawn[0, 0, 0] - drawn[0, 0, 2]
+    assert (overlays.weighted(grey, np.zeros((2, 3))) == drawn[0, 4]).all()
 
 
 @pytest.fixture(scope="module")
