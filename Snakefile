@@ -13,6 +13,7 @@ include: "rules/models.smk"
 include: "rules/activations.smk"
 include: "rules/saes.smk"
 include: "rules/features.smk"
+include: "rules/attribution.smk"
 include: "rules/benchmark.smk"
 include: "rules/heads.smk"
 include: "rules/interventions.smk"
@@ -41,6 +42,7 @@ localrules:
     interventions,
     atlas,
     counterfactuals,
+    attributions,
     figures,
 
 
@@ -50,6 +52,7 @@ rule all:
         expand(STUDY, study=STUDIES),
         SAES,
         FEATURE_TABLES,
+        ATTRIBUTIONS,
         TASK_HEADS,
         EXPERIMENTS,
         ATLASES,
@@ -105,6 +108,12 @@ rule counterfactuals:
     input:
         OF_PAIRS,
         FIGURES_OF_PAIRS,
+
+
+rule attributions:
+    input:
+        ATTRIBUTIONS,
+        ATTRIBUTION_FIGURES,
 
 
 rule figures:

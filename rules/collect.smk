@@ -58,6 +58,32 @@ FEATURE_TABLES = (
     )
 )
 
+# --- attribution: where latents look ---
+ATTRIBUTED = {name: study for name, study in STUDIES.items() if study.attribution}
+ATTRIBUTIONS, ATTRIBUTION_FIGURES = (
+    [
+        path
+        for path in over_studies(f"{folder}/attribution.{kind}", ATTRIBUTED)
+        if path.split("/")[-2] not in GIVEN_SETS
+    ]
+    + sorted(
+        {
+            f"{folder}/attribution_of_pairs.{kind}".format(
+                study=name,
+                sae=sae,
+                dataset=study.counterfactuals,
+                trained_on=study.train_on,
+                model=study.stored_model,
+                layer=study.point,
+            )
+            for name, study in ATTRIBUTED.items()
+            for sae in study.saes
+            if study.counterfactuals
+        }
+    )
+    for folder, kind in ((FEATURES, "json"), (DESCRIBED, "png"))
+)
+
 # --- heads ---
 TASK_HEADS = over_studies(
     f"{HEADS}/probe/metrics.json", dataset="classification"
@@ -129,6 +155,7 @@ PICTURES = (
     )
     + of_experiments(f"{MEASURED}/{{task}}_atlas.png", studies=WITH_ATLAS)
     + FIGURES_OF_PAIRS
+    + ATTRIBUTION_FIGURES
     + over_studies(f"{MEASURED}/segmentation_maps.png", dataset="segmentation")
     + of_experiments(f"{MEASURED}/{{task}}_probabilities.png", ON_PICTURES)
     + [

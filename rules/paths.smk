@@ -190,6 +190,21 @@ def given_names(wildcards):
     return min(files_of_names(**wildcards))
 
 
+def files_of_attribution(wildcards):
+    """Files that latents and their pictures are chosen from, and the network that is followed back."""
+    found = {"card": CARD, "sae": f"{SAE}/config.json", "index": INDEX}
+    found |= {name: f"{FEATURES}/{name}.parquet" for name in ("exemplars", "stats")}
+    if has_masks(wildcards.dataset) and wildcards.sae not in PATCHLESS:
+        found["scores"] = f"{FEATURES}/scores.parquet"
+    if wildcards.dataset in {study.classification for study in STUDIES.values()}:
+        found["image_scores"] = f"{FEATURES}/image_scores.parquet"
+    if files_of_names(
+        wildcards.trained_on, wildcards.model, wildcards.layer, wildcards.sae
+    ):
+        found["names"] = NAMES
+    return {name: path.format(**wildcards) for name, path in found.items()}
+
+
 def names_if_any(wildcards):
     """Checked names of the study's SAE, where some study gives any."""
     study = STUDIES[wildcards.study]
@@ -244,10 +259,10 @@ def is_on_patches(path):
     return path.split("/")[-3] not in PATCHLESS
 
 
-def over_studies(pattern, **fixed):
+def over_studies(pattern, studies=STUDIES, **fixed):
     """Fill a pattern for every study, SAE and described data set; a fixed key names a task of the study."""
     found = []
-    for name, study in STUDIES.items():
+    for name, study in studies.items():
         tasks = {key: study.tasks.get(task) for key, task in fixed.items()}
         if None in tasks.values():
             continue

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from visae.attribution.said import attribution_lines
 from visae.config.parse import load_config
 from visae.config.settings import Settings, StudySettings, UnionSettings
 from visae.counterfactual.lines import headline_lines
@@ -49,6 +50,8 @@ def study_headline(settings: Settings, name: str, study: StudySettings) -> list[
             )
         folder = results / "features" / study.train_on / study.stored_model / f"layer{study.point}" / sae
         lines += _scores(folder / (study.segmentation or "") / "scores.parquet")
+        looked_at = dict.fromkeys([*study.describe, study.counterfactuals])
+        lines += [line for data in looked_at if data for line in attribution_lines(folder / data, sae, data)]
     lines += _heads(results, study)
     for sae in study.saes:
         lines += _faithfulness(results / "interventions" / name / sae / "faithfulness.json", sae)

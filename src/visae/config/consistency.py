@@ -187,6 +187,8 @@ def _impossible(settings: Settings, at: str, study: StudySettings) -> Iterator[s
         yield f"{at}: key 'model' is missing; only data sets of kinds activations and users need no model"
     if study.model is None and study.concepts:
         yield f"{at}: concepts: their pictures go through the model; give the key 'model' or leave concepts out"
+    if study.model is None and study.attribution:
+        yield f"{at}: attribution: gradients go through the model; give the key 'model' or leave attribution out"
     for key in study.tasks:
         if study.head_layer is None and key in TASKS and TASKS[key].head:
             yield f"{at}: key 'head_layer' is missing: {key} reads the model's last block"

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 
 # Data sets, heads, interventions, SAEs and sweeps have modules of their own, whose sections are imported from here
 # like all others.
+from visae.config.attribution import AttributionSettings
 from visae.config.benchmark import BenchmarkSettings
 from visae.config.concepts import ConceptSettings
 from visae.config.counterfactuals import CounterfactualSettings
@@ -187,6 +188,10 @@ class StudySettings:
         "single causes: section `counterfactuals`.",
         None,
     )
+    attribution: bool = setting(
+        "Whether it is measured where in the pictures of each described data set latents look: section `attribution`.",
+        False,
+    )
     manual: dict[str, dict[str, dict[str, list[int]]]] = setting(
         "Latents that you name yourself, by SAE or sweep, task and class: `topk: {segmentation: {sky: [12, 40]}}`. "
         "They are edited together, beside those that are chosen for the class.",
@@ -250,6 +255,7 @@ class Settings:
     counterfactuals: CounterfactualSettings = setting(
         "Latents and single causes, measured on counterfactual pairs.", CounterfactualSettings()
     )
+    attribution: AttributionSettings = setting("Where latents look.", AttributionSettings())
     faithfulness: FaithfulnessSettings = setting("What replacing activations costs.", FaithfulnessSettings())
     figures: FigureSettings = setting("How figures look.", FigureSettings())
     cluster: Literal["auto", "slurm", "local", "debug"] = setting(

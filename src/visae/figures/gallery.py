@@ -122,7 +122,7 @@ def draw(
     """
     line = settings.font_size / 72 * 1.5
     blocks = [
-        (_title(rows), _lines(_groups(rows, table), columns), float(rows["value"].to_numpy().max()))
+        (title(rows), _lines(_groups(rows, table), columns), float(rows["value"].to_numpy().max()))
         for rows in table.partition_by("row", maintain_order=True)
     ]
     headed = table.select("kind", "bin").unique().height > 1
@@ -138,8 +138,8 @@ def draw(
     with style(settings):
         figure = GalleryFigure(figsize=(PAGE_WIDTH, height))
         top = height
-        for title, lines, strongest in blocks:
-            figure.text(0, (top - 0.2 * line) / height, title, va="top", fontweight="bold")
+        for heading_of_block, lines, strongest in blocks:
+            figure.text(0, (top - 0.2 * line) / height, heading_of_block, va="top", fontweight="bold")
             top -= 1.2 * line
             for groups in lines:
                 left = 0.0
@@ -235,7 +235,8 @@ def _short(value: float) -> str:
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
-def _title(row: pl.DataFrame) -> str:
+def title(row: pl.DataFrame) -> str:
+    """Say which latent a block is of: latent, name, class_name, f1 and frequency of its first row."""
     latent, name, class_name, f1, frequency = row.select("latent", "name", "class_name", "f1", "frequency").row(0)
     parts = [f"Latent {latent}"]
     if name is not None:

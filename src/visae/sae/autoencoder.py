@@ -118,6 +118,14 @@ class SparseAutoencoder(Normalizing):
         codes = self.variant.dense(self.normalized(rows), self.encoder_weight, self.encoder_bias)
         return codes if leading is None else codes.view(*leading, self.width)
 
+    def pre_activations(self, activations: Tensor, latents: Tensor) -> Tensor:
+        """What the encoder gives one latent of each raw activation (n, d_model), before the code rule, (n,).
+
+        Differentiable in the activations, also where the code is 0. `latents` is int64 (n,).
+        """
+        products = torch.linalg.vecdot(self.normalized(activations), self.encoder_weight[latents])
+        return products + self.encoder_bias[latents]
+
     @torch.no_grad()
     def sparse_codes(self, activations: Tensor) -> SparseCodes:
         """Non-zero codes of raw activations (…, d_model), sorted by token and latent."""

@@ -83,8 +83,15 @@ class VisionModel(nn.Module):
             Hook point to tensor (batch, n_prefix + n_patches, d_model): float32, or bfloat16 where the card's
             precision says so.
         """
-        with self._autocast(pixels.device):
-            found = self._layers.read(self.normalized(pixels), points)
+        return self.followed(self.normalized(pixels), points)
+
+    def followed(self, images: torch.Tensor, points: Sequence[HookPoint]) -> dict[HookPoint, torch.Tensor]:
+        """Tokens as `read` gives them, of pictures (batch, 3, height, width) that are `normalized`.
+
+        Differentiable in the pictures; the weights stay frozen.
+        """
+        with self._autocast(images.device):
+            found = self._layers.read(images, points)
         for point, tokens in found.items():
             self.card.check_tokens(point, tokens.shape)
         return found

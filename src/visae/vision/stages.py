@@ -32,7 +32,8 @@ class Stages:
     def shapes(self) -> tuple[LayerShape, ...]:
         """Shape of each stage's grid."""
         points = [HookPoint(number) for number in range(len(self._names))]
-        grids = self._grids(self._blank("cpu"), points)
+        with torch.no_grad():
+            grids = self._grids(self._blank("cpu"), points)
         return tuple(LayerShape(grid.shape[1], (grid.shape[2], grid.shape[3])) for grid in grids)
 
     def d_final(self) -> int:
@@ -49,10 +50,7 @@ class Stages:
 
     def read(self, images: Tensor, points: Sequence[HookPoint]) -> dict[HookPoint, Tensor]:
         """Tokens of stages, row-major over their grids, in one forward pass that ends at the deepest."""
-        return {
-            point: grid.flatten(2).transpose(1, 2)
-            for point, grid in zip(points, self._grids(images, points), strict=True)
-        }
+        return {point: _as_tokens(grid) for point, grid in zip(points, self._grids(images, points), strict=True)}
 
     def resume(self, tokens: Tensor, after: int, changes: Changes = NO_CHANGES) -> Tensor:
         """Run what comes after stage `after`; differentiable in `tokens`."""
@@ -76,7 +74,7 @@ class Stages:
         features = self.module.forward_features(images)
         if not isinstance(features, Tensor) or features.ndim != 4:
             raise ModelError("it has neither blocks of equal tokens nor feature grids")
-        return features.flatten(1, 2) if self._is_channels_last(features) else features.flatten(2).transpose(1, 2)
+        return features.flatten(1, 2) if self._is_channels_last(features) else _as_tokens(features)
 
     def logits(self, final: Tensor) -> Tensor:
         """What the model's own head makes of final tokens."""
@@ -90,10 +88,9 @@ class Stages:
 
     def _grids(self, images: Tensor, points: Sequence[HookPoint]) -> list[Tensor]:
         wanted = sorted({point.layer for point in points})
-        with torch.no_grad():
-            found = self.module.forward_intermediates(
-                images, indices=wanted, intermediates_only=True, output_fmt="NCHW", stop_early=True
-            )
+        found = self.module.forward_intermediates(
+            images, indices=wanted, intermediates_only=True, output_fmt="NCHW", stop_early=True
+        )
         if any(not isinstance(grid, Tensor) or grid.ndim != 4 for grid in found):
             raise ModelError("it has neither blocks of equal tokens nor feature grids")
         by_layer = dict(zip(wanted, found, strict=True))
@@ -118,3 +115,12 @@ class Stages:
 
     def _blank(self, device: str | torch.device) -> Tensor:
         return torch.zeros(1, 3, *self.image_size, device=device)
+
+
+def _as_tokens(grid: Tensor) -> Tensor:
+    """A grid (b, d, rows, columns) as tokens (b, n, d), row-major; differentiable."""
+    if grid.requires_grad:
+        # Of a single picture, the gradient of what is transposed has strides that batch norm's backward pass on a CPU
+        # (torch 2.13) takes for others: it then mixes up channels and places, and says nothing.
+        grid.register_hook(Tensor.contiguous)
+    return grid.flatten(2).transpose(1, 2)

@@ -1,0 +1,1 @@
+"""Where in the picture a latent looks: gradients followed back to the pixels, checked by covering places."""
