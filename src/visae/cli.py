@@ -49,6 +49,7 @@ STAGES = {
     "segmentation-head": ("visae.heads.segmentation", "train_segmentation_head"),
     "experiment": ("visae.experiments.experiment", "run_experiment"),
     "atlas": ("visae.discovery.atlas", "run_atlas"),
+    "groups": ("visae.groups.experiment", "run_groups"),
     "faithfulness": ("visae.experiments.faithfulness", "measure_faithfulness"),
     "model-check": ("visae.heads.model_check", "check_model"),
     "doctor": ("visae.doctor.examine", "doctor"),

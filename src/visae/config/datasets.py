@@ -18,6 +18,17 @@ class ScenesSettings(DatasetSettings):
     val: int = setting("Pictures to measure on.", 120, minimum=1)
     test: int = setting("Pictures kept apart.", 120, minimum=1)
     image_size: int = setting("Side of a picture in pixels.", 224, minimum=32)
+    textures: list[Literal["brick", "grass", "gravel", "coins", "print", "fur", "tissue", "stars"]] = setting(
+        "Textures that the largest object can have, which are the classes of pictures; empty: all eight.", []
+    )
+    shortcut: float = setting(
+        "Share of the pictures of train whose background is the one that belongs to their class, of which pictures "
+        "then have groups such as `brick on camera`; in val and test backgrounds tell nothing of the class. Needs two "
+        "to six `textures`. 0: backgrounds tell nothing anywhere, and there are no groups.",
+        0.0,
+        minimum=0,
+        maximum=1,
+    )
 
     @property
     def has_masks(self) -> bool:
@@ -28,6 +39,11 @@ class ScenesSettings(DatasetSettings):
     def may_have_labels(self) -> bool:
         """Always."""
         return True
+
+    @property
+    def may_have_groups(self) -> bool:
+        """Where backgrounds go with classes."""
+        return self.shortcut > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +100,7 @@ class ListedFolderSettings(DatasetSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class TableSettings(DrawnSettings, MaskedSettings):
-    """A CSV or Parquet file with a row a picture: `path`, and where known `split`, `label`, `label_name`, `mask`."""
+    """A CSV or Parquet file with a row a picture: `path`, and `split`, `label`, `label_name`, `mask`, `group`."""
 
     kind: Literal["table"]
     file: str = setting("The table: a `.csv` or `.parquet` file.")
@@ -102,6 +118,11 @@ class TableSettings(DrawnSettings, MaskedSettings):
 
     @property
     def may_have_labels(self) -> bool:
+        """Only the table tells."""
+        return True
+
+    @property
+    def may_have_groups(self) -> bool:
         """Only the table tells."""
         return True
 

@@ -26,6 +26,8 @@ class Picture:
         Absolute path, or a locator within a tar.
     mask
         The same for its mask.
+    group
+        Name of the group that it belongs to.
     """
 
     path: str
@@ -33,6 +35,7 @@ class Picture:
     label: int | None = None
     label_name: str | None = None
     mask: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ COLUMNS = pyarrow.schema(
         "width": pyarrow.int32(),
         "height": pyarrow.int32(),
         "sha256": pyarrow.large_string(),
+        "group": pyarrow.large_string(),
     }
 )
 _ROW_GROUP = 8192
@@ -64,7 +65,7 @@ def write_rows(
 def _row(image_id: int, picture: Picture, found: Checked, base: Path | None) -> tuple[Any, ...]:
     path, mask = _stored(picture.path, base), picture.mask and _stored(picture.mask, base)
     label = picture.label, picture.label_name
-    return (image_id, path, picture.split, *label, mask, found.width, found.height, found.sha256)
+    return (image_id, path, picture.split, *label, mask, found.width, found.height, found.sha256, picture.group)
 
 
 def _stored(path: str, base: Path | None) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from visae.config.settings import Settings, TableSettings
+from visae.data.classes import composed
 from visae.data.labels import Labels
 from visae.data.noticed import Noticed
 from visae.data.pictures import Listing, Picture, check_shares, existing, in_drawn_splits, in_order
@@ -41,8 +42,8 @@ def list_table(settings: TableSettings, seed: int) -> Listing:
         for column, path in (("path", row.path), ("mask", row.mask)):
             _check_path(path, root, f"{where}: {row.place}: {column}")
         labels.add(row.place, row.split or "", row.label, row.label_name, row.mask)
-        filled |= {name for name in ("label", "mask") if getattr(row, name) is not None}
-    for name in ("label", "mask"):
+        filled |= {name for name in ("label", "mask", "group") if getattr(row, name) is not None}
+    for name in ("label", "mask", "group"):
         if name in table.columns and name not in filled:
             raise DataError(f"{where}: the column {name} is empty in all rows; fill it, or leave it out")
     classes = labels.classes(noticed)
@@ -53,7 +54,8 @@ def list_table(settings: TableSettings, seed: int) -> Listing:
     def picture(row: Row) -> Picture:
         number, name = labels.of(row.label)
         mask = None if row.mask is None else absolute(row.mask)
-        return Picture(absolute(str(row.path)), row.split or "", number, name, mask)
+        group = None if row.group is None else composed(row.group)
+        return Picture(absolute(str(row.path)), row.split or "", number, name, mask, group)
 
     def of_splits() -> Iterator[Picture]:
         for split in in_order(splits):
