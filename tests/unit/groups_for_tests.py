@@ -23,6 +23,9 @@ N_TRAIN, N_VAL = 80, 96
 SHORTCUT, CORE = (0, 1), (10, 11)
 """Latents of the two shortcuts and of what the two classes are; latents 2 to 9 are active and read by nobody."""
 
+DENSE = 23
+"""A latent that is active everywhere: most of a token's length, so that the last norm hardly bends what is read."""
+
 STRENGTH, WEAK, STRONG = 3.0, 2.0, 4.0
 """Of a shortcut, and of what a class is: where a shortcut breaks, a picture is right where its class is stronger."""
 
@@ -54,7 +57,7 @@ def make_shortcut(folder: Path) -> Shortcut:
     shortcut = np.where(breaks, 1 - truth, truth)
     strength = np.where(rng.random(n) < 0.75, WEAK, STRONG)
     patch = strength[:, None] * directions[list(CORE)][truth] + STRENGTH * directions[list(SHORTCUT)][shortcut]
-    patch = patch + np.where(rng.random((n, 8)) < 0.3, 1.0, 0.0) @ directions[2:10]
+    patch = patch + 12 * directions[DENSE] + np.where(rng.random((n, 8)) < 0.3, 1.0, 0.0) @ directions[2:10]
     tokens = np.repeat(patch[:, None], 1 + PATCHES, axis=1).astype(np.float32)
     tokens[:, 0] = 0
     card = ModelCard.read(vit.folder / "model.json")
