@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from groups_for_tests import CORE, N_TRAIN, SHORTCUT, STRONG, Shortcut, make_shortcut
+import torch
+from groups_for_tests import CORE, N_TRAIN, SHORTCUT, Shortcut, make_shortcut
 from planted_for_tests import LAST
+from safetensors.torch import save_file
 
 from visae.config.parse import parse_config
 from visae.config.settings import FigureSettings, GroupSettings
+from visae.data.index import read_groups
 from visae.errors import ConfigError, DataError
 from visae.figures import groups as figure_of_groups
 from visae.groups.accuracy import Accuracies
 from visae.groups.experiment import run_groups
 from visae.groups.headline import groups_lines
-from visae.groups.pictures import Grouped
+from visae.groups.pictures import Grouped, halved
 from visae.groups.retrain import few_enough
 from visae.groups.tables import ACCURACIES, LATENTS
+from visae.sae import load_sae
+from visae.tasks.members import open_task
+from visae.vision.model import load_model
 
+CPU = torch.device("cpu")
 SETTINGS = GroupSettings(suppressed=[1, 2, 500], verified=2, bootstrap=200, balanced_draws=3)
 
 
@@ -92,15 +100,24 @@ def test_suppression_raises_the_worst_group_from_what_the_strengths_say_to_all_r
     assert 0 < row["change_low"] <= row["change"] <= row["change_high"]
 
 
-def test_accuracy_before_is_that_of_the_pictures_that_are_measured(world, done):
+def test_accuracy_before_is_what_the_strengths_of_the_measured_pictures_say(world, done):
     table, _, _ = done
-    share = table.filter(way="before", over="pictures").row(0, named=True)
-    of_val = np.flatnonzero(world.right)
-    assert share["n_images"] == sum(table.filter(way="before", over="group")["n_images"])
-    # Half of the pictures hold; of the others those count whose class is strong.
-    strong = (world.strength == STRONG)[N_TRAIN:].mean()
-    assert share["accuracy"] == pytest.approx(0.5 + 0.5 * strong, abs=0.12)
-    assert len(of_val) > N_TRAIN // 2
+    task = open_task("classification", world.files, load_model(world.files.card, CPU), LAST, CPU)
+    half = halved(task, read_groups(world.files.index), "train", "val", 0).measured
+    expected = {name: world.right[half.ids[half.group == number]].mean() for number, name in enumerate(half.names)}
+    found = table.filter(way="before", over="group")
+    assert dict(found.select("group", "accuracy").iter_rows()) == pytest.approx(expected)
+    assert table.filter(way="before", over="pictures")["accuracy"].item() == world.right[half.ids].mean()
+
+
+def test_the_halves_share_no_picture_and_hold_every_group(world):
+    task = open_task("classification", world.files, load_model(world.files.card, CPU), LAST, CPU)
+    halves = halved(task, read_groups(world.files.index), "train", "val", 5)
+    one, other = halves.chosen, halves.measured
+    assert not set(one.ids.tolist()) & set(other.ids.tolist())
+    assert sorted([*one.ids.tolist(), *other.ids.tolist()]) == list(range(N_TRAIN, len(world.truth)))
+    assert one.sizes.min() > 0
+    assert (one.sizes == other.sizes).all()
 
 
 def test_other_latents_do_not(done):
@@ -139,12 +156,16 @@ def test_the_same_seed_gives_the_same_tables(world, done, tmp_path):
     assert again[1].equals(done[1])
 
 
-def test_where_the_shortcut_helps_everywhere_nothing_is_gained(world, tmp_path):
-    """Groups that have nothing to do with the shortcut: whatever is suppressed, the table says what came of it."""
-    groups = ["a" if number // 4 % 2 else "b" for number in range(len(world.truth))]
-    table, _, summary = run(world, tmp_path / "out", index=with_groups(world, tmp_path / "index", groups))
-    assert {row["group"] for row in summary["groups"]} == {"a", "b"}
-    assert table.filter(way="before", over="worst")["change"].item() == 0
+def test_a_probe_that_does_not_read_the_shortcut_gains_nothing_and_no_latent_is_verified(world, tmp_path):
+    probe = tmp_path / "probe"
+    shutil.copytree(Path(world.files.readout).parent, probe)
+    directions = load_sae(world.files.sae, "cpu").decoder_weight.detach()
+    weight = {"weight": 3 * directions[list(CORE)].contiguous(), "bias": torch.zeros(2)}
+    save_file(weight, probe / "weights.safetensors")
+    table, _, summary = run(world, tmp_path / "out", readout=str(probe / "metrics.json"))
+    assert worst(table, "before") == 1.0
+    assert summary["verified"] == []
+    assert not set(summary["latents"]) & set(CORE)
 
 
 def test_groups_without_pictures_or_with_one_are_named_and_left_out(world, tmp_path):
