@@ -261,6 +261,7 @@ def configuration(dataset: dict, **study) -> dict:
         ({**SCENES, "shortcut": 0.9}, {"segmentation": "d"}, "no task of this study answers a picture"),
         ({**SCENES, "shortcut": 1.5}, {"classification": "d"}, "shortcut"),
         ({**SCENES, "textures": ["brick", "wool"]}, {"classification": "d"}, "wool"),
+        ({"kind": "huggingface", "root": "x"}, {"classification": "d"}, "huggingface without its key group"),
         ({"kind": "image_folder", "root": "x"}, {"classification": "d"}, "image_folder, which has no groups"),
     ],
 )

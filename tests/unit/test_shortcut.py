@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import datasets
 import numpy as np
 import polars as pl
 import pytest
+from huggingface_for_tests import ALL, CLASS, PICTURE, hub, pictures, plain_shard, shard
 from tables_for_tests import csv, paths, table
 
 from visae.config.settings import ScenesSettings
@@ -133,3 +135,27 @@ def test_a_column_of_groups_that_says_nothing_is_refused(six_pictures, index_pat
     text = "path,split,group\n" + "".join(f"{path},train,\n" for path in paths())
     with pytest.raises(DataError, match="the column group is empty in all rows; fill it, or leave it out"):
         build_index(csv(six_pictures, text), index_path)
+
+
+# --- Parquet files of the hub ---
+
+
+def test_a_column_of_the_hub_names_groups_by_its_features_or_by_its_values(tmp_path):
+    known = {"image": PICTURE, "label": CLASS, "place": datasets.ClassLabel(names=["land", "water"])}
+    rows = {"image": pictures(4), "label": [0, 1, 0, 1], "place": [1, 0, -1, 1]}
+    shard(tmp_path / "named/train-00000-of-00001.parquet", rows, known)
+    plain = {"image": pictures(4), "place": ["sea", None, "", "lake"]}
+    plain_shard(tmp_path / "plain/train-00000-of-00001.parquet", plain)
+    for name, more, expected in (
+        ("named", {}, {0: "water", 1: "land", 3: "water"}),
+        ("plain", {"label": "none"}, {0: "sea", 3: "lake"}),
+    ):
+        build_index(hub(tmp_path / name, group="place", **more, **ALL), tmp_path / f"{name}.parquet")
+        assert read_groups(tmp_path / f"{name}.parquet") == expected
+
+
+def test_a_group_column_that_is_missing_or_a_list_is_refused_by_its_key(tmp_path):
+    plain_shard(tmp_path / "hub/train-00000-of-00001.parquet", {"image": pictures(2), "places": [["a"], ["b", "c"]]})
+    for name, told in (("place", "group: it has no column place"), ("places", "several groups a row.*by group:")):
+        with pytest.raises(DataError, match=told):
+            build_index(hub(tmp_path / "hub", group=name, label="none", **ALL), tmp_path / "index.parquet")

@@ -126,10 +126,11 @@ def _of_groups(settings: Settings, at: str, study: StudySettings) -> Iterator[st
     for task, name in on_pictures.items():
         dataset = settings.datasets.get(name)
         if dataset and dataset.kind != "union" and not dataset.may_have_groups:
-            unless = {"scenes": " without a shortcut"}.get(dataset.kind, "")
+            without = {"scenes": " without a shortcut", "huggingface": " without its key group"}.get(dataset.kind, "")
             yield (
-                f"{at}: groups: {task} is on {name!r} of kind {dataset.kind}{unless}, which has no groups; data sets "
-                "of kind table have them in a column group, and those of kind scenes with a shortcut"
+                f"{at}: groups: {task} is on {name!r} of kind {dataset.kind}{without}, which has no groups; "
+                "tables have them in a column group, huggingface in the column that its key group names, scenes with a "
+                "shortcut"
             )
 
 

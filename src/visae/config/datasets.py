@@ -179,6 +179,9 @@ class HuggingFaceSettings(DrawnSettings, MaskedSettings):
         "auto",
     )
     mask: str | None = setting("Column of the masks, as pictures of class ids; needs `classes`.", None)
+    group: str | None = setting(
+        "Column of the groups that pictures belong to, integers or texts, empty or -1 where a picture has none.", None
+    )
     classes: str | None = setting(
         "File that lists the classes of the masks, as `classes.txt` of a segmentation_folder does; needed with `mask`, "
         "and only then.",
@@ -195,6 +198,11 @@ class HuggingFaceSettings(DrawnSettings, MaskedSettings):
     def has_masks(self) -> bool:
         """Where a column has them."""
         return self.mask is not None
+
+    @property
+    def may_have_groups(self) -> bool:
+        """Where a column has them."""
+        return self.group is not None
 
     @property
     def may_have_labels(self) -> bool:

@@ -96,6 +96,11 @@ def draws_of(sets: Sequence[tuple[int, ...]], activity: Activity, n_draws: int, 
     return [latent_draws(target, controls[target.class_id], activity) for target in targets]
 
 
+def as_often_active(latents: tuple[int, ...], activity: Activity, seed: int) -> tuple[int, ...]:
+    """As many other latents, each about as often active as one of these."""
+    return drawn_controls([Target(0, "", latents, 0.0)], activity, 1, seed)[0].frequency_matched[0]
+
+
 def possible(numbers: Iterable[int], n_ranked: int, n_verified: int, n_active: int, n_draws: int) -> list[int]:
     """Numbers of latents, ascending, for which the ranking has enough, and enough others are active to draw controls.
 

@@ -79,7 +79,9 @@ def estimates(
             return _effect(selection, drawn, number, points)
 
         n_train = {number: len(images) for number, images in by_class.items()}
-        train = sum(n_train[number] * effect(images, number) for number, images in by_class.items())
+        train = np.zeros(selection.sae.width)
+        for number, images in by_class.items():
+            train += n_train[number] * effect(images, number)
         of_cells = {cell: effect(images, cell[1]) for cell, images in by_cell.items()}
     of_groups = np.zeros((len(chosen.names), selection.sae.width))
     for cell, found in of_cells.items():

@@ -15,7 +15,7 @@ from visae.config.settings import GroupSettings
 from visae.errors import DataError
 from visae.experiments.opened import FIT, MEASURED, Opened
 from visae.groups.accuracy import WORST, Accuracies
-from visae.groups.edits import BEFORE, SUPPRESSED, Answers, answers, draws_of, possible
+from visae.groups.edits import BEFORE, SUPPRESSED, Answers, answers, as_often_active, draws_of, possible
 from visae.groups.estimate import Estimates, estimates, pictures_by_class
 from visae.groups.pictures import Grouped, Halves, grouped, halved
 from visae.groups.retrain import Reader, balanced_readout, few_enough, fitted
@@ -149,9 +149,9 @@ class Steps:
         order = np.sort(np.random.default_rng([self.seed, 35]).permutation(len(ids))[: self.settings.retrained_on])
         ids, truth = ids[order], truth[order]
         own = tuple(self.ranked[: self.n_chosen])
-        control = draws_of([own], self.opened.activity, 1, self.seed)[0]["frequency_matched"][0]
+        control = as_often_active(own, self.opened.activity, self.seed)
         measured = self.halves.measured
-        for way, latents in (("suppressed_retrained", own), ("control_retrained", control.latents)):
+        for way, latents in (("suppressed_retrained", own), ("control_retrained", control)):
             readout, _ = fitted(reader.features(ids, latents), truth, len(self.task.classes), self.seed)
             right = readout.right(reader.features(measured.ids, latents), measured.truth)
             self._add(way, right, size=NATURAL, n_latents=self.n_chosen)
