@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from visae.arms.changes import Draws
 from visae.config.interventions import AUTOMATIC, MATCHED, NATURAL
 from visae.config.settings import GroupSettings
 from visae.errors import DataError
@@ -87,18 +88,12 @@ class Steps:
         singles = [(latent,) for latent in self.ranked[: settings.verified]] if numbers else []
         sets = [*(tuple(self.ranked[:n]) for n in numbers), *singles]
         draws = draws_of(sets, activity, settings.random_draws, self.seed)
-        with progress_bar(2 * len(numbers) + len(singles), f"{self.task.name}: suppressed", "edits") as bar:
-            on_chosen = Accuracies(self.halves.chosen, 10, self.seed)  # its intervals are not asked for
-            quality = {}
+        self.n_chosen = self._best(dict(zip(numbers, draws, strict=False)))
+        with progress_bar(len(sets), f"{self.task.name}: suppressed", "edits") as bar:
             for n, draw in zip(numbers, draws, strict=False):
-                own = {AUTOMATIC: draw[AUTOMATIC]}
-                by_group = on_chosen.by_group(self._answers(self.halves.chosen, own)[SUPPRESSED].right)
-                # Of numbers that are as good the smallest: it changes least.
-                quality[n] = (float(by_group.min()), float(by_group.mean()), -n)
-                bar.update()
-            self.n_chosen = max(quality, key=lambda n: quality[n], default=0)
-            for n, draw in zip(numbers, draws, strict=False):
-                self._measure(n, self._answers(half, draw))
+                # At their own size controls are of interest beside what was chosen.
+                sizes = (NATURAL, MATCHED) if n == self.n_chosen else (MATCHED,)
+                self._measure(n, self._answers(half, draw, sizes))
                 bar.update()
             for (latent,), draw in zip(singles, draws[len(numbers) :], strict=True):
                 found = self._answers(half, draw, (MATCHED,))
@@ -106,6 +101,17 @@ class Steps:
                 self.single[latent] = measured_singly(found, weak, settings.bootstrap, self.seed)
                 bar.update()
         judged(self.single)
+
+    def _best(self, draws: Mapping[int, Draws]) -> int:
+        """Number of suppressed latents with the best worst group on the half that is chosen on; 0 where there is none.
+
+        Of numbers that are as good the one with the better mean over groups, then the smallest: it changes least.
+        """
+        # All in one reading of the half, each as an arm of its own.
+        found = self._answers(self.halves.chosen, {str(n): draw[AUTOMATIC] for n, draw in draws.items()}, (NATURAL,))
+        on_chosen = Accuracies(self.halves.chosen, 10, self.seed)  # its intervals are not asked for
+        by_group = {n: on_chosen.by_group(found[str(n), NATURAL].right) for n in draws}
+        return max(draws, key=lambda n: (by_group[n].min(), by_group[n].mean(), -n), default=0)
 
     def _measure(self, n: int, found: Mapping[tuple[str, str], Answers]) -> None:
         """Keep what suppressing the first n latents does, and other latents."""
