@@ -92,8 +92,8 @@ class Shard:
                     unmasked = self._without_bytes(file, group, self.columns.mask, start) if self.columns.mask else ()
                     for number, values in self._values(file, group, wanted, range(start, stop)):
                         name = _plain(values.get(picture.path or "")) or f"row-{number + 1}"
-                        label_and_group = [values.get(column.name) if column else None for column in (label, group_of)]
-                        yield self._row(number, name, *label_and_group, number in unmasked)
+                        of_label, of_group = (values.get(one.name) if one else None for one in (label, group_of))
+                        yield self._row(number, name, of_label, of_group, number in unmasked)
                     start = stop
         except (pyarrow.ArrowException, OSError) as error:
             raise _damaged(self.where, error) from error
