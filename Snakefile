@@ -19,6 +19,7 @@ include: "rules/heads.smk"
 include: "rules/interventions.smk"
 include: "rules/discovery.smk"
 include: "rules/counterfactuals.smk"
+include: "rules/groups.smk"
 include: "rules/data_figures.smk"
 include: "rules/saes_figures.smk"
 include: "rules/features_figures.smk"
@@ -43,6 +44,7 @@ localrules:
     atlas,
     counterfactuals,
     attributions,
+    groups,
     figures,
 
 
@@ -57,6 +59,7 @@ rule all:
         EXPERIMENTS,
         ATLASES,
         OF_PAIRS,
+        GROUPS,
         FAITHFULNESS,
         PICTURES,
         REPORT,
@@ -114,6 +117,9 @@ rule attributions:
     input:
         ATTRIBUTIONS,
         ATTRIBUTION_FIGURES,
+rule groups:
+        GROUPS,
+        of_experiments(f"{MEASURED}/{{task}}_groups.png", ON_PICTURES, WITH_GROUPS),
 
 
 rule figures:

@@ -100,6 +100,10 @@ FIGURES_OF_PAIRS = [
     for name in WITH_PAIRS
     for figure in ("selective", "cause_latents", "cause_edits")
 ]
+WITH_GROUPS = {name: study for name, study in STUDIES.items() if study.groups}
+GROUPS = of_experiments(
+    f"{INTERVENTIONS}/{{task}}/groups.json", ON_PICTURES, WITH_GROUPS
+)
 FAITHFULNESS = sorted(
     f"{INTERVENTIONS}/faithfulness.json".format(study=name, sae=sae)
     for name, study in STUDIES.items()
@@ -156,6 +160,7 @@ PICTURES = (
     + of_experiments(f"{MEASURED}/{{task}}_atlas.png", studies=WITH_ATLAS)
     + FIGURES_OF_PAIRS
     + ATTRIBUTION_FIGURES
+    + of_experiments(f"{MEASURED}/{{task}}_groups.png", ON_PICTURES, WITH_GROUPS)
     + over_studies(f"{MEASURED}/segmentation_maps.png", dataset="segmentation")
     + of_experiments(f"{MEASURED}/{{task}}_probabilities.png", ON_PICTURES)
     + [

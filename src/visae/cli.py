@@ -52,6 +52,7 @@ STAGES = {
     "experiment": ("visae.experiments.experiment", "run_experiment"),
     "atlas": ("visae.discovery.atlas", "run_atlas"),
     "counterfactuals": ("visae.counterfactual.experiment", "run_counterfactuals"),
+    "groups": ("visae.groups.experiment", "run_groups"),
     "faithfulness": ("visae.experiments.faithfulness", "measure_faithfulness"),
     "model-check": ("visae.heads.model_check", "check_model"),
     "doctor": ("visae.doctor.examine", "doctor"),

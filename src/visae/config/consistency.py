@@ -49,6 +49,7 @@ def unresolved(settings: Settings) -> Iterator[str]:
     for name, study in settings.studies.items():
         at = f"studies: {name}"
         yield from _of_study(settings, at, study)
+        yield from _of_groups(settings, at, study)
         yield from _impossible(settings, at, study)
 
 
@@ -113,6 +114,25 @@ def _of_study(settings: Settings, at: str, study: StudySettings) -> Iterator[str
             yield f"{at}: added_tasks: {key!r} is not in TASKS of visae.config.tasks, or has a key of its own"
         elif added.file is None and not TASKS[key].head:
             yield f"{at}: added_tasks: {key}: key 'file' is missing: its readout"
+
+
+def _of_groups(settings: Settings, at: str, study: StudySettings) -> Iterator[str]:
+    """A study of groups without a task on pictures, or on a data set that has none."""
+    if not study.groups:
+        return
+    on_pictures = {task: name for task, name in study.tasks.items() if task in TASKS and TASKS[task].unit == "picture"}
+    if not on_pictures:
+        had = ", ".join(study.tasks) or "none"
+        yield f"{at}: groups: they are of pictures, and no task of this study answers a picture; it has {had}"
+    for task, name in on_pictures.items():
+        dataset = settings.datasets.get(name)
+        if dataset and dataset.kind != "union" and not dataset.may_have_groups:
+            without = {"scenes": " without a shortcut", "huggingface": " without its key group"}.get(dataset.kind, "")
+            yield (
+                f"{at}: groups: {task} is on {name!r} of kind {dataset.kind}{without}, which has no groups; "
+                "tables have them in a column group, huggingface in the column that its key group names, scenes with a "
+                "shortcut"
+            )
 
 
 def _of_benchmark(settings: Settings) -> Iterator[str]:

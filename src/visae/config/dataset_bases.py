@@ -53,6 +53,11 @@ class DatasetSettings:
         return False
 
     @property
+    def may_have_groups(self) -> bool:
+        """Whether its pictures may belong to groups; of some kinds only the files tell."""
+        return False
+
+    @property
     def is_given(self) -> bool:
         """Whether it is vectors, which need no model, and no pictures."""
         return False

@@ -18,6 +18,17 @@ class ScenesSettings(DatasetSettings):
     val: int = setting("Pictures to measure on.", 120, minimum=1)
     test: int = setting("Pictures kept apart.", 120, minimum=1)
     image_size: int = setting("Side of a picture in pixels.", 224, minimum=32)
+    textures: list[Literal["brick", "grass", "gravel", "coins", "print", "fur", "tissue", "stars"]] = setting(
+        "Textures that the largest object can have, which are the classes of pictures; empty: all eight.", []
+    )
+    shortcut: float = setting(
+        "Share of the pictures of train whose background is the one that belongs to their class, of which pictures "
+        "then have groups such as `brick on camera`; in val and test backgrounds tell nothing of the class. Needs two "
+        "to six `textures`. 0: backgrounds tell nothing anywhere, and there are no groups.",
+        0.0,
+        minimum=0,
+        maximum=1,
+    )
 
     @property
     def has_masks(self) -> bool:
@@ -28,6 +39,11 @@ class ScenesSettings(DatasetSettings):
     def may_have_labels(self) -> bool:
         """Always."""
         return True
+
+    @property
+    def may_have_groups(self) -> bool:
+        """Where backgrounds go with classes."""
+        return self.shortcut > 0
 
 
 Cause = Literal["texture", "shape", "tint", "place", "background", "lighting"]
@@ -119,6 +135,7 @@ class TableSettings(DrawnSettings, MaskedSettings):
 
     Pictures that differ in one thing: `pair`, `cause` and `region` (docs/counterfactuals.md).
     """
+    """A CSV or Parquet file with a row a picture: `path`, and `split`, `label`, `label_name`, `mask`, `group`."""
 
     kind: Literal["table"]
     file: str = setting("The table: a `.csv` or `.parquet` file.")
@@ -136,6 +153,11 @@ class TableSettings(DrawnSettings, MaskedSettings):
 
     @property
     def may_have_labels(self) -> bool:
+        """Only the table tells."""
+        return True
+
+    @property
+    def may_have_groups(self) -> bool:
         """Only the table tells."""
         return True
 
@@ -192,6 +214,9 @@ class HuggingFaceSettings(DrawnSettings, MaskedSettings):
         "auto",
     )
     mask: str | None = setting("Column of the masks, as pictures of class ids; needs `classes`.", None)
+    group: str | None = setting(
+        "Column of the groups that pictures belong to, integers or texts, empty or -1 where a picture has none.", None
+    )
     classes: str | None = setting(
         "File that lists the classes of the masks, as `classes.txt` of a segmentation_folder does; needed with `mask`, "
         "and only then.",
@@ -208,6 +233,11 @@ class HuggingFaceSettings(DrawnSettings, MaskedSettings):
     def has_masks(self) -> bool:
         """Where a column has them."""
         return self.mask is not None
+
+    @property
+    def may_have_groups(self) -> bool:
+        """Where a column has them."""
+        return self.group is not None
 
     @property
     def may_have_labels(self) -> bool:

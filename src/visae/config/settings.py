@@ -32,6 +32,7 @@ from visae.config.datasets import (  # noqa: F401
 )
 from visae.config.discovery import AtlasSettings
 from visae.config.fields import setting
+from visae.config.groups import GroupSettings
 from visae.config.heads import (  # noqa: F401
     FaithfulnessSettings,
     HeadSettings,
@@ -190,6 +191,9 @@ class StudySettings:
     )
     attribution: bool = setting(
         "Whether it is measured where in the pictures of each described data set latents look: section `attribution`.",
+    groups: bool = setting(
+        "Whether latents are looked for that help on train and harm in some groups of pictures, and suppressed: "
+        "section `groups`. For tasks on pictures whose data set has groups.",
         False,
     )
     manual: dict[str, dict[str, dict[str, list[int]]]] = setting(
@@ -256,6 +260,7 @@ class Settings:
         "Latents and single causes, measured on counterfactual pairs.", CounterfactualSettings()
     )
     attribution: AttributionSettings = setting("Where latents look.", AttributionSettings())
+    groups: GroupSettings = setting("Latents that serve a shortcut, found and suppressed.", GroupSettings())
     faithfulness: FaithfulnessSettings = setting("What replacing activations costs.", FaithfulnessSettings())
     figures: FigureSettings = setting("How figures look.", FigureSettings())
     cluster: Literal["auto", "slurm", "local", "debug"] = setting(

@@ -22,6 +22,7 @@ from visae.config.settings import (
 )
 from visae.data.checks import checked_pictures
 from visae.data.classes import class_list_file
+from visae.data.dealing import group_name
 from visae.data.folders import list_image_folder, list_segmentation_folder
 from visae.data.huggingface import list_huggingface
 from visae.data.listed import list_files, list_listed_folder
@@ -88,6 +89,14 @@ def read_classes(index_path: str | Path) -> dict[int, str]:
     return {entry["id"]: entry["name"] for entry in summary["classes"]}
 
 
+def read_groups(index_path: str | Path) -> dict[int, str]:
+    """Read the group of every picture that has one; empty where no picture has."""
+    index = polars.read_parquet(index_path)
+    if "group" not in index.columns:  # written before there were groups
+        return {}
+    return dict(index.filter(polars.col("group").is_not_null()).select("image_id", "group").iter_rows())
+
+
 def read_mask_reading(index_path: str | Path) -> MaskReading:
     """Read what the ids in a data set's masks mean, from the summary beside its index."""
     summary = read_json(Path(index_path).with_name("summary.json"))
@@ -105,6 +114,7 @@ def _build(settings: AnyDataset, index_path: Path, seed: int) -> None:
     elif isinstance(settings, ScenePairsSettings):
         make_scene_pairs(settings, folder, seed)
         listing = Listing(made_pairs(folder), PAIR_CLASSES)
+        listing = Listing(_made_pictures(folder, settings.shortcut > 0), CLASSES)
     else:
         listing = listed(settings, seed)
     # Made pictures lie beside the index and move with it.
@@ -168,10 +178,11 @@ def listed(settings: AnyDataset, seed: int) -> Listing:
     raise DataError(f"kind: {settings.kind} has no pictures of its own; index its members instead")
 
 
-def _made_pictures(folder: Path) -> Iterator[Picture]:
+def _made_pictures(folder: Path, with_groups: bool) -> Iterator[Picture]:
     """List made pictures from their causes, so that image ids are those of causes.parquet."""
     numbers = {name: number for number, name in CLASSES.items()}
     causes = polars.read_parquet(folder / "causes.parquet").filter("is_largest").sort("image_id")
-    for path, split, texture in causes.select("path", "split", "texture").iter_rows():
+    for path, split, texture, background in causes.select("path", "split", "texture", "background").iter_rows():
         mask = path.replace("images/", "annotations/", 1).replace(".jpg", ".png")
-        yield Picture(f"{folder}/{path}", split, numbers[texture], texture, f"{folder}/{mask}")
+        group = group_name(texture, background) if with_groups else None
+        yield Picture(f"{folder}/{path}", split, numbers[texture], texture, f"{folder}/{mask}", group)

@@ -63,6 +63,7 @@ class Columns:
     picture: PictureColumn
     mask: PictureColumn | None
     label: LabelColumn | None
+    group: LabelColumn | None = None
 
 
 def columns_of(schema: pyarrow.Schema, settings: HuggingFaceSettings, where: str) -> Columns:
@@ -83,9 +84,14 @@ def columns_of(schema: pyarrow.Schema, settings: HuggingFaceSettings, where: str
     picture = found.named(settings.image, "image") if settings.image != "auto" else found.only_picture(settings.mask)
     label = None
     if settings.label_column is not None:
-        chosen = found.only_label(picture) if settings.label_column == "auto" else found.named(settings.label, "label")
+        chosen = (
+            found.only_label(picture, settings.group)
+            if settings.label_column == "auto"
+            else found.named(settings.label, "label")
+        )
         label = found.label_column(chosen) if chosen else None
-    return Columns(found.picture_column(picture, "image"), mask, label)
+    group = None if settings.group is None else found.label_column(found.named(settings.group, "group"), "group")
+    return Columns(found.picture_column(picture, "image"), mask, label, group)
 
 
 class _Found:
@@ -118,9 +124,9 @@ class _Found:
             )
         return found[0]
 
-    def only_label(self, picture: _Column) -> _Column | None:
-        """The one column of classes; None where none is called so, or only that of the pictures is."""
-        found = [column for column in self._columns if _type_of(column.feature) == "ClassLabel"]
+    def only_label(self, picture: _Column, group: str | None) -> _Column | None:
+        """The one column of classes, beside that of groups; None where none is called so, or only the pictures' is."""
+        found = [c for c in self._columns if _type_of(c.feature) == "ClassLabel" and c.name != group]
         by_name = [column for column in self._columns if column.name in _LABELS and column != picture]
         found = found or [column for column in by_name if _is_label(column.kind)]
         if len(found) > 1:
@@ -147,13 +153,14 @@ class _Found:
             problem = f"it has type {column.kind}; a picture is bytes, or a struct of bytes and path"
         raise DataError(f"{self.where}: {key}: the column {column.name}: {problem}")
 
-    def label_column(self, column: _Column) -> LabelColumn:
-        """Check that a column holds a class a row."""
+    def label_column(self, column: _Column, key: str = "label") -> LabelColumn:
+        """Check that a column holds a class, or a group, a row."""
         if not _is_label(column.kind):
-            several = "it holds several labels a row" if _is_list(column.kind) else f"it has type {column.kind}"
+            several = f"it holds several {key}s a row" if _is_list(column.kind) else f"it has type {column.kind}"
+            one, instead = ("class", ", or set label: none") if key == "label" else (key, "")
             raise DataError(
-                f"{self.where}: the column {column.name}: {several}; a picture has one class, an integer or a text: "
-                "name another column by label:, or set label: none"
+                f"{self.where}: the column {column.name}: {several}; a picture has one {one}, an integer or a text: "
+                f"name another column by {key}:{instead}"
             )
         names = column.feature.get("names") if _type_of(column.feature) == "ClassLabel" else None
         as_text = is_text(column.kind) or types.is_boolean(column.kind)

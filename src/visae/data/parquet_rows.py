@@ -35,6 +35,7 @@ class Row:
     mask: str | None
     label: str | None
     label_name: str | None
+    group: str | None
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,9 @@ class Shard:
         DataError
             If the file is damaged, a picture lies elsewhere, or a label has no name.
         """
-        picture, label = self.columns.picture, self.columns.label
-        wanted = [name for name in (picture.path, label and label.name) if name]
+        picture, label, group_of = self.columns.picture, self.columns.label, self.columns.group
+        named = (picture.path, label and label.name, group_of and group_of.name)
+        wanted = list(dict.fromkeys(name for name in named if name))
         start = 0
         try:
             with opened_parquet(self.file) as file:
@@ -90,7 +92,8 @@ class Shard:
                     unmasked = self._without_bytes(file, group, self.columns.mask, start) if self.columns.mask else ()
                     for number, values in self._values(file, group, wanted, range(start, stop)):
                         name = _plain(values.get(picture.path or "")) or f"row-{number + 1}"
-                        yield self._row(number, name, values.get(label.name) if label else None, number in unmasked)
+                        of_label, of_group = (values.get(one.name) if one else None for one in (label, group_of))
+                        yield self._row(number, name, of_label, of_group, number in unmasked)
                     start = stop
         except (pyarrow.ArrowException, OSError) as error:
             raise _damaged(self.where, error) from error
@@ -109,28 +112,36 @@ class Shard:
                 yield start + place, {name: values[place] for name, values in columns.items()}
             start += batch.num_rows
 
-    def _row(self, number: int, name: str, value: Any, is_unmasked: bool) -> Row:
+    def _row(self, number: int, name: str, value: Any, of_group: Any, is_unmasked: bool) -> Row:
         mask, label = self.columns.mask, self.columns.label
         located = None if mask is None or is_unmasked else self._locator(mask, name, number)
         text, label_name = (None, None) if label is None else self._label(label, value, number)
-        return Row(number, self._locator(self.columns.picture, name, number), located, text, label_name)
+        group = None if self.columns.group is None else self._name(self.columns.group, of_group, number)
+        return Row(number, self._locator(self.columns.picture, name, number), located, text, label_name, group)
 
     def _locator(self, column: PictureColumn, name: str, number: int) -> str:
         return locator(str(self.file), f"{column.name}/{name}", self.leaves[column.content], number)
 
     def _label(self, column: LabelColumn, value: Any, number: int) -> tuple[str | None, str | None]:
         """A label as a text, and its name; none for an empty one and for -1, as the hub writes it."""
+        name = self._name(column, value, number)
+        if name is None or column.names is None:
+            return name, None
+        # Masks have numbers of their own: a class is known there by its name.
+        return (name, None) if self.columns.mask else (str(value), name)
+
+    def _name(self, column: LabelColumn, value: Any, number: int) -> str | None:
+        """Name of a class or group, the value itself where the file names none; None for an empty one and for -1."""
         if value is None or (not column.is_text and value == -1) or value == "":
-            return None, None
+            return None
         if column.names is None:
-            return str(value), None
+            return str(value)
         if not 0 <= value < len(column.names):
             raise DataError(
                 f"{self.where}: row {number + 1}: {column.name} is {value}, but the file names {len(column.names)} "
                 f"classes, 0 to {len(column.names) - 1}"
             )
-        # Masks have numbers of their own: a class is known there by its name.
-        return (column.names[value], None) if self.columns.mask else (str(value), column.names[value])
+        return column.names[value]
 
     def _without_bytes(
         self, file: pyarrow.parquet.ParquetFile, group: int, column: PictureColumn, first: int

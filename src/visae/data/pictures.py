@@ -29,6 +29,8 @@ class Picture:
     pair, cause, region
         What it shares with the pictures that it differs from in one cause, that cause (none in the base picture), and
         the picture of where (`visae.data.pairs`).
+    group
+        Name of the group that it belongs to.
     """
 
     path: str
@@ -39,6 +41,7 @@ class Picture:
     pair: str | None = None
     cause: str | None = None
     region: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True)

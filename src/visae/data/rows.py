@@ -28,6 +28,7 @@ COLUMNS = pyarrow.schema(
         "pair": pyarrow.large_string(),
         "cause": pyarrow.large_string(),
         "region_path": pyarrow.large_string(),
+        "group": pyarrow.large_string(),
     }
 )
 _ROW_GROUP = 8192
@@ -69,6 +70,7 @@ def _row(image_id: int, picture: Picture, found: Checked, base: Path | None) -> 
     label = picture.label, picture.label_name
     paired = picture.pair, picture.cause, picture.region and _stored(picture.region, base)
     return (image_id, path, picture.split, *label, mask, found.width, found.height, found.sha256, *paired)
+    return (image_id, path, picture.split, *label, mask, found.width, found.height, found.sha256, picture.group)
 
 
 def _stored(path: str, base: Path | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,17 @@ from visae.config.settings import ScenesSettings
 from visae.data.painting import LIGHTS, TINTS, Causes, DrawnObject, painted
 from visae.data.shapes import SHAPES, reach
 from visae.data.textures import BACKGROUNDS, NATURAL_SIDE, TEXTURES, backgrounds, surfaces
+from visae.data.dealing import chosen_textures, dealt_background, dealt_texture
+from visae.data.shapes import SHAPES, coverage, reach
+from visae.data.textures import (
+    BACKGROUNDS,
+    NATURAL_SIDE,
+    TEXTURES,
+    background_crop,
+    backgrounds,
+    surface_patch,
+    surfaces,
+)
 from visae.files import write_table, write_text
 from visae.progress import progress_bar
 
@@ -57,19 +69,20 @@ def make_scenes(settings: ScenesSettings, folder: str | Path, seed: int) -> None
 
     The folder has the layout of `segmentation_folder`. A picture depends on the seed, its split and its
     number only: a longer run makes the same pictures and more. Textures are equally frequent as the
-    largest object's, which is the picture's class; shape, tint, place and light do not depend on it.
+    largest object's, which is the picture's class; shape, tint, place and light do not depend on it, and the
+    background does on split train alone, where the settings have a shortcut.
 
     Parameters
     ----------
     settings
-        How many pictures, and how large.
+        How many pictures, how large, and of what.
     folder
         Where to. What an earlier, longer run left there is removed.
     seed
         Decides everything.
     """
     folder = Path(folder)
-    size = settings.image_size
+    size, textures = settings.image_size, chosen_textures(settings)
     wanted = [(split, number) for split in SPLITS for number in range(getattr(settings, split))]
     for kind in ("images", "annotations"):
         for split in SPLITS:
@@ -81,7 +94,7 @@ def make_scenes(settings: ScenesSettings, folder: str | Path, seed: int) -> None
 
     def written(wish: tuple[str, int]) -> list[dict[str, Any]]:
         split, number = wish
-        scene = make_scene(seed, split, number, size)
+        scene = make_scene(seed, split, number, size, textures, settings.shortcut)
         # Not written atomically: causes.parquet, written last, says that all are there.
         Image.fromarray(scene.image).save(_image_file(folder, split, number), quality=95, subsampling=0)
         Image.fromarray(scene.mask).save(_mask_file(folder, split, number), compress_level=6)
@@ -110,6 +123,34 @@ def make_scene(seed: int, split: str, number: int, image_size: int) -> Scene:
     drawn = drawn_causes(generator, _texture_of_largest(seed, split, number), image_size)
     image, owner = painted(drawn, generator, image_size)
     visible = np.bincount(owner.ravel(), minlength=len(drawn.objects) + 1)[1:]
+def make_scene(
+    seed: int, split: str, number: int, image_size: int, textures: Sequence[str] = TEXTURE_NAMES, shortcut: float = 0.0
+) -> Scene:
+    """Make picture `number` of a split; the same arguments give the same bytes.
+
+    Parameters
+    ----------
+    textures
+        That the largest object can have.
+    shortcut
+        Share of pictures of split train whose background is the one of their class; in other splits classes and
+        backgrounds are then independent. With 0 every picture has any background.
+    """
+    of_split = [seed, SPLITS.index(split)]
+    generator = np.random.default_rng([*of_split, number])
+    texture = dealt_texture(of_split, number, textures)
+    objects = _drawn_objects(generator, texture, image_size)
+    light = str(generator.choice(list(LIGHTS)))
+    strength = float(generator.uniform(0.1, 0.45))
+    background = str(generator.choice(list(BACKGROUNDS)))
+    if shortcut:
+        background = dealt_background(of_split, number, texture, textures, shortcut if split == "train" else None)
+    canvas = _background(generator, background, image_size)
+    owner = np.zeros((image_size, image_size), dtype=np.int16)
+    for position in range(len(objects), 0, -1):  # the largest is drawn last: nothing hides it
+        _draw(canvas, owner, objects[position - 1], position, light=light, generator=generator)
+    canvas *= _lighting(light, strength, image_size)[:, :, None]
+    visible = np.bincount(owner.ravel(), minlength=len(objects) + 1)[1:]
     causes = [
         {
             "object": position,
@@ -132,14 +173,6 @@ def drawn_causes(generator: np.random.Generator, texture: str, image_size: int) 
     light = str(generator.choice(list(LIGHTS)))
     strength = float(generator.uniform(0.1, 0.45))
     return Causes(tuple(objects), light, strength, str(generator.choice(list(BACKGROUNDS))))
-
-
-def _texture_of_largest(seed: int, split: str, number: int) -> str:
-    """Deal textures in shuffled rounds, so that they are equally frequent in a run of any length."""
-    dealt, position = divmod(number, len(TEXTURE_NAMES))
-    # The fourth number keeps this apart from every picture's own generator.
-    order = np.random.default_rng([seed, SPLITS.index(split), dealt, 1]).permutation(len(TEXTURE_NAMES))
-    return TEXTURE_NAMES[order[position]]
 
 
 def _drawn_objects(generator: np.random.Generator, texture: str, image_size: int) -> list[DrawnObject]:

@@ -21,6 +21,10 @@ from visae.errors import DataError
 
 COLUMNS = ("path", "split", "label", "label_name", "mask", "pair", "cause", "region")
 _PATHS = ("path", "mask", "region")
+COLUMNS = ("path", "split", "label", "label_name", "mask", "group")
+# Those whose values may be numbers.
+_NUMBERED = ("label", "group")
+_PATHS = ("path", "mask")
 _BATCH_ROWS = 4096  # of Parquet
 _BLOCK_BYTES = 1 << 16  # of CSV: as texts in Python, its rows take tens of times that
 # How pandas calls a column of row numbers that nobody meant to keep.
@@ -51,6 +55,7 @@ class Row(NamedTuple):
     pair: str | None
     cause: str | None
     region: str | None
+    group: str | None
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,8 @@ class Table:
         _check_names(file, names)
         types = {name: schema.field(name).type for name in names} if kind == ".parquet" else {}
         for name, found in types.items():
-            if not (is_text(found) or pyarrow.types.is_null(found) or (name == "label" and _is_number(found))):
-                wanted = "integers or texts" if name == "label" else "texts"
+            if not (is_text(found) or pyarrow.types.is_null(found) or (name in _NUMBERED and _is_number(found))):
+                wanted = "integers or texts" if name in _NUMBERED else "texts"
                 raise DataError(f"file: {file}: column {name} has type {found}; make it {wanted}")
         text_labels = "label" in types and is_text(types["label"])
         return cls(file, names, text_labels, names != tuple(schema.names))
@@ -228,7 +233,7 @@ def _is_number(kind: pyarrow.DataType) -> bool:
 
 
 def _number_text(value: int | float | Decimal) -> str:
-    """A label of Parquet as a text: whole ones without a point, the missing one of floats as none."""
+    """A label or group of Parquet as a text: whole ones without a point, the missing one of floats as none."""
     if math.isnan(value):
         return ""
     return str(int(value)) if -_EXACT < value < _EXACT and value == int(value) else str(value)

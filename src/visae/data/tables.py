@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from visae.config.settings import Settings, TableSettings
+from visae.data.classes import composed
 from visae.data.labels import Labels
 from visae.data.noticed import Noticed
 from visae.data.pictures import Listing, Picture, check_shares, existing, in_drawn_splits, in_order
@@ -47,6 +48,8 @@ def list_table(settings: TableSettings, seed: int) -> Listing:
         labels.add(row.place, row.split or "", row.label, row.label_name, row.mask)
         filled |= {name for name in _WHOLE if getattr(row, name) is not None}
     for name in _WHOLE:
+        filled |= {name for name in ("label", "mask", "group") if getattr(row, name) is not None}
+    for name in ("label", "mask", "group"):
         if name in table.columns and name not in filled:
             raise DataError(f"{where}: the column {name} is empty in all rows; fill it, or leave it out")
     classes = labels.classes(noticed)
@@ -59,6 +62,9 @@ def list_table(settings: TableSettings, seed: int) -> Listing:
         mask, region = (None if path is None else absolute(path) for path in (row.mask, row.region))
         path, split = absolute(str(row.path)), row.split or ""
         return Picture(path, split, number, name, mask, pair=row.pair, cause=row.cause, region=region)
+        mask = None if row.mask is None else absolute(row.mask)
+        group = None if row.group is None else composed(row.group)
+        return Picture(absolute(str(row.path)), row.split or "", number, name, mask, group)
 
     def of_splits() -> Iterator[Picture]:
         for split in in_order(splits):

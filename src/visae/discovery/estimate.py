@@ -42,7 +42,7 @@ def estimated_effects(selection: Selection, n_pictures: int, points: int = 1) ->
         for number in range(len(task.classes)):
             total, n_units = torch.zeros(sae.width, dtype=torch.float64, device=task.device), 0
             for tokens, own in selection.units(number, n_pictures):
-                total += _batch_total(selection, tokens, number, own, points)
+                total += batch_total(selection, tokens, number, own, points)
                 n_units += len(tokens) if own is None else int(own.sum())
             if n_units:
                 found[number] = (-total / n_units).cpu().numpy()
@@ -50,7 +50,7 @@ def estimated_effects(selection: Selection, n_pictures: int, points: int = 1) ->
     return found
 
 
-def _batch_total(selection: Selection, tokens: Tensor, number: int, own: Tensor | None, points: int) -> Tensor:
+def batch_total(selection: Selection, tokens: Tensor, number: int, own: Tensor | None, points: int) -> Tensor:
     """Sum over own patches of what goes with each latent, (width,)."""
     task, sae = selection.task, selection.sae
     total = torch.zeros(sae.width, dtype=torch.float64, device=task.device)
