@@ -35,6 +35,7 @@ from visae.config.heads import (  # noqa: F401
     ProbeSettings,
     SegmentationHeadSettings,
 )
+from visae.config.interactions import InteractionSettings
 from visae.config.interventions import InterventionSettings
 from visae.config.models import ModelIdentity, ModelSettings  # noqa: F401
 from visae.config.published import PublishedSettings
@@ -240,6 +241,9 @@ class Settings:
     heads: HeadSettings = setting("Task heads.", HeadSettings())
     interventions: InterventionSettings = setting("Edits and their measurement.", InterventionSettings())
     atlas: AtlasSettings = setting("Which latents a task uses, found and proven.", AtlasSettings())
+    interactions: InteractionSettings = setting(
+        "What the latents of an atlas do together; made wherever there is an atlas.", InteractionSettings()
+    )
     faithfulness: FaithfulnessSettings = setting("What replacing activations costs.", FaithfulnessSettings())
     figures: FigureSettings = setting("How figures look.", FigureSettings())
     cluster: Literal["auto", "slurm", "local", "debug"] = setting(
