@@ -66,9 +66,10 @@ TASK_HEADS = over_studies(
 # --- interventions ---
 EXPERIMENTS = of_experiments(f"{INTERVENTIONS}/{{task}}/summary.json")
 WITH_ATLAS = {name: study for name, study in STUDIES.items() if study.atlas}
+WITH_INTERACTIONS = WITH_ATLAS if SETTINGS.interactions.latents else {}
 ATLASES = of_experiments(f"{INTERVENTIONS}/{{task}}/atlas.json", studies=WITH_ATLAS)
 ATLASES += of_experiments(
-    f"{INTERVENTIONS}/{{task}}/interactions.json", studies=WITH_ATLAS
+    f"{INTERVENTIONS}/{{task}}/interactions.json", studies=WITH_INTERACTIONS
 )
 FAITHFULNESS = sorted(
     f"{INTERVENTIONS}/faithfulness.json".format(study=name, sae=sae)
@@ -124,7 +125,7 @@ PICTURES = (
         else []
     )
     + of_experiments(f"{MEASURED}/{{task}}_atlas.png", studies=WITH_ATLAS)
-    + of_experiments(f"{MEASURED}/{{task}}_interactions.png", studies=WITH_ATLAS)
+    + of_experiments(f"{MEASURED}/{{task}}_interactions.png", studies=WITH_INTERACTIONS)
     + over_studies(f"{MEASURED}/segmentation_maps.png", dataset="segmentation")
     + of_experiments(f"{MEASURED}/{{task}}_probabilities.png", ON_PICTURES)
     + [

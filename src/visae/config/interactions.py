@@ -13,9 +13,9 @@ class InteractionSettings:
 
     latents: int = setting(
         "Latents whose pairs are edited: those with the largest verified effects, each in the class to which it does "
-        "most. The edits of a task are at most the square of that many.",
+        "most. The edits of a task are at most the square of that many. With 0 nothing is edited together.",
         30,
-        minimum=2,
+        minimum=0,
     )
     candidates: int = setting(
         "Latents of each class, none of them verified by itself, among which redundant groups are looked for; 0 looks "

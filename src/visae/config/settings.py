@@ -242,7 +242,7 @@ class Settings:
     interventions: InterventionSettings = setting("Edits and their measurement.", InterventionSettings())
     atlas: AtlasSettings = setting("Which latents a task uses, found and proven.", AtlasSettings())
     interactions: InteractionSettings = setting(
-        "What the latents of an atlas do together; made wherever there is an atlas.", InteractionSettings()
+        "What the latents of an atlas do together, in studies that have one.", InteractionSettings()
     )
     faithfulness: FaithfulnessSettings = setting("What replacing activations costs.", FaithfulnessSettings())
     figures: FigureSettings = setting("How figures look.", FigureSettings())
