@@ -17,7 +17,15 @@ from visae.activations.given import write_store
 from visae.config.interactions import InteractionSettings
 from visae.config.settings import AtlasSettings, FigureSettings
 from visae.discovery.atlas import run_atlas
-from visae.discovery.interactions import LESS, MORE, SCHEMA, InteractionFiles, run_interactions
+from visae.discovery.interactions import (
+    LESS,
+    MORE,
+    SCHEMA,
+    InteractionFiles,
+    judged,
+    run_interactions,
+    summary_of,
+)
 from visae.discovery.redundancy import alike
 from visae.discovery.synergy import Resampled, beyond_sum
 from visae.discovery.told import interaction_lines
@@ -239,3 +247,15 @@ def test_tasks_on_pictures_have_them_too(task, tmp_path):
     assert np.allclose(exact, tested["synergy"], atol=1e-4)
     # A group of latents that no head reads does nothing.
     assert summary["n_redundant"] == 0
+
+
+def test_an_atlas_that_verified_nothing_has_no_pairs():
+    table = judged([], {})
+    assert dict(table.schema) == SCHEMA
+    assert summary_of(table) | {"strongest": None} == {
+        **dict.fromkeys(["n_latents", "n_pairs", "n_tested", "n_significant", "n_more", "n_less"], 0),
+        **{"n_significant_at_random": 0, "smallest_pictures": 6, "strongest": None},
+        "median_size": {"pairs": None, "random": None},
+    }
+    figure = figure_of_interactions.draw(figure_of_interactions.data(table), [], FigureSettings())
+    assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["no pair that could be tested", "none"]
