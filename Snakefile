@@ -105,6 +105,9 @@ rule atlas:
     input:
         ATLASES,
         of_experiments(f"{MEASURED}/{{task}}_atlas.png", studies=WITH_ATLAS),
+        of_experiments(
+            f"{MEASURED}/{{task}}_interactions.png", studies=WITH_INTERACTIONS
+        ),
 
 
 rule counterfactuals:

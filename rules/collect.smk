@@ -92,6 +92,7 @@ TASK_HEADS = over_studies(
 # --- interventions ---
 EXPERIMENTS = of_experiments(f"{INTERVENTIONS}/{{task}}/summary.json")
 WITH_ATLAS = {name: study for name, study in STUDIES.items() if study.atlas}
+WITH_INTERACTIONS = WITH_ATLAS if SETTINGS.interactions.latents else {}
 ATLASES = of_experiments(f"{INTERVENTIONS}/{{task}}/atlas.json", studies=WITH_ATLAS)
 WITH_PAIRS = [name for name, study in STUDIES.items() if study.counterfactuals]
 OF_PAIRS = expand(f"{COUNTERFACTUALS}/summary.json", study=WITH_PAIRS)
@@ -103,6 +104,8 @@ FIGURES_OF_PAIRS = [
 WITH_GROUPS = {name: study for name, study in STUDIES.items() if study.groups}
 GROUPS = of_experiments(
     f"{INTERVENTIONS}/{{task}}/groups.json", ON_PICTURES, WITH_GROUPS
+ATLASES += of_experiments(
+    f"{INTERVENTIONS}/{{task}}/interactions.json", studies=WITH_INTERACTIONS
 )
 FAITHFULNESS = sorted(
     f"{INTERVENTIONS}/faithfulness.json".format(study=name, sae=sae)
@@ -161,6 +164,7 @@ PICTURES = (
     + FIGURES_OF_PAIRS
     + ATTRIBUTION_FIGURES
     + of_experiments(f"{MEASURED}/{{task}}_groups.png", ON_PICTURES, WITH_GROUPS)
+    + of_experiments(f"{MEASURED}/{{task}}_interactions.png", studies=WITH_INTERACTIONS)
     + over_studies(f"{MEASURED}/segmentation_maps.png", dataset="segmentation")
     + of_experiments(f"{MEASURED}/{{task}}_probabilities.png", ON_PICTURES)
     + [

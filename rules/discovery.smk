@@ -3,6 +3,7 @@
 
 localrules:
     atlas_figure,
+    interactions_figure,
 
 
 rule atlas_of_task:
@@ -59,3 +60,65 @@ rule atlas_figure:
         "Drawing which latents of {wildcards.sae} {wildcards.task} uses"
     script:
         "../scripts/figures/atlas.py"
+
+
+rule interactions_of_task:
+    input:
+        unpack(files_of_experiment),
+        effects=f"{INTERVENTIONS}/{{task}}/effects.parquet",
+        atlas=f"{INTERVENTIONS}/{{task}}/atlas.json",
+    output:
+        interactions=f"{INTERVENTIONS}/{{task}}/interactions.parquet",
+        summary=f"{INTERVENTIONS}/{{task}}/interactions.json",
+    log:
+        f"logs/{INTERVENTIONS}/{{task}}/interactions.json.log",
+    benchmark:
+        f"benchmarks/{INTERVENTIONS}/{{task}}/interactions.json.tsv"
+    wildcard_constraints:
+        task=names(TASKS),
+    conda:
+        ENVIRONMENT
+    threads: SHARED_CORES
+    resources:
+        mem_mb=grown(8000),
+        runtime=grown(240),
+        gpu=GPUS,
+    params:
+        spec=lambda wildcards: spec(
+            SETTINGS.interactions,
+            "visae.discovery.interactions",
+            layer=edited_layer(wildcards),
+            first=PATHS[wildcards.study].first,
+            min_purity=SETTINGS.features.min_purity,
+        ),
+    message:
+        "Editing latents of {wildcards.sae} together, {wildcards.task}, study {wildcards.study}"
+    script:
+        "../scripts/interactions.py"
+
+
+rule interactions_figure:
+    input:
+        interactions=f"{INTERVENTIONS}/{{task}}/interactions.parquet",
+        summary=f"{INTERVENTIONS}/{{task}}/interactions.json",
+    output:
+        **drawn(
+            f"{MEASURED}/{{task}}_interactions",
+            "interactions",
+            "Interventions",
+            "interactions",
+        ),
+    log:
+        f"logs/{MEASURED}/{{task}}_interactions.log",
+    benchmark:
+        f"benchmarks/{MEASURED}/{{task}}_interactions.tsv"
+    wildcard_constraints:
+        task=names(TASKS),
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec(SETTINGS.figures.style(), "visae.figures.interactions"),
+    message:
+        "Drawing what latents of {wildcards.sae} do together, {wildcards.task}"
+    script:
+        "../scripts/figures/interactions.py"

@@ -11,6 +11,7 @@ from visae.attribution.said import attribution_lines
 from visae.config.parse import load_config
 from visae.config.settings import Settings, StudySettings, UnionSettings
 from visae.counterfactual.lines import headline_lines
+from visae.discovery.told import interaction_lines
 from visae.experiments.tables import read_table
 from visae.figures.units import EDITED
 from visae.files import read_json
@@ -135,6 +136,7 @@ def _experiment(folder: Path, task: str, sae: str) -> list[str]:
         lines.append(f"    {row['edit']} {row['arm']:18} {row['size']} at {row['scale']:+.1f} x max: {measured}")
     lines += _by_class(arms.filter(edit="suppress"), summary) + _by_dose(folder / "doses.parquet", summary)
     return lines + _atlas(folder / "atlas.json") + groups_lines(folder / "groups.json")
+    return lines + _atlas(folder / "atlas.json") + interaction_lines(folder / "interactions.json")
 
 
 def _by_class(arms: pl.DataFrame, summary: dict[str, Any]) -> list[str]:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from visae.arms.changes import Draws, Situation
+from visae.arms.changes import AsLong, Draws, Situation
 from visae.config.interventions import AUTOMATIC, NATURAL, SIZES
-from visae.edits.edit import moved, of_length, with_rows
+from visae.edits.edit import moved, with_rows
 from visae.edits.passes import in_shared_batches
 
 # Their edit is the same at every scale, so at natural size it is run once and reported at each.
@@ -133,6 +133,4 @@ def _change(here: Situation, draws: Draws, arm: str, size: str, scale: float, dr
     change = draws[arm][draw]
     if size == NATURAL:
         return change(here, scale)
-    lengths = draws[AUTOMATIC][0](here, scale).norm(dim=1, keepdim=True)
-    # A latent that is silent and set to 0 changes nothing; a lower value is where it would go.
-    return of_length(change(here, scale), lengths, change(here, min(scale, -1.0)))
+    return AsLong(change, draws[AUTOMATIC][0])(here, scale)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from visae.edits.edit import of_length
 from visae.sae import SparseAutoencoder
 
 _CHUNK = 2048
@@ -111,13 +112,49 @@ class AddVector:
         return change * active
 
 
+@dataclass(frozen=True, eq=False)
+class AsLong:
+    """A change whose length on each patch is that of another one."""
+
+    change: Change
+    other: Change
+
+    def __call__(self, situation: Situation, scale: float) -> Tensor:
+        """Direction of the one, length of the other."""
+        lengths = self.other(situation, scale).norm(dim=1, keepdim=True)
+        # A latent that is silent and set to 0 changes nothing; a lower value is where it would go.
+        return of_length(self.change(situation, scale), lengths, self.change(situation, min(scale, -1.0)))
+
+
+@dataclass(frozen=True, eq=False)
+class Together:
+    """Changes added to each other."""
+
+    parts: tuple[Change, ...]
+
+    def __call__(self, situation: Situation, scale: float) -> Tensor:
+        """Their sum."""
+        return torch.stack([part(situation, scale) for part in self.parts]).sum(dim=0)
+
+
 Draws = Mapping[str, Sequence[Change]]
 """The draws of each arm of one class, by the arm's name; the automatic arm is one of them, no edit needs no draw."""
 
 
 def situation(sae: SparseAutoencoder, rows: Tensor, draws: Draws) -> Situation:
     """Describe rows (n, d_model) to the draws of all arms."""
-    edits = [change for changes in draws.values() for change in changes if isinstance(change, SetLatents)]
-    latents = sorted({latent for edit in edits for latent in edit.latents})
+    latents = sorted({latent for changes in draws.values() for change in changes for latent in _latents(change)})
     columns = {latent: column for column, latent in enumerate(latents)}
     return Situation(sae, rows, sae.latent_values(rows, latents), columns)
+
+
+def _latents(change: Change) -> Iterator[int]:
+    """Latents that a change sets, those of its parts included."""
+    if isinstance(change, SetLatents):
+        yield from change.latents
+    elif isinstance(change, AsLong):
+        yield from _latents(change.change)
+        yield from _latents(change.other)
+    elif isinstance(change, Together):
+        for part in change.parts:
+            yield from _latents(part)

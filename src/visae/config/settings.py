@@ -39,6 +39,7 @@ from visae.config.heads import (  # noqa: F401
     ProbeSettings,
     SegmentationHeadSettings,
 )
+from visae.config.interactions import InteractionSettings
 from visae.config.interventions import InterventionSettings
 from visae.config.models import ModelIdentity, ModelSettings  # noqa: F401
 from visae.config.published import PublishedSettings
@@ -261,6 +262,8 @@ class Settings:
     )
     attribution: AttributionSettings = setting("Where latents look.", AttributionSettings())
     groups: GroupSettings = setting("Latents that serve a shortcut, found and suppressed.", GroupSettings())
+    interactions: InteractionSettings = setting(
+        "What the latents of an atlas do together, in studies that have one.", InteractionSettings()
     faithfulness: FaithfulnessSettings = setting("What replacing activations costs.", FaithfulnessSettings())
     figures: FigureSettings = setting("How figures look.", FigureSettings())
     cluster: Literal["auto", "slurm", "local", "debug"] = setting(

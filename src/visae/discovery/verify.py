@@ -13,16 +13,16 @@ from visae.arms.arms import Outcome
 from visae.arms.targets import Activity
 from visae.config.interventions import AUTOMATIC, MATCHED, NATURAL
 from visae.config.settings import AtlasSettings
+from visae.discovery.odds import OFF, change_by_picture, units_by_picture
 from visae.discovery.pairs import Pair
 from visae.experiments.doses import response
 from visae.experiments.runner import Batch, Runner
 from visae.experiments.tables import paired_p, sign_flips
 from visae.intervals import interval, resampling_weights
 from visae.tasks.counts import SUPPRESS, ClassCounts, Target, with_intervals
+from visae.tasks.task import Task
 
 CONTROL = "random_latent"
-OFF = 0.0
-"""The value that a latent is set to where its effect is measured: what it does by itself, undone."""
 
 
 @dataclass
@@ -90,20 +90,16 @@ class Verifier:
         if not len(counts.images) or not self.runner.can_be_edited(counts):
             return None
         found = Effect(counts, units=np.zeros(len(counts.images)))
-        task, number = self.runner.task, self.runner.task.numbers[pair[0]]
+        task = self.runner.task
 
         def watch(outcome: Outcome, batch: Batch) -> None:
-            own = task.meant(counts, batch.rows, batch.target)
             if outcome.arm == "none":
-                found.units[batch.rows] = own.flatten(1).sum(dim=1).cpu() if own.ndim > 1 else own.cpu()
+                found.units[batch.rows] = units_by_picture(task, counts, batch)
             kept = NATURAL if outcome.arm == AUTOMATIC else MATCHED
             if outcome.arm not in (AUTOMATIC, CONTROL) or outcome.size != kept or OFF not in outcome.scales:
                 return
-            change = task.log_odds(outcome.after, number) - task.log_odds(batch.before, number)
-            change = (change * own).double()
             total = found.odds.setdefault(outcome.arm, np.zeros(len(counts.images)))
-            by_picture = change.flatten(1).sum(dim=1) if change.ndim > 1 else change
-            total[batch.rows] += by_picture.cpu().numpy() / outcome.draws
+            total[batch.rows] += change_by_picture(task, counts, outcome, batch) / outcome.draws
 
         draws = {CONTROL: [self.activity.edit((latent,)) for latent in self._others(pair)]}
         draws[AUTOMATIC] = [self.activity.edit((pair[1],))]
@@ -139,17 +135,9 @@ class Verifier:
         return row
 
     def _pictures(self, pair: Pair, estimate: float, again: bool) -> ClassCounts:
-        """One half of the drawn pictures of a class: every second of its own, and of the others."""
-        task = self.runner.task
-        target = Target(pair[0], task.names[pair[0]], (pair[1],), estimate)
-        counts = task.pictures(target, SUPPRESS, 2 * self.settings.images, self.seed)
-        halves = [
-            np.random.default_rng([self.seed, pair[0], 22]).permutation(np.flatnonzero(chosen))[int(again) :: 2]
-            for chosen in (counts.n_target > 0, counts.n_target == 0)
-        ]
-        rows = np.sort(np.concatenate(halves))
-        parts = {name: getattr(counts, name)[rows] for name in ("images", "n_target", "n_other", "labels")}
-        return replace(counts, **parts, edits={})
+        """One half of the drawn pictures of a class."""
+        target = Target(pair[0], self.runner.task.names[pair[0]], (pair[1],), estimate)
+        return half_of_pictures(self.runner.task, target, self.settings.images, self.seed, again)
 
     def _others(self, pair: Pair) -> list[int]:
         """Random latents to beat."""
@@ -157,3 +145,29 @@ class Verifier:
         pool = pool or [latent for latent in sorted(self.activity.count) if latent != pair[1]]
         generator = np.random.default_rng([self.seed, *pair, 23])
         return generator.choice(pool, size=min(self.settings.random_draws, len(pool)), replace=False).tolist()
+
+
+def half_of_pictures(task: Task, target: Target, images: int, seed: int, again: bool) -> ClassCounts:
+    """One half of the drawn pictures of a class: every second of its own, and of the others.
+
+    Which pictures they are depends on the class, the number and the seed, not on the target's latents.
+
+    Parameters
+    ----------
+    images
+        Pictures of the class, and of others, in a half, at most.
+    again
+        The other half.
+    """
+    counts = task.pictures(target, SUPPRESS, 2 * images, seed)
+    halves = [
+        np.random.default_rng([seed, target.class_id, 22]).permutation(np.flatnonzero(chosen))[int(again) :: 2]
+        for chosen in (counts.n_target > 0, counts.n_target == 0)
+    ]
+    return some_pictures(counts, np.sort(np.concatenate(halves)))
+
+
+def some_pictures(counts: ClassCounts, rows: NDArray[np.integer]) -> ClassCounts:
+    """Some of the pictures of a class by their places, nothing counted yet."""
+    parts = {name: getattr(counts, name)[rows] for name in ("images", "n_target", "n_other", "labels")}
+    return replace(counts, **parts, edits={})
