@@ -67,6 +67,16 @@ TASK_HEADS = over_studies(
 EXPERIMENTS = of_experiments(f"{INTERVENTIONS}/{{task}}/summary.json")
 WITH_ATLAS = {name: study for name, study in STUDIES.items() if study.atlas}
 ATLASES = of_experiments(f"{INTERVENTIONS}/{{task}}/atlas.json", studies=WITH_ATLAS)
+AUDITS = [
+    f"{AUDIT}/audit.json".format(study=name, sae=sae, dataset=dataset)
+    for name, dataset in AUDITED
+    for sae in saes_audited(name, dataset)
+]
+AUDIT_FIGURES = [
+    f"{FIGURES}/{{dataset}}/audit.png".format(study=name, dataset=dataset)
+    for name, dataset in AUDITED
+    if saes_audited(name, dataset)
+]
 FAITHFULNESS = sorted(
     f"{INTERVENTIONS}/faithfulness.json".format(study=name, sae=sae)
     for name, study in STUDIES.items()
@@ -121,6 +131,7 @@ PICTURES = (
         else []
     )
     + of_experiments(f"{MEASURED}/{{task}}_atlas.png", studies=WITH_ATLAS)
+    + AUDIT_FIGURES
     + over_studies(f"{MEASURED}/segmentation_maps.png", dataset="segmentation")
     + of_experiments(f"{MEASURED}/{{task}}_probabilities.png", ON_PICTURES)
     + [

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 
 # Data sets, heads, interventions, SAEs and sweeps have modules of their own, whose sections are imported from here
 # like all others.
+from visae.config.audit import AuditSettings
 from visae.config.benchmark import BenchmarkSettings
 from visae.config.concepts import ConceptSettings
 from visae.config.dataset_bases import DatasetSettings, DrawnSettings, MaskedSettings  # noqa: F401
@@ -180,6 +181,16 @@ class StudySettings:
         "Whether the latents that each task uses are looked for among all of each SAE, and proven: section `atlas`.",
         False,
     )
+    audit: bool = setting(
+        "Whether meanings of latents are proposed and tested on other pictures, on every described data set with "
+        "classes: section `audit`.",
+        False,
+    )
+    proposals: dict[str, str] = setting(
+        "CSV files of meanings that you, or a language model, propose for latents, by SAE or sweep: columns latent, "
+        "meaning and, if you like, source. The audit tests them.",
+        {},
+    )
     manual: dict[str, dict[str, dict[str, list[int]]]] = setting(
         "Latents that you name yourself, by SAE or sweep, task and class: `topk: {segmentation: {sky: [12, 40]}}`. "
         "They are edited together, beside those that are chosen for the class.",
@@ -240,6 +251,7 @@ class Settings:
     heads: HeadSettings = setting("Task heads.", HeadSettings())
     interventions: InterventionSettings = setting("Edits and their measurement.", InterventionSettings())
     atlas: AtlasSettings = setting("Which latents a task uses, found and proven.", AtlasSettings())
+    audit: AuditSettings = setting("What is said of latents, tested on other pictures.", AuditSettings())
     faithfulness: FaithfulnessSettings = setting("What replacing activations costs.", FaithfulnessSettings())
     figures: FigureSettings = setting("How figures look.", FigureSettings())
     cluster: Literal["auto", "slurm", "local", "debug"] = setting(

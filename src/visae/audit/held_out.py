@@ -1,0 +1,206 @@
+"""The test of proposed meanings: does the latent tell its units from others, on pictures that no proposal has seen?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visae.audit.dictionary import Dictionary, scores_of_block
+from visae.audit.meanings import Aspect
+from visae.features.concepts import Labels
+from visae.features.ranking import Entries
+from visae.features.resampling import p_value, permutations, picture_weights, resampled_scores
+from visae.intervals import interval
+
+Test = tuple[str, int, int]
+"""Name of an aspect, latent, and number of the value."""
+
+UNKNOWN, ABSENT = "no class or cause of this name", "no held-out unit has it"
+EVERYWHERE, SILENT = "all held-out units have it", "the latent is never active"
+REASONS = (UNKNOWN, ABSENT, EVERYWHERE, SILENT)
+"""Why a proposal cannot be tested."""
+
+# Small enough for a processor's cache.
+_CHUNK_VALUES = 200_000
+
+
+@dataclass(frozen=True)
+class Held:
+    """What held-out pictures say of a meaning of a latent.
+
+    Attributes
+    ----------
+    auc, low, high
+        Area under the ROC curve of the latent's value, units with the meaning against all others, with its interval
+        from resampled pictures; NaN where none was asked for.
+    null, p
+        Mean of the same after labels were moved between pictures, and the share of these that are as large.
+    rank, n_meanings
+        How many meanings of the same family the latent tells better, and how many there are.
+    n_units, n_pictures
+        That have the meaning.
+    is_active
+        Whether the latent is active on these pictures.
+    """
+
+    auc: float
+    low: float
+    high: float
+    null: float
+    p: float
+    rank: int
+    n_meanings: int
+    n_units: int
+    n_pictures: int
+    is_active: bool
+
+
+def untestable(aspect: Aspect, number: int, split: str) -> str | None:
+    """Say why a meaning cannot be tested on a split, or nothing."""
+    positives = aspect.labels[split].positives
+    if not positives[number]:
+        return ABSENT
+    return EVERYWHERE if positives[number] == positives.sum() else None
+
+
+def held_out(
+    dictionary: Dictionary,
+    aspects: Sequence[Aspect],
+    split: str,
+    tests: Collection[Test],
+    *,
+    n_permutations: int,
+    resamples: int,
+    seed: int,
+) -> dict[Test, Held]:
+    """Test meanings of latents, each once.
+
+    The null moves the labels of whole pictures to other pictures, patch by patch. What a latent owes to the place in
+    the picture alone is then as large in the null, and patches of one picture are not taken for independent.
+
+    Parameters
+    ----------
+    split
+        That the tests are made on.
+    tests
+        Of meanings for which `untestable` has nothing to say.
+    n_permutations, resamples
+        Behind each p-value and each interval; with 0 resamples there are no intervals.
+    seed
+        Of both.
+    """
+    n_pictures = len(dictionary.drawn[split])
+    orders = permutations(n_pictures, n_permutations, seed)
+    weights = picture_weights(n_pictures, resamples, seed) if resamples else None
+    aucs: dict[str, list[NDArray]] = {aspect.name: [] for aspect in aspects}
+    tested: dict[Test, _Tested] = {}
+    for pooled in sorted({aspect.pooled for aspect in aspects}):
+        own = [aspect for aspect in aspects if aspect.pooled == pooled]
+        for latents, entries in dictionary.blocks(split, pooled):
+            for aspect in own:
+                aucs[aspect.name].append(scores_of_block(entries, aspect, split).auc)
+                for test in tests:
+                    if test[0] == aspect.name and test[1] in latents:
+                        of_latent = entries.of_latent(test[1] - latents.start)
+                        tested[test] = _tested(of_latent, aspect.labels[split], test[2], orders, weights)
+    whole = {name: np.concatenate(parts) for name, parts in aucs.items()}
+    return {test: _ranked(test, of_test, aspects, whole, split) for test, of_test in tested.items()}
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """What the codes of one latent say."""
+
+    auc: float
+    low: float
+    high: float
+    null: float
+    p: float
+    is_active: bool
+
+
+def _tested(
+    entries: Entries, labels: Labels, number: int, orders: NDArray[np.int32], weights: NDArray[np.float32] | None
+) -> _Tested:
+    """Test one meaning by the codes of its latent."""
+    as_is = np.arange(orders.shape[1], dtype=np.int32)[None]
+    auc = float(permuted_aucs(entries, labels, number, as_is)[0])
+    null = permuted_aucs(entries, labels, number, orders)
+    low = high = float("nan")
+    if weights is not None:
+        low, high = interval(_resampled(entries, labels, number, weights))
+    return _Tested(auc, low, high, float(null.mean()), float(p_value(auc, null)), len(entries.value) > 0)
+
+
+def permuted_aucs(
+    entries: Entries, labels: Labels, number: int, orders: NDArray[np.int32]
+) -> NDArray[np.float64]:
+    """Area under the ROC curve of one latent for one class, its labels moved between pictures; (n_orders,).
+
+    Units without a code are tied at the bottom, and those without a class take no part.
+
+    Parameters
+    ----------
+    entries
+        Codes of the latent on all units, with a class or without: labels that move may come to lie on any.
+    labels
+        Classes of the units, among them units of the class and others.
+    number
+        The class.
+    orders
+        (n_orders, n_pictures): picture i has the labels of picture order[i].
+    """
+    positives, total = int(labels.positives[number]), int(labels.positives.sum())
+    negatives = total - positives
+    n_tokens, flat = labels.classes.shape[1], labels.classes.ravel()
+    first, last = entries.runs
+    has_ties = bool((first != last).any())
+    found = np.empty(len(orders))
+    chunk = max(1, _CHUNK_VALUES // max(1, len(entries.value)))
+    for start in range(0, len(orders), chunk):
+        part = orders[start : start + chunk]
+        classes = flat[part[:, entries.picture] * n_tokens + entries.token]
+        is_own = classes == number
+        others = np.cumsum((classes >= 0) & ~is_own, axis=1, dtype=np.int32)
+        active_others = others[:, -1] if others.shape[1] else np.zeros(len(part), dtype=np.int32)
+        if has_ties:
+            up_to = np.pad(others, ((0, 0), (1, 0)))
+            # Half of those with the same value count.
+            lost = ((up_to[:, first] + up_to[:, last + 1]) / 2 * is_own).sum(axis=1)
+        else:
+            lost = np.where(is_own, others, 0).sum(axis=1, dtype=np.int64)
+        silent = (positives - is_own.sum(axis=1)) * (negatives + active_others) / 2
+        found[start : start + chunk] = 1 - (lost + silent) / (positives * negatives)
+    return found
+
+
+def _resampled(
+    entries: Entries, labels: Labels, number: int, weights: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """The same when pictures count several times or not at all, (resamples,)."""
+    classes = labels.of(entries)
+    known, classes = entries[classes >= 0], classes[classes >= 0]
+    is_own = classes == number
+    by_picture = labels.by_picture(number), labels.by_picture()
+    return resampled_scores(known.picture, is_own, is_own, known.runs, *by_picture, weights)[2]
+
+
+def _ranked(
+    test: Test, tested: _Tested, aspects: Sequence[Aspect], aucs: dict[str, NDArray[np.float32]], split: str
+) -> Held:
+    """Place a meaning among all of its family, and count its units."""
+    name, latent, number = test
+    aspect = next(aspect for aspect in aspects if aspect.name == name)
+    family = np.concatenate([aucs[a.name][latent] for a in aspects if a.family == aspect.family])
+    of_meaning = aspect.labels[split].by_picture(number)
+    return Held(
+        *(tested.auc, tested.low, tested.high, tested.null, tested.p),
+        rank=int((family > aucs[name][latent, number]).sum()),
+        n_meanings=int((~np.isnan(family)).sum()),
+        n_units=int(of_meaning.sum()),
+        n_pictures=int((of_meaning > 0).sum()),
+        is_active=tested.is_active,
+    )
