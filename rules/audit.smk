@@ -17,9 +17,7 @@ localrules:
 def saes_audited(study, dataset):
     """SAEs of a study of which meanings can be tested there: those of class tokens say nothing of patches."""
     labelled = SETTINGS.datasets[dataset].may_have_labels
-    return [
-        sae for sae in STUDIES[study].saes if labelled or sae not in PATCHLESS
-    ]
+    return [sae for sae in STUDIES[study].saes if labelled or sae not in PATCHLESS]
 
 
 def files_of_audit(wildcards):

@@ -96,5 +96,3 @@ def run(files: AuditFiles, output: Path, settings: AuditSettings = SETTINGS, see
     """Run an audit; `more` are other files. Returns proposals, yields, summary."""
     summary = run_audit(replace(files, **more), settings, output, device="cpu", seed=seed)
     return pl.read_parquet(output / "proposals.parquet"), pl.read_parquet(output / "yields.parquet"), summary
-
-

@@ -9,14 +9,27 @@ import numpy as np
 import planted_for_tests
 import polars as pl
 import pytest
-from audit_for_tests import CLASSES, N_FIT, N_IMAGES, N_MEANT, N_MEASURE, N_PATCHES, SETTINGS, WIDTH
-from audit_for_tests import plant, run, write_codes, write_index, write_labels
+from audit_for_tests import (
+    CLASSES,
+    N_FIT,
+    N_IMAGES,
+    N_MEANT,
+    N_MEASURE,
+    N_PATCHES,
+    SETTINGS,
+    WIDTH,
+    plant,
+    run,
+    write_codes,
+    write_index,
+    write_labels,
+)
 from sklearn.metrics import roc_auc_score
 
 from visae.audit.audit import AuditFiles
 from visae.audit.given import from_atlas, from_user
-from visae.audit.held_out import ABSENT, SILENT, UNKNOWN, permuted_aucs
 from visae.audit.headline import audit_lines
+from visae.audit.held_out import ABSENT, SILENT, UNKNOWN, permuted_aucs
 from visae.audit.meanings import PATCH_CLASS, PICTURE_CLASS, Aspect, Found, Vocabulary
 from visae.audit.results import SCHEMA, YIELDS
 from visae.audit.untrained import _encoded

@@ -135,9 +135,7 @@ def _tested(
     return _Tested(auc, low, high, float(null.mean()), float(p_value(auc, null)), len(entries.value) > 0)
 
 
-def permuted_aucs(
-    entries: Entries, labels: Labels, number: int, orders: NDArray[np.int32]
-) -> NDArray[np.float64]:
+def permuted_aucs(entries: Entries, labels: Labels, number: int, orders: NDArray[np.int32]) -> NDArray[np.float64]:
     """Area under the ROC curve of one latent for one class, its labels moved between pictures; (n_orders,).
 
     Units without a code are tied at the bottom, and those without a class take no part.
@@ -177,9 +175,7 @@ def permuted_aucs(
     return found
 
 
-def _resampled(
-    entries: Entries, labels: Labels, number: int, weights: NDArray[np.float32]
-) -> NDArray[np.float64]:
+def _resampled(entries: Entries, labels: Labels, number: int, weights: NDArray[np.float32]) -> NDArray[np.float64]:
     """The same when pictures count several times or not at all, (resamples,)."""
     classes = labels.of(entries)
     known, classes = entries[classes >= 0], classes[classes >= 0]

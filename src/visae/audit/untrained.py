@@ -75,9 +75,7 @@ def _encoded(dictionary: SparseAutoencoder, store: ActivationStore, drawn: Drawn
     return manifest
 
 
-def _batches(
-    dictionary: SparseAutoencoder, store: ActivationStore, drawn: Drawn
-) -> Iterator[dict[str, NDArray[Any]]]:
+def _batches(dictionary: SparseAutoencoder, store: ActivationStore, drawn: Drawn) -> Iterator[dict[str, NDArray[Any]]]:
     """Codes of the drawn pictures by image, token and latent."""
     kinds, device = dictionary.place.tokens, dictionary.decoder_bias.device
     n_tokens = store.n_tokens(kinds)

@@ -39,9 +39,7 @@ def read_names(path: str | Path, width: int | None = None) -> pl.DataFrame:
     seen: dict[int, int] = {}
     for line, latent in enumerate(table["latent"].to_list(), start=2):
         if latent in seen:
-            raise DataError(
-                f"{path}: line {line}: latent {latent} has a name in line {seen[latent]} already; keep one"
-            )
+            raise DataError(f"{path}: line {line}: latent {latent} has a name in line {seen[latent]} already; keep one")
         seen[latent] = line
     note = pl.col("note") if "note" in table.columns else pl.lit(None, pl.String).alias("note")
     return table.select("latent", "name", note).sort("latent")
@@ -70,7 +68,9 @@ def read_table_of_latents(path: str | Path, word: str, width: int | None = None)
         If there is no such file or column, or a line has no word or no latent that exists; the line is named.
     """
     if not Path(path).is_file():
-        raise DataError(f"{path}: no such file; write a CSV file with the columns latent, {word} and, if you like, note")
+        raise DataError(
+            f"{path}: no such file; write a CSV file with the columns latent, {word} and, if you like, note"
+        )
     try:
         table = pl.read_csv(path, infer_schema=False)
     except pl.exceptions.PolarsError as error:
