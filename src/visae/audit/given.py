@@ -85,8 +85,8 @@ def from_atlas(effects: Path, width: int, vocabulary: Vocabulary, aspects: Colle
     """
     task = str(read_json(effects.with_name("atlas.json"))["task"])
     table = pl.read_parquet(effects).filter(pl.col("rank_estimate").is_not_null(), pl.col("estimate") < 0)
-    if len(table) and int(table["latent"].max()) >= width:  # type: ignore[arg-type]
-        raise DataError(f"{effects}: latent {table['latent'].max()}: this SAE has latents 0 to {width - 1}")
+    if len(outside := table.filter(pl.col("latent") >= width)):
+        raise DataError(f"{effects}: latent {outside['latent'][0]}: this SAE has latents 0 to {width - 1}")
     wanted = PATCH_CLASS if TASKS[task].unit == "patch" else PICTURE_CLASS
     # Without an aspect of the task's own units, words alone decide.
     aspect = wanted if wanted in aspects else None

@@ -13,11 +13,8 @@ def audit_lines(folder: Path, sae: str) -> list[str]:
     if not (folder / "audit.json").is_file():
         return []
     found = read_json(folder / "audit.json")
-    lines = [
-        "",
-        f"  Audit of what is said of latents of {sae}, on val of {folder.name}; survive [95 %], and mean best:",
-    ]
-    return lines + [f"    {row['source']:22} {_of_source(row)}" for row in found["sources"]]
+    title = f"  Audit of what is said of latents of {sae}, on val of {folder.name}: survive [95 %]; and mean it best:"
+    return ["", title, *(f"    {row['source']:22} {_of_source(row)}" for row in found["sources"])]
 
 
 def _of_source(row: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The test of proposed meanings: does the latent tell its units from others, on pictures that no proposal has seen?"""
+"""The test of a proposed meaning: whether its latent tells units with it from others, on pictures not seen before."""
 
 from __future__ import annotations
 

@@ -114,7 +114,11 @@ def _best(
     order = np.random.default_rng([seed, 31]).permutation(len(latents))
     order = order[np.argsort(-score[order], kind="stable")]
     chosen = [place for place in order.tolist() if score[place] > 0][:most]
-    return [_of(source, int(latents[place]), *meanings[best[place]], float(score[place])) for place in chosen]
+    found = []
+    for place in chosen:
+        aspect, number = meanings[best[place]]
+        found.append(_of(source, int(latents[place]), aspect, number, float(score[place])))
+    return found
 
 
 def _of(source: str, latent: int, aspect: Aspect, number: int, score: float = float("nan")) -> Proposal:

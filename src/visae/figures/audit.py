@@ -1,4 +1,4 @@
-"""What survives an audit: yields of each source of meanings for several dictionaries, and how well latents tell them."""
+"""What survives an audit: yields of each source of meanings for several dictionaries, and the areas behind them."""
 
 from __future__ import annotations
 
