@@ -96,7 +96,7 @@ def known_aspects(index_path: Path, patch_labels: Path | None, min_purity: float
         found.append(Aspect(PICTURE_CLASS, PICTURES, tuple(classes.values()), labels))
     if patch_labels is not None and (index_path.parent / "pictures" / "causes.parquet").is_file():
         patches = caused_patches(patch_labels, index_path, min_purity)
-        found += [_of_cause(patches, cause, drawn) for cause in CAUSES]
+        found += [_of_cause(patches, cause, drawn, found[0].labels) for cause in CAUSES]
     if not found:
         raise DataError(
             f"{index_path}: its pictures have no classes, neither of their own nor of patches, so that no meaning can "
@@ -140,14 +140,13 @@ def _all_labelled(index_path: Path, drawn: Drawn) -> bool:
     return all(label.gather(ids).null_count() < len(ids) for ids in drawn.values())
 
 
-def _of_cause(patches: pl.DataFrame, cause: str, drawn: Drawn) -> Aspect:
-    """Aspect of a cause of scenes, which patches on objects have."""
+def _of_cause(patches: pl.DataFrame, cause: str, drawn: Drawn, like: Mapping[str, Labels]) -> Aspect:
+    """Aspect of a cause of scenes, which patches on objects have, on the grid of other labels."""
     values = tuple(sorted(patches[cause].unique().to_list()))
-    n_tokens = int(patches["token"].max()) + 1 if len(patches) else 1  # type: ignore[arg-type]
     labels = {}
     for split, ids in drawn.items():
         own = patches.filter(pl.col("image_id").is_in(ids.tolist()))
-        classes = np.full((len(ids), n_tokens), -1, dtype=np.int16)
+        classes = np.full_like(like[split].classes, -1)
         numbers = own[cause].replace_strict(list(values), range(len(values)), return_dtype=pl.Int16).to_numpy()
         classes[np.searchsorted(ids, own["image_id"].to_numpy()), own["token"].to_numpy()] = numbers
         labels[split] = Labels(range(len(ids)), classes, len(values))
