@@ -135,10 +135,11 @@ def test_areas_are_those_of_scikit_learn_whatever_ties_and_unlabelled_units_ther
     codes = [array[order].astype(np.int32) for array in (picture, token)]
     entries = Entries(*codes, np.zeros(len(own), np.int32), own, 1)
     orders = np.stack([np.arange(9), random.permutation(9)]).astype(np.int32)
-    found = permuted_aucs(entries, Labels(range(9), classes, 3), 1, orders)
-    for auc, moved in zip(found, orders, strict=True):
-        known = classes[moved] >= 0
-        assert auc == pytest.approx(roc_auc_score((classes[moved] == 1)[known], values[known]), abs=1e-12)
+    found = permuted_aucs(entries, Labels(range(9), classes, 3), [1, 2], orders)
+    for number, aucs in zip((1, 2), found, strict=True):
+        for auc, moved in zip(aucs, orders, strict=True):
+            known = classes[moved] >= 0
+            assert auc == pytest.approx(roc_auc_score((classes[moved] == number)[known], values[known]), abs=1e-12)
 
 
 def test_what_cannot_be_tested_is_listed_with_its_reason(files: AuditFiles, tmp_path: Path) -> None:

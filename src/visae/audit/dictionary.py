@@ -65,13 +65,20 @@ class Scores:
 
     Attributes
     ----------
-    auc, f1
-        float32 (width, n_values); NaN where no unit has the value, or all have. F1 is that of the best of some
-        thresholds, and empty where it was not asked for.
+    auc, average_precision, f1
+        float32 (width, n_values); NaN where no unit has the value, or, of the area, all have. F1 is that of the best
+        of some thresholds, and empty where it was not asked for.
     """
 
     auc: NDArray[np.float32]
+    average_precision: NDArray[np.float32]
     f1: NDArray[np.float32]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Scores]) -> Scores:
+        """Those of ranges of latents, one after the other."""
+        columns = ("auc", "average_precision", "f1")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
 
 
 def scores_of_block(entries: Entries, aspect: Aspect, split: str, with_f1: bool = False) -> Scores:
@@ -82,7 +89,7 @@ def scores_of_block(entries: Entries, aspect: Aspect, split: str, with_f1: bool 
     above = known.above(known.thresholds()) if with_f1 else []
     scores = concept_scores(known, classes, labels.positives, above)
     f1 = scores.f1.max(axis=2) if with_f1 else np.empty((0, 0))
-    return Scores(scores.auc.astype(np.float32), f1.astype(np.float32))
+    return Scores(*(values.astype(np.float32) for values in (scores.auc, scores.average_precision, f1)))
 
 
 def fitted(dictionary: Dictionary, aspects: Sequence[Aspect], split: str) -> tuple[dict[str, Scores], NDArray]:
@@ -95,11 +102,7 @@ def fitted(dictionary: Dictionary, aspects: Sequence[Aspect], split: str) -> tup
             for aspect in aspects:
                 if aspect.pooled == pooled:
                     parts[aspect.name].append(scores_of_block(entries, aspect, split, with_f1=True))
-    found = {
-        name: Scores(np.concatenate([part.auc for part in own]), np.concatenate([part.f1 for part in own]))
-        for name, own in parts.items()
-    }
-    return found, active
+    return {name: Scores.joined(own) for name, own in parts.items()}, active
 
 
 def most_frequent(

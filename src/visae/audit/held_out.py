@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from visae.audit.dictionary import Dictionary, scores_of_block
+from visae.audit.dictionary import Dictionary, Scores, scores_of_block
 from visae.audit.meanings import Aspect
 from visae.features.concepts import Labels
 from visae.features.ranking import Entries
@@ -24,7 +24,7 @@ REASONS = (UNKNOWN, ABSENT, EVERYWHERE, SILENT)
 """Why a proposal cannot be tested."""
 
 # Small enough for a processor's cache.
-_CHUNK_VALUES = 200_000
+_CHUNK_VALUES = 100_000
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Held:
     auc, low, high
         Area under the ROC curve of the latent's value, units with the meaning against all others, with its interval
         from resampled pictures; NaN where none was asked for.
+    average_precision
+        Of the same units.
     null, p
         Mean of the same after labels were moved between pictures, and the share of these that are as large.
     rank, n_meanings
@@ -49,6 +51,7 @@ class Held:
     auc: float
     low: float
     high: float
+    average_precision: float
     null: float
     p: float
     rank: int
@@ -93,20 +96,26 @@ def held_out(
         Of both.
     """
     n_pictures = len(dictionary.drawn[split])
-    orders = permutations(n_pictures, n_permutations, seed)
+    # Before all that move labels, the one that leaves them where they are.
+    as_is = np.arange(n_pictures, dtype=np.int32)[None]
+    orders = np.concatenate([as_is, permutations(n_pictures, n_permutations, seed)])
     weights = picture_weights(n_pictures, resamples, seed) if resamples else None
-    aucs: dict[str, list[NDArray]] = {aspect.name: [] for aspect in aspects}
+    numbers: dict[tuple[str, int], list[int]] = {}
+    for name, latent, number in tests:
+        numbers.setdefault((name, latent), []).append(number)
+    scores: dict[str, list[Scores]] = {aspect.name: [] for aspect in aspects}
     tested: dict[Test, _Tested] = {}
     for pooled in sorted({aspect.pooled for aspect in aspects}):
         own = [aspect for aspect in aspects if aspect.pooled == pooled]
         for latents, entries in dictionary.blocks(split, pooled):
             for aspect in own:
-                aucs[aspect.name].append(scores_of_block(entries, aspect, split).auc)
-                for test in tests:
-                    if test[0] == aspect.name and test[1] in latents:
-                        of_latent = entries.of_latent(test[1] - latents.start)
-                        tested[test] = _tested(of_latent, aspect.labels[split], test[2], orders, weights)
-    whole = {name: np.concatenate(parts) for name, parts in aucs.items()}
+                scores[aspect.name].append(scores_of_block(entries, aspect, split))
+                for latent in latents:
+                    if asked := numbers.get((aspect.name, latent)):
+                        of_latent = entries.of_latent(latent - latents.start)
+                        found = _tested(of_latent, aspect.labels[split], asked, orders, weights)
+                        tested |= {(aspect.name, latent, n): one for n, one in zip(asked, found, strict=True)}
+    whole = {name: Scores.joined(parts) for name, parts in scores.items()}
     return {test: _ranked(test, of_test, aspects, whole, split) for test, of_test in tested.items()}
 
 
@@ -123,20 +132,29 @@ class _Tested:
 
 
 def _tested(
-    entries: Entries, labels: Labels, number: int, orders: NDArray[np.int32], weights: NDArray[np.float32] | None
-) -> _Tested:
-    """Test one meaning by the codes of its latent."""
-    as_is = np.arange(orders.shape[1], dtype=np.int32)[None]
-    auc = float(permuted_aucs(entries, labels, number, as_is)[0])
-    null = permuted_aucs(entries, labels, number, orders)
-    low = high = float("nan")
-    if weights is not None:
-        low, high = interval(_resampled(entries, labels, number, weights))
-    return _Tested(auc, low, high, float(null.mean()), float(p_value(auc, null)), len(entries.value) > 0)
+    entries: Entries,
+    labels: Labels,
+    numbers: Sequence[int],
+    orders: NDArray[np.int32],
+    weights: NDArray[np.float32] | None,
+) -> list[_Tested]:
+    """Test some meanings by the codes of one latent."""
+    aucs = permuted_aucs(entries, labels, numbers, orders)
+    p = p_value(aucs[:, 0], aucs[:, 1:].T)
+    found = []
+    for place, number in enumerate(numbers):
+        low = high = float("nan")
+        if weights is not None:
+            low, high = interval(_resampled(entries, labels, number, weights))
+        null = float(aucs[place, 1:].mean())
+        found.append(_Tested(float(aucs[place, 0]), low, high, null, float(p[place]), len(entries.value) > 0))
+    return found
 
 
-def permuted_aucs(entries: Entries, labels: Labels, number: int, orders: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Area under the ROC curve of one latent for one class, its labels moved between pictures; (n_orders,).
+def permuted_aucs(
+    entries: Entries, labels: Labels, numbers: Sequence[int], orders: NDArray[np.int32]
+) -> NDArray[np.float64]:
+    """Area under the ROC curve of one latent for some classes, labels moved between pictures; (n_classes, n_orders).
 
     Units without a code are tied at the bottom, and those without a class take no part.
 
@@ -145,33 +163,37 @@ def permuted_aucs(entries: Entries, labels: Labels, number: int, orders: NDArray
     entries
         Codes of the latent on all units, with a class or without: labels that move may come to lie on any.
     labels
-        Classes of the units, among them units of the class and others.
-    number
-        The class.
+        Classes of the units.
+    numbers
+        The classes; of each there are units, and others.
     orders
         (n_orders, n_pictures): picture i has the labels of picture order[i].
     """
-    positives, total = int(labels.positives[number]), int(labels.positives.sum())
-    negatives = total - positives
-    n_tokens, flat = labels.classes.shape[1], labels.classes.ravel()
+    found = np.empty((len(numbers), len(orders)))
+    flat, n_tokens = labels.classes.ravel(), labels.classes.shape[1]
     first, last = entries.runs
-    has_ties = bool((first != last).any())
-    found = np.empty(len(orders))
+    tied = np.flatnonzero(first != last)
+    # Sums over codes of numbers of codes: of more than that they would not fit.
+    counted = np.int32 if len(entries.value) < 1 << 15 else np.int64
     chunk = max(1, _CHUNK_VALUES // max(1, len(entries.value)))
     for start in range(0, len(orders), chunk):
-        part = orders[start : start + chunk]
-        classes = flat[part[:, entries.picture] * n_tokens + entries.token]
-        is_own = classes == number
-        others = np.cumsum((classes >= 0) & ~is_own, axis=1, dtype=np.int32)
-        active_others = others[:, -1] if others.shape[1] else np.zeros(len(part), dtype=np.int32)
-        if has_ties:
-            up_to = np.pad(others, ((0, 0), (1, 0)))
-            # Half of those with the same value count.
-            lost = ((up_to[:, first] + up_to[:, last + 1]) / 2 * is_own).sum(axis=1)
-        else:
-            lost = np.where(is_own, others, 0).sum(axis=1, dtype=np.int64)
-        silent = (positives - is_own.sum(axis=1)) * (negatives + active_others) / 2
-        found[start : start + chunk] = 1 - (lost + silent) / (positives * negatives)
+        part = slice(start, min(start + chunk, len(orders)))
+        classes = flat.take(orders[part][:, entries.picture] * np.int64(n_tokens) + entries.token)
+        known = classes >= 0
+        for place, number in enumerate(numbers):
+            positives = int(labels.positives[number])
+            negatives = int(labels.positives.sum()) - positives
+            is_own = classes == number
+            # Other units with larger values, of each code; of equal ones those that happen to come first, too.
+            larger = np.cumsum(known & ~is_own, axis=1, dtype=counted)
+            lost = np.einsum("ij,ij->i", is_own, larger).astype(np.float64)
+            if len(tied):
+                larger_too = np.pad(larger, ((0, 0), (1, 0)))
+                half = (larger_too[:, first[tied]] + larger_too[:, last[tied] + 1]) / 2
+                lost += (is_own[:, tied] * (half - larger[:, tied])).sum(axis=1)
+            active = larger[:, -1] if larger.shape[1] else 0
+            silent = (positives - is_own.sum(axis=1)) * (negatives + active) / 2
+            found[place, part] = 1 - (lost + silent) / (positives * negatives)
     return found
 
 
@@ -184,17 +206,16 @@ def _resampled(entries: Entries, labels: Labels, number: int, weights: NDArray[n
     return resampled_scores(known.picture, is_own, is_own, known.runs, *by_picture, weights)[2]
 
 
-def _ranked(
-    test: Test, tested: _Tested, aspects: Sequence[Aspect], aucs: dict[str, NDArray[np.float32]], split: str
-) -> Held:
+def _ranked(test: Test, tested: _Tested, aspects: Sequence[Aspect], scores: dict[str, Scores], split: str) -> Held:
     """Place a meaning among all of its family, and count its units."""
     name, latent, number = test
     aspect = next(aspect for aspect in aspects if aspect.name == name)
-    family = np.concatenate([aucs[a.name][latent] for a in aspects if a.family == aspect.family])
+    family = np.concatenate([scores[a.name].auc[latent] for a in aspects if a.family == aspect.family])
     of_meaning = aspect.labels[split].by_picture(number)
     return Held(
-        *(tested.auc, tested.low, tested.high, tested.null, tested.p),
-        rank=int((family > aucs[name][latent, number]).sum()),
+        *(tested.auc, tested.low, tested.high, float(scores[name].average_precision[latent, number])),
+        *(tested.null, tested.p),
+        rank=int((family > scores[name].auc[latent, number]).sum()),
         n_meanings=int((~np.isnan(family)).sum()),
         n_units=int(of_meaning.sum()),
         n_pictures=int((of_meaning > 0).sum()),
