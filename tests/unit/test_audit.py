@@ -269,7 +269,7 @@ def test_untrained_dictionaries_stand_beside_and_figure_and_headline_show_them(o
     shown = figure_of_audit.data({"topk": yields, "other": yields})
     assert set(shown["untrained"]) == {0, 3}
     figure = figure_of_audit.draw(shown, FigureSettings())
-    assert [axes.get_title(loc="left") for axes in figure.axes][:2] == ["Survive", "Survive, and mean it best"]
+    assert [axes.get_title(loc="left") for axes in figure.axes][:2] == ["Above chance", "Above untrained"]
     lines = audit_lines(folder, "topk")
     assert any(line.startswith("    labels") and "untrained" in line for line in lines)
     assert audit_lines(tmp_path, "topk") == []

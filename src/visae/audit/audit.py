@@ -17,7 +17,7 @@ from visae.audit.given import from_atlas, from_names, from_user
 from visae.audit.held_out import held_out, untestable
 from visae.audit.meanings import Aspect, Drawn, Vocabulary, known_aspects
 from visae.audit.proposals import Proposal, proposed
-from visae.audit.results import judged, summary_of, yields_of
+from visae.audit.results import beside_untrained, judged, summary_of, yields_of
 from visae.audit.untrained import encoded_untrained
 from visae.config.audit import AuditSettings
 from visae.device import chosen_device, described
@@ -85,7 +85,8 @@ def run_audit(
     causes; by your names and proposals; and at random, as a control. Each is one test on split val: whether the
     latent's value is larger on patches or pictures with the meaning than on others (area under the ROC curve), against
     labels moved between pictures, corrected over all proposals of a source. The yield is the share that survives.
-    Dictionaries with random directions propose and are tested in the same way.
+    Dictionaries with random directions propose and are tested in the same way, and each proposal is compared with what
+    these propose for the same meaning.
 
     Parameters
     ----------
@@ -119,13 +120,18 @@ def run_audit(
     own = Dictionary(codes, drawn)
     given = _given(files, own.width, aspects)
     table = _audited(own, aspects, settings, seed, given=given, resamples=settings.bootstrap)
-    yields = [yields_of(table)]
+    untrained: list[pl.DataFrame] = []
     if files.sae and files.manifest and settings.untrained:
         sae, store = load_sae(files.sae, chosen), ActivationStore.open(files.manifest)
         others = encoded_untrained(sae, store, codes, drawn, settings.untrained, seed)
-        for number, other in enumerate(others):
-            yields.append(yields_of(_audited(other, aspects, settings, seed), number))
+        untrained = [_audited(other, aspects, settings, seed) for other in others]
+    table = beside_untrained(table, untrained)
     write_table(output / "proposals.parquet", table)
+    yields = [yields_of(table)]
+    for number, one in enumerate(untrained):
+        # Each beside the others: what an untrained dictionary's yield is when it is tested itself.
+        rest = [*untrained[:number], *untrained[number + 1 :]]
+        yields.append(yields_of(beside_untrained(one, rest), number))
     all_yields = pl.concat(yields)
     write_table(output / "yields.parquet", all_yields)
     summary = {

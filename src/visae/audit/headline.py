@@ -13,18 +13,17 @@ def audit_lines(folder: Path, sae: str) -> list[str]:
     if not (folder / "audit.json").is_file():
         return []
     found = read_json(folder / "audit.json")
-    title = f"  Audit of what is said of latents of {sae}, on val of {folder.name}: survive [95 %]; and mean it best:"
+    title = f"  Audit of what is said of latents of {sae}, on val of {folder.name}: share of proposals [95 %]"
     return ["", title, *(f"    {row['source']:22} {_of_source(row)}" for row in found["sources"])]
 
 
 def _of_source(row: dict[str, Any]) -> str:
     if not row["n_tested"]:
-        return f"none of {row['n_proposed']} proposals can be tested"
-    said = f"{row['n_survived']} of {row['n_tested']}, {_share(row, 'survived')}; {_share(row, 'specific')}"
+        return f"none of {row['n_proposed']} can be tested"
+    said = f"of {row['n_tested']} above chance {_share(row, 'survived')}"
     beside = row["untrained"]
-    if beside and beside["survived"]["mean"] is not None:
-        both = " and ".join(f"{beside[share]['mean']:.1%}" for share in ("survived", "specific"))
-        said += f"; untrained {both} (p {beside['survived']['p']:.3f}, {beside['specific']['p']:.3f})"
+    if row["n_compared"] and beside:
+        said += f" (untrained {beside['survived']['mean']:.1%}), above untrained {_share(row, 'above')}"
     if row["n_edited"]:
         said += f"; {row['n_replicated']} of {row['n_edited']} edits show their effect twice"
     return said

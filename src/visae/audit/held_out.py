@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,8 +186,8 @@ def permuted_aucs(
             negatives = int(labels.positives.sum()) - positives
             is_own = classes == number
             # Other units with larger values, of each code; of equal ones those that happen to come first, too.
-            larger = np.cumsum(known & ~is_own, axis=1, dtype=counted)
-            lost = np.einsum("ij,ij->i", is_own, larger).astype(np.float64)
+            larger: NDArray[Any] = np.cumsum(known & ~is_own, axis=1, dtype=counted)
+            lost: NDArray[Any] = np.einsum("ij,ij->i", is_own, larger).astype(np.float64)
             if len(tied):
                 larger_too = np.pad(larger, ((0, 0), (1, 0)))
                 half = (larger_too[:, first[tied]] + larger_too[:, last[tied] + 1]) / 2

@@ -34,10 +34,18 @@ SCHEMA: dict[str, Any] = {
     "n_meanings": pl.Int32,
     "n_units": pl.Int64,
     "n_pictures": pl.Int64,
+    "p_untrained": pl.Float64,
+    "q_untrained": pl.Float64,
+    "above_untrained": pl.Boolean,
     "replicates": pl.Boolean,
     "not_testable": pl.String,
 }
 """Columns of proposals.parquet: one row a proposal; null where it cannot be tested."""
+
+SHARES = ("survived", "specific", "above")
+"""Shares of proposals that beat chance; beat it and are what the latent tells best; beat untrained dictionaries."""
+
+OF_WHICH = {"survived": "n_tested", "specific": "n_tested", "above": "n_compared"}
 
 YIELDS: dict[str, Any] = {
     "untrained": pl.Int32,
@@ -46,7 +54,9 @@ YIELDS: dict[str, Any] = {
     "n_tested": pl.Int64,
     "n_survived": pl.Int64,
     "n_specific": pl.Int64,
-    **{f"{share}{end}": pl.Float64 for share in ("survived", "specific") for end in ("", "_low", "_high")},
+    "n_compared": pl.Int64,
+    "n_above": pl.Int64,
+    **{f"{share}{end}": pl.Float64 for share in SHARES for end in ("", "_low", "_high")},
     **{f"auc_{name}": pl.Float64 for name in ("lower", "median", "upper")},
     "auc_fit_median": pl.Float64,
     "n_edited": pl.Int64,
@@ -76,12 +86,54 @@ def judged(
     """
     rows = [_row(proposal, fit, held, why_not) for proposal in proposals]
     table = pl.DataFrame(rows, schema=SCHEMA).with_columns(pl.col(pl.Float64).fill_nan(None))
-    rates = pl.col("p").map_batches(
-        lambda p: pl.Series(benjamini_hochberg(p.fill_null(np.nan).to_numpy())), return_dtype=pl.Float64
+    return _corrected(table, "p", "q", "survives")
+
+
+def _corrected(table: pl.DataFrame, p: str, q: str, verdict: str) -> pl.DataFrame:
+    """Fill the column `q` with the p-values of each source corrected, and `verdict` with what stays below ALPHA."""
+    if table.is_empty():
+        return table
+    rates = pl.col(p).map_batches(
+        lambda values: pl.Series(benjamini_hochberg(values.fill_null(np.nan).to_numpy())), return_dtype=pl.Float64
     )
-    table = table.with_columns(q=rates.over("source")) if len(table) else table
-    table = table.with_columns(pl.col("q").fill_nan(None))
-    return table.with_columns(survives=pl.col("q") <= ALPHA).select(*SCHEMA)
+    table = table.with_columns(rates.over("source").fill_nan(None).alias(q))
+    return table.with_columns((pl.col(q) <= ALPHA).alias(verdict)).select(*SCHEMA)
+
+
+def beside_untrained(table: pl.DataFrame, untrained: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Compare each proposal with those that untrained dictionaries make for the same meaning from the same source.
+
+    The p-value is the rank of its held-out average precision among all of these. The area under the ROC curve would
+    not do: of a latent that is active on few units it is near 0.5, however sure these are. Were the dictionary an
+    untrained one too, each proposal would be drawn as the others are.
+
+    Parameters
+    ----------
+    table
+        Of `judged`.
+    untrained
+        The same of untrained dictionaries, the one that is compared not among them.
+
+    Returns
+    -------
+    DataFrame
+        The table with p_untrained, q_untrained and above_untrained; null where no untrained one proposes the meaning.
+    """
+    key = ["source", "aspect", "meaning"]
+    if not untrained:
+        return table
+    scored = pl.concat(untrained).filter(pl.col("average_precision").is_not_null())
+    scores = {tuple(group): np.sort(rows["average_precision"].to_numpy()) for group, rows in scored.group_by(key)}
+    found = []
+    for *group, own in table.select(*key, "average_precision").iter_rows():
+        others = scores.get(tuple(group))
+        if own is None or others is None:
+            found.append(None)
+        else:
+            as_large = len(others) - int(np.searchsorted(others, own, side="left"))
+            found.append((1 + as_large) / (1 + len(others)))
+    table = table.with_columns(pl.Series("p_untrained", found, dtype=pl.Float64))
+    return _corrected(table, "p_untrained", "q_untrained", "above_untrained")
 
 
 def _row(
@@ -136,6 +188,8 @@ def yields_of(table: pl.DataFrame, untrained: int | None = None) -> pl.DataFrame
         n_tested=is_tested.sum(),
         n_survived=pl.col("survives").sum(),
         n_specific=(pl.col("survives") & (pl.col("rank") == 0)).sum(),
+        n_compared=pl.col("p_untrained").is_not_null().sum(),
+        n_above=pl.col("above_untrained").sum(),
         auc_lower=pl.col("auc").quantile(0.25, "linear"),
         auc_median=pl.col("auc").median(),
         auc_upper=pl.col("auc").quantile(0.75, "linear"),
@@ -143,9 +197,8 @@ def yields_of(table: pl.DataFrame, untrained: int | None = None) -> pl.DataFrame
         n_edited=pl.col("replicates").is_not_null().sum(),
         n_replicated=pl.col("replicates").sum(),
     )
-    tested = counts["n_tested"].to_numpy()
-    for share in ("survived", "specific"):
-        hits = counts[f"n_{share}"].to_numpy()
+    for share in SHARES:
+        hits, tested = (counts[name].to_numpy() for name in (f"n_{share}", OF_WHICH[share]))
         low, high = wilson_interval(hits, tested)
         with np.errstate(invalid="ignore", divide="ignore"):
             parts = {"": hits / tested, "_low": low, "_high": high}
@@ -193,7 +246,7 @@ def _beside(row: dict[str, Any], others: pl.DataFrame) -> dict[str, Any] | None:
     if not len(same):
         return None
     found: dict[str, Any] = {"n": len(same), "auc_median": same["auc_median"].mean()}
-    for share in ("survived", "specific"):
+    for share in SHARES:
         values = same[share].drop_nulls().to_numpy()
         own = np.nan if row[share] is None else row[share]
         found[share] = {

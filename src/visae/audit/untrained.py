@@ -20,7 +20,6 @@ from visae.features.encoding import encoded_kinds
 from visae.files import write_json
 from visae.progress import progress_bar
 from visae.sae import SparseAutoencoder
-from visae.sae.variants.baselines import Baseline
 
 # Tokens encoded at once, and tokens of the first split of whose mean directions start.
 _BATCH_TOKENS = 8192
@@ -32,7 +31,7 @@ def encoded_untrained(
 ) -> Iterator[Dictionary]:
     """Yield untrained dictionaries by their codes of the drawn pictures, each deleted when the next one is asked for.
 
-    They are as wide as the SAE, with as many codes a token, in its units. An SAE that is a baseline itself has none.
+    They are as wide as the SAE, with as many codes a token, in its units.
 
     Parameters
     ----------
@@ -41,8 +40,6 @@ def encoded_untrained(
     drawn
         Pictures by split; directions start of the mean token of the first split's.
     """
-    if isinstance(sae.variant, Baseline):
-        return
     record = read_codes_manifest(codes)
     k = max(1, round(record["rows"] / (record["n_images"] * store.n_tokens(encoded_kinds(sae)))))
     middle = mean_input(sae, _sample(store, next(iter(drawn.values())), sae))

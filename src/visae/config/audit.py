@@ -14,7 +14,7 @@ class AuditSettings:
     proposals: int = setting(
         "Latents for which each source proposes a meaning, at most, those that it is surest of on split train: the "
         "same budget for every dictionary. A user's own proposals are all tested.",
-        500,
+        100,
         minimum=1,
     )
     exemplars: int = setting(
@@ -36,7 +36,7 @@ class AuditSettings:
     bootstrap: int = setting("Resamples of pictures behind each interval.", 1000, minimum=10)
     untrained: int = setting(
         "Dictionaries with random directions, as wide as the SAE and with as many codes a patch, that propose by the "
-        "same rules; none stand beside an SAE that is a baseline itself.",
+        "same rules, and whose proposals those of the SAE have to beat.",
         19,
         minimum=0,
     )

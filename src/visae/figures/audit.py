@@ -24,10 +24,11 @@ SOURCE_LABELS = {
 """Sources in words; others are called as they are."""
 
 _MARKS = "osD^vP"
+_SHARES = ("survived", "specific", "above")
 _PANELS = (
-    ("survived", "Survive"),
-    ("specific", "Survive, and mean it best"),
-    ("auc", "Held-out ROC AUC, median and quartiles"),
+    ("survived", "Above chance"),
+    ("above", "Above untrained"),
+    ("auc", "Held-out ROC AUC"),
 )
 _QUARTILES = {"median": "", "lower": "_low", "upper": "_high"}
 
@@ -48,7 +49,7 @@ def data(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
 
 def _own(name: str, table: pl.DataFrame) -> pl.DataFrame:
     """Rows of a dictionary itself."""
-    shares = [f"{share}{end}" for share in ("survived", "specific") for end in ("", "_low", "_high")]
+    shares = [f"{share}{end}" for share in _SHARES for end in ("", "_low", "_high")]
     quartiles = [pl.col(f"auc_{quartile}").alias(f"auc{end}") for quartile, end in _QUARTILES.items()]
     about = pl.lit(name).alias("dictionary"), pl.lit(0, pl.Int32).alias("untrained"), "source"
     return table.filter(pl.col("untrained").is_null()).select(*about, *shares, *quartiles)
@@ -57,11 +58,7 @@ def _own(name: str, table: pl.DataFrame) -> pl.DataFrame:
 def _untrained(name: str, table: pl.DataFrame) -> pl.DataFrame:
     """Rows of the untrained dictionaries beside it, in one."""
     ends = {"": pl.Expr.mean, "_low": pl.Expr.min, "_high": pl.Expr.max}
-    shares = [
-        reduced(pl.col(share)).alias(f"{share}{end}")
-        for share in ("survived", "specific")
-        for end, reduced in ends.items()
-    ]
+    shares = [reduced(pl.col(share)).alias(f"{share}{end}") for share in _SHARES for end, reduced in ends.items()]
     # Quartiles of proposals, in the mean over dictionaries.
     quartiles = [pl.col(f"auc_{quartile}").mean().alias(f"auc{end}") for quartile, end in _QUARTILES.items()]
     others = table.filter(pl.col("untrained").is_not_null())
