@@ -124,7 +124,7 @@ def beside_untrained(table: pl.DataFrame, untrained: Sequence[pl.DataFrame]) -> 
         return table
     scored = pl.concat(untrained).filter(pl.col("average_precision").is_not_null())
     scores = {tuple(group): np.sort(rows["average_precision"].to_numpy()) for group, rows in scored.group_by(key)}
-    found = []
+    found: list[float | None] = []
     for *group, own in table.select(*key, "average_precision").iter_rows():
         others = scores.get(tuple(group))
         if own is None or others is None:
