@@ -20,6 +20,7 @@ include: "rules/interventions.smk"
 include: "rules/discovery.smk"
 include: "rules/counterfactuals.smk"
 include: "rules/groups.smk"
+include: "rules/audit.smk"
 include: "rules/data_figures.smk"
 include: "rules/saes_figures.smk"
 include: "rules/features_figures.smk"
@@ -45,6 +46,7 @@ localrules:
     counterfactuals,
     attributions,
     groups,
+    audit,
     figures,
 
 
@@ -60,6 +62,7 @@ rule all:
         ATLASES,
         OF_PAIRS,
         GROUPS,
+        AUDITS,
         FAITHFULNESS,
         PICTURES,
         REPORT,
@@ -123,6 +126,12 @@ rule attributions:
 rule groups:
         GROUPS,
         of_experiments(f"{MEASURED}/{{task}}_groups.png", ON_PICTURES, WITH_GROUPS),
+
+
+rule audit:
+    input:
+        AUDITS,
+        AUDIT_FIGURES,
 
 
 rule figures:

@@ -107,6 +107,14 @@ GROUPS = of_experiments(
 ATLASES += of_experiments(
     f"{INTERVENTIONS}/{{task}}/interactions.json", studies=WITH_INTERACTIONS
 )
+AUDITS = [
+    f"{AUDIT}/audit.json".format(study=name, sae=sae, dataset=dataset)
+    for name, dataset in AUDITED
+    for sae in saes_audited(name, dataset)
+AUDIT_FIGURES = [
+    f"{FIGURES}/{{dataset}}/audit.png".format(study=name, dataset=dataset)
+    for name, dataset in AUDITED
+    if saes_audited(name, dataset)
 FAITHFULNESS = sorted(
     f"{INTERVENTIONS}/faithfulness.json".format(study=name, sae=sae)
     for name, study in STUDIES.items()
@@ -165,6 +173,7 @@ PICTURES = (
     + ATTRIBUTION_FIGURES
     + of_experiments(f"{MEASURED}/{{task}}_groups.png", ON_PICTURES, WITH_GROUPS)
     + of_experiments(f"{MEASURED}/{{task}}_interactions.png", studies=WITH_INTERACTIONS)
+    + AUDIT_FIGURES
     + over_studies(f"{MEASURED}/segmentation_maps.png", dataset="segmentation")
     + of_experiments(f"{MEASURED}/{{task}}_probabilities.png", ON_PICTURES)
     + [

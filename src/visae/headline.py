@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from visae.attribution.said import attribution_lines
+from visae.audit.headline import audit_lines
 from visae.config.parse import load_config
 from visae.config.settings import Settings, StudySettings, UnionSettings
 from visae.counterfactual.lines import headline_lines
@@ -60,6 +61,7 @@ def study_headline(settings: Settings, name: str, study: StudySettings) -> list[
         for task in study.tasks:
             lines += _experiment(results / "interventions" / name / sae / task, task, sae)
     lines += headline_lines(results / COUNTERFACTUALS.format(study=name) / "summary.json")
+        lines += [line for data in study.describe for line in audit_lines(results / "audits" / name / sae / data, sae)]
     lines += ["", "  Look at:"]
     figures = sorted((results / "figures" / name).rglob("*.png"))
     lines += [f"    {path}" for path in [*figures, results / "report.html"] if path.is_file()]

@@ -92,5 +92,6 @@ def test_a_mistake_in_the_configuration_is_one_clear_message(fresh: Workflow) ->
     assert (
         "config: top level: unknown key 'bogus'; allowed: atlas, attribution, benchmark, cluster"
         in done.stdout + done.stderr
+        "config: top level: unknown key 'bogus'; allowed: atlas, audit, benchmark, cluster" in done.stdout + done.stderr
     )
     assert "Traceback" not in done.stdout + done.stderr

@@ -51,6 +51,7 @@ def unresolved(settings: Settings) -> Iterator[str]:
         yield from _of_study(settings, at, study)
         yield from _of_groups(settings, at, study)
         yield from _impossible(settings, at, study)
+        yield from _of_audit(settings, at, study)
 
 
 def of_sae(at: str, sae: AnySae) -> Iterator[str]:
@@ -182,6 +183,18 @@ def _of_names(settings: Settings) -> Iterator[str]:
                 yield f"{at}: {sae!r} is not in this study's saes ({', '.join(study.saes)})"
             if file != other_file:
                 yield f"{at}: {sae}: {file}: study {other} has {other_file} for the same SAE; use one file"
+
+
+def _of_audit(settings: Settings, at: str, study: StudySettings) -> Iterator[str]:
+    """An audit of nothing, and proposals of nothing."""
+    described = [settings.datasets[name] for name in study.describe if name in settings.datasets]
+    if study.audit and described and not any(data.has_masks or data.may_have_labels for data in described):
+        yield f"{at}: audit: no data set of describe has masks or labels, so that no meaning can be tested"
+    if study.proposals and not study.audit:
+        yield f"{at}: proposals: nothing tests them; set audit: true"
+    for sae in study.proposals:
+        if sae not in study.saes:
+            yield f"{at}: proposals: {sae!r} is not in this study's saes ({', '.join(study.saes)})"
 
 
 def _of_manual(settings: Settings) -> Iterator[str]:

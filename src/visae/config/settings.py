@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 # Data sets, heads, interventions, SAEs and sweeps have modules of their own, whose sections are imported from here
 # like all others.
 from visae.config.attribution import AttributionSettings
+from visae.config.audit import AuditSettings
 from visae.config.benchmark import BenchmarkSettings
 from visae.config.concepts import ConceptSettings
 from visae.config.counterfactuals import CounterfactualSettings
@@ -197,6 +198,13 @@ class StudySettings:
         "section `groups`. For tasks on pictures whose data set has groups.",
         False,
     )
+    audit: bool = setting(
+        "Whether meanings of latents are proposed and tested on other pictures, on every described data set with "
+        "classes: section `audit`.",
+    proposals: dict[str, str] = setting(
+        "CSV files of meanings that you, or a language model, propose for latents, by SAE or sweep: columns latent, "
+        "meaning and, if you like, source. The audit tests them.",
+        {},
     manual: dict[str, dict[str, dict[str, list[int]]]] = setting(
         "Latents that you name yourself, by SAE or sweep, task and class: `topk: {segmentation: {sky: [12, 40]}}`. "
         "They are edited together, beside those that are chosen for the class.",
@@ -264,6 +272,7 @@ class Settings:
     groups: GroupSettings = setting("Latents that serve a shortcut, found and suppressed.", GroupSettings())
     interactions: InteractionSettings = setting(
         "What the latents of an atlas do together, in studies that have one.", InteractionSettings()
+    audit: AuditSettings = setting("What is said of latents, tested on other pictures.", AuditSettings())
     faithfulness: FaithfulnessSettings = setting("What replacing activations costs.", FaithfulnessSettings())
     figures: FigureSettings = setting("How figures look.", FigureSettings())
     cluster: Literal["auto", "slurm", "local", "debug"] = setting(

@@ -35,32 +35,58 @@ def read_names(path: str | Path, width: int | None = None) -> pl.DataFrame:
     DataError
         If there is no such file or column, or a latent has no name, two, or does not exist; the line is named.
     """
+    table = read_table_of_latents(path, "name", width)
+    seen: dict[int, int] = {}
+    for line, latent in enumerate(table["latent"].to_list(), start=2):
+        if latent in seen:
+            raise DataError(f"{path}: line {line}: latent {latent} has a name in line {seen[latent]} already; keep one")
+        seen[latent] = line
+    note = pl.col("note") if "note" in table.columns else pl.lit(None, pl.String).alias("note")
+    return table.select("latent", "name", note).sort("latent")
+
+
+def read_table_of_latents(path: str | Path, word: str, width: int | None = None) -> pl.DataFrame:
+    """Read a CSV file that says something of latents, in the order of its lines.
+
+    Parameters
+    ----------
+    path
+        CSV file with the columns latent and `word`.
+    word
+        Column of what is said: name, meaning.
+    width
+        Latents of the SAE; without it, numbers have no upper limit.
+
+    Returns
+    -------
+    DataFrame
+        latent (int32), `word`, and whatever other columns there are, as text.
+
+    Raises
+    ------
+    DataError
+        If there is no such file or column, or a line has no word or no latent that exists; the line is named.
+    """
     if not Path(path).is_file():
-        raise DataError(f"{path}: no such file; write a CSV file with the columns latent, name and, if you like, note")
+        raise DataError(
+            f"{path}: no such file; write a CSV file with the columns latent, {word} and, if you like, note"
+        )
     try:
         table = pl.read_csv(path, infer_schema=False)
     except pl.exceptions.PolarsError as error:
         raise DataError(f"{path}: not a CSV file: {str(error).splitlines()[0]}") from error
-    missing = [column for column in ("latent", "name") if column not in table.columns]
+    missing = [column for column in ("latent", word) if column not in table.columns]
     if missing:
         raise DataError(f"{path}: column {missing[0]!r} is missing; it has {', '.join(table.columns)}")
-    seen: dict[int, int] = {}
-    for line, (text, name) in enumerate(table.select("latent", "name").iter_rows(), start=2):
+    for line, (text, said) in enumerate(table.select("latent", word).iter_rows(), start=2):
         at = f"{path}: line {line}"
         if text is None or not text.strip().isdecimal():
             raise DataError(f"{at}: latent {text!r}: write the latent's number")
-        latent = int(text)
-        if width is not None and latent >= width:
-            raise DataError(f"{at}: latent {latent}: this SAE has latents 0 to {width - 1}")
-        if not (name or "").strip():
-            raise DataError(f"{at}: latent {latent} has no name; write one or leave the line out")
-        if latent in seen:
-            raise DataError(f"{at}: latent {latent} has a name in line {seen[latent]} already; keep one")
-        seen[latent] = line
-    note = pl.col("note") if "note" in table.columns else pl.lit(None, pl.String).alias("note")
-    return table.select(pl.col("latent").str.strip_chars().cast(pl.Int32), pl.col("name").str.strip_chars(), note).sort(
-        "latent"
-    )
+        if width is not None and int(text) >= width:
+            raise DataError(f"{at}: latent {int(text)}: this SAE has latents 0 to {width - 1}")
+        if not (said or "").strip():
+            raise DataError(f"{at}: latent {int(text)} has no {word}; write one or leave the line out")
+    return table.with_columns(pl.col("latent").str.strip_chars().cast(pl.Int32), pl.col(word).str.strip_chars())
 
 
 def write_names(path: Path, sae_config: Path, output: Path) -> None:

@@ -146,13 +146,13 @@ def _of_block(
     """Rows of a range of latents, with class numbers in place of ids."""
     rows = np.arange(len(latents))
     counts = np.zeros((len(latents), fit.n_classes), dtype=np.int64)
-    own = _labels_at(fit, *strongest(codes, latents, fit.pictures, k)[:2])
+    own = labels_at(fit, *strongest(codes, latents, fit.pictures, k)[:2])
     np.add.at(counts, (np.repeat(rows, k)[own.ravel() >= 0], own.ravel()[own.ravel() >= 0]), 1)
     n_fit = counts.sum(axis=1)
     label = np.where(n_fit > 0, counts.argmax(axis=1), -1)
 
     picture, token, active = strongest(codes, latents, measured.pictures, k)
-    hits, n = _agreeing(_labels_at(measured, picture, token), label)
+    hits, n = _agreeing(labels_at(measured, picture, token), label)
     purity = _share(hits, n)
     p, null = _by_chance(purity, measured, picture, token, label, orders, ties)
 
@@ -187,7 +187,7 @@ def _of_block(
     )
 
 
-def _labels_at(labels: Labels, picture: NDArray, token: NDArray, order: NDArray | None = None) -> NDArray:
+def labels_at(labels: Labels, picture: NDArray, token: NDArray, order: NDArray | None = None) -> NDArray:
     """Class numbers (n_latents, k) of patches, or of pictures where those have the labels; -1 where there is none."""
     place = 0 if labels.classes.shape[1] == 1 else token
     return np.where(picture >= 0, labels.classes[picture if order is None else order[picture], place], -1)
@@ -211,7 +211,7 @@ def _by_chance(
     larger, equal, defined, total = np.zeros((4, len(purity)))
     for order in orders:
         # Where none of the pictures has a label now, there is nothing to compare.
-        moved = _share(*_agreeing(_labels_at(measured, picture, token, order), label))
+        moved = _share(*_agreeing(labels_at(measured, picture, token, order), label))
         larger += moved > purity
         equal += moved == purity
         defined += ~np.isnan(moved)

@@ -24,6 +24,7 @@ OfTables = Literal[
     "selective",
     "cause_latents",
     "cause_edits",
+    "arms", "audit", "confusion", "doses", "faithfulness", "ground_truth", "probabilities", "score_nulls", "training"
 ]
 
 

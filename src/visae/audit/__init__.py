@@ -1,0 +1,1 @@
+"""Whether latents mean what is said of them: proposals from one split, each a test on pictures of another."""
