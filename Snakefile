@@ -96,6 +96,7 @@ rule atlas:
     input:
         ATLASES,
         of_experiments(f"{MEASURED}/{{task}}_atlas.png", studies=WITH_ATLAS),
+        of_experiments(f"{MEASURED}/{{task}}_sets.png", studies=WITH_ATLAS),
 
 
 rule figures:

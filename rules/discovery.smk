@@ -3,6 +3,7 @@
 
 localrules:
     atlas_figure,
+    sets_figure,
 
 
 rule atlas_of_task:
@@ -59,3 +60,59 @@ rule atlas_figure:
         "Drawing which latents of {wildcards.sae} {wildcards.task} uses"
     script:
         "../scripts/figures/atlas.py"
+
+
+rule atlas_sets:
+    input:
+        unpack(files_of_experiment),
+        effects=f"{INTERVENTIONS}/{{task}}/effects.parquet",
+        others=other_saes,
+    output:
+        table=f"{INTERVENTIONS}/{{task}}/sets.parquet",
+        summary=f"{INTERVENTIONS}/{{task}}/sets.json",
+    log:
+        f"logs/{INTERVENTIONS}/{{task}}/sets.json.log",
+    benchmark:
+        f"benchmarks/{INTERVENTIONS}/{{task}}/sets.json.tsv"
+    wildcard_constraints:
+        task=names(TASKS),
+    conda:
+        ENVIRONMENT
+    threads: SHARED_CORES
+    resources:
+        mem_mb=grown(8000),
+        runtime=grown(240),
+        gpu=GPUS,
+    params:
+        spec=lambda wildcards: spec(
+            SETTINGS.atlas,
+            "visae.discovery.sets",
+            layer=edited_layer(wildcards),
+            first=PATHS[wildcards.study].first,
+            min_purity=SETTINGS.features.min_purity,
+        ),
+    message:
+        "Finding sets of latents of {wildcards.sae} that move {wildcards.task}, study {wildcards.study}"
+    script:
+        "../scripts/atlas_sets.py"
+
+
+rule sets_figure:
+    input:
+        table=f"{INTERVENTIONS}/{{task}}/sets.parquet",
+    output:
+        **drawn(f"{MEASURED}/{{task}}_sets", "sets", "Interventions", "sets"),
+    log:
+        f"logs/{MEASURED}/{{task}}_sets.log",
+    benchmark:
+        f"benchmarks/{MEASURED}/{{task}}_sets.tsv"
+    wildcard_constraints:
+        task=names(TASKS),
+    conda:
+        ENVIRONMENT
+    params:
+        spec=spec(SETTINGS.figures.style(), "visae.figures.sets", figure="sets"),
+    message:
+        "Drawing how far sets of latents of {wildcards.sae} move {wildcards.task}"
+    script:
+        "../scripts/figures/of_tables.py"

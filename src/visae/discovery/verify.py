@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from visae.experiments.runner import Batch, Runner
 from visae.experiments.tables import paired_p, sign_flips
 from visae.intervals import interval, resampling_weights
 from visae.tasks.counts import SUPPRESS, ClassCounts, Target, with_intervals
+from visae.tasks.task import Task
 
 CONTROL = "random_latent"
 OFF = 0.0
@@ -139,17 +140,9 @@ class Verifier:
         return row
 
     def _pictures(self, pair: Pair, estimate: float, again: bool) -> ClassCounts:
-        """One half of the drawn pictures of a class: every second of its own, and of the others."""
-        task = self.runner.task
-        target = Target(pair[0], task.names[pair[0]], (pair[1],), estimate)
-        counts = task.pictures(target, SUPPRESS, 2 * self.settings.images, self.seed)
-        halves = [
-            np.random.default_rng([self.seed, pair[0], 22]).permutation(np.flatnonzero(chosen))[int(again) :: 2]
-            for chosen in (counts.n_target > 0, counts.n_target == 0)
-        ]
-        rows = np.sort(np.concatenate(halves))
-        parts = {name: getattr(counts, name)[rows] for name in ("images", "n_target", "n_other", "labels")}
-        return replace(counts, **parts, edits={})
+        """One half of the drawn pictures of a class."""
+        target = Target(pair[0], self.runner.task.names[pair[0]], (pair[1],), estimate)
+        return drawn_half(self.runner.task, target, self.settings.images, self.seed, again)
 
     def _others(self, pair: Pair) -> list[int]:
         """Random latents to beat."""
@@ -157,3 +150,19 @@ class Verifier:
         pool = pool or [latent for latent in sorted(self.activity.count) if latent != pair[1]]
         generator = np.random.default_rng([self.seed, *pair, 23])
         return generator.choice(pool, size=min(self.settings.random_draws, len(pool)), replace=False).tolist()
+
+
+def drawn_half(task: Task, target: Target, n_pictures: int, seed: int, again: bool = False) -> ClassCounts:
+    """Every second of twice as many drawn pictures of a class, and of others: on which its pairs are verified.
+
+    Parameters
+    ----------
+    again
+        The other ones, on which what was verified has to show its effect again.
+    """
+    counts = task.pictures(target, SUPPRESS, 2 * n_pictures, seed)
+    halves = [
+        np.random.default_rng([seed, target.class_id, 22]).permutation(np.flatnonzero(chosen))[int(again) :: 2]
+        for chosen in (counts.n_target > 0, counts.n_target == 0)
+    ]
+    return counts.only(np.sort(np.concatenate(halves)))
