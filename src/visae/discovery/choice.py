@@ -18,6 +18,8 @@ from visae.sae import SparseAutoencoder
 # Tokens of a class that sets are chosen on, and whose dense codes exist at once.
 _MOST_ROWS = 4096
 _CHUNK = 1024
+# By what part the share has to grow for a latent to be taken: more than rounding.
+_LEAST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,9 @@ class LatentSet:
 
     def first(self, size: int) -> LatentSet:
         """Return the first latents."""
-        parts = (values[:size] for values in (self.latents, self.largest, self.expected, self.lengths))
-        return LatentSet(self.dictionary, *parts)
+        return LatentSet(
+            self.dictionary, self.latents[:size], self.largest[:size], self.expected[:size], self.lengths[:size]
+        )
 
     @property
     def total(self) -> Tensor:
@@ -134,13 +137,13 @@ def chosen_set(
         left = [place for place in range(len(latents)) if place not in taken]
         shares = [_share(effects, products, [*taken, place], norm) for place in left]
         best = int(np.argmax(shares))
-        if shares[best] <= (expected[-1] if expected else 0.0):
+        if shares[best] <= (1 + _LEAST) * (expected[-1] if expected else 0.0):
             break
         taken.append(left[best])
         expected.append(shares[best])
     if not taken:
         return None
-    own, values = (tuple(of_all[place] for place in taken) for of_all in (latents, largest))
+    own, values = tuple(latents[place] for place in taken), tuple(largest[place] for place in taken)
     lengths = tuple(_length(products, taken[: size + 1]) for size in range(len(taken)))
     return LatentSet(dictionary, own, values, tuple(expected), lengths)
 

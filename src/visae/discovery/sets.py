@@ -257,7 +257,7 @@ def _supporting(effects: Path, task: Task) -> dict[int, tuple[list[int], set[int
     for (class_id,), rows in table.group_by("class_id", maintain_order=True):
         verified = rows.filter(pl.col("verified").fill_null(False), pl.col("effect") < 0).sort("effect", "latent")
         claimed = rows.filter(pl.any_horizontal(pl.col("^rank_.*$").is_not_null()))
-        found[int(class_id)] = (verified["latent"].to_list(), set(claimed["latent"].to_list()))  # type: ignore[call-overload]
+        found[int(class_id)] = (verified["latent"].to_list(), set(claimed["latent"].to_list()))
     return found
 
 
