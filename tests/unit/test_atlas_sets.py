@@ -18,7 +18,8 @@ from visae.config.discovery_sets import SetSettings
 from visae.config.settings import AtlasSettings, FigureSettings, InterventionSettings
 from visae.config.tasks import TASKS
 from visae.discovery.atlas import run_atlas
-from visae.discovery.choice import Slopes, chosen_set, class_slopes, proposed
+from visae.discovery.candidates import Candidates
+from visae.discovery.choice import Proposal, Slopes, chosen_set, class_slopes, proposed
 from visae.discovery.headline import sets_lines
 from visae.discovery.ranks import ranked_among_untrained
 from visae.discovery.sets import SetMaker, run_sets
@@ -83,13 +84,14 @@ def test_a_set_is_taken_that_lies_along_the_gradient_and_no_latent_more():
     gradient = rows[:3].sum(dim=0)
     rows = torch.cat([rows[:6], -gradient[None]])
     slopes = Slopes(torch.zeros(5, 8), gradient.expand(5, 8))
-    found = chosen_set(dictionary(rows), slopes, range(7), [1.0] * 7, 10, -1.0)
+    sae = dictionary(rows)
+    found = chosen_set(slopes, Proposal.of(sae, slopes, range(7), [1.0] * 7), 10, -1.0)
     assert sorted(found.latents) == [0, 1, 2]
     np.testing.assert_allclose(found.expected, np.sqrt([1 / 3, 2 / 3, 1]), atol=1e-6)
     np.testing.assert_allclose(found.lengths, np.sqrt([1, 2, 3]), atol=1e-6)
-    assert chosen_set(dictionary(rows), slopes, range(7), [1.0] * 7, 2, -1.0).latents == found.latents[:2]
+    assert chosen_set(slopes, Proposal.of(sae, slopes, range(7), [1.0] * 7), 2, -1.0).latents == found.latents[:2]
     # What raises the log odds where it is suppressed is no set.
-    assert chosen_set(dictionary(rows), slopes, [6], [1.0], 10, -1.0) is None
+    assert chosen_set(slopes, Proposal.of(sae, slopes, [6], [1.0]), 10, -1.0) is None
 
 
 def test_the_expected_share_is_exact_where_log_odds_are_linear():
@@ -97,8 +99,8 @@ def test_the_expected_share_is_exact_where_log_odds_are_linear():
     tokens, gradient = torch.randn(40, 12, generator=generator), torch.randn(12, generator=generator)
     sae = dictionary(torch.randn(30, 12, generator=generator))
     slopes = Slopes(tokens, gradient.expand(40, 12))
-    latents, largest = proposed(sae, slopes, 10)
-    found = chosen_set(sae, slopes, latents, largest, 4, -1.0)
+    proposal = proposed(sae, slopes, 10)
+    found = chosen_set(slopes, proposal, 4, -1.0)
     aim = -torch.tensor(found.largest) - sae.latent_values(tokens, list(found.latents))
     change = sae.change(aim, found.latents, like=tokens)
     length = change.square().sum(dim=1).mean().sqrt()
@@ -107,7 +109,8 @@ def test_the_expected_share_is_exact_where_log_odds_are_linear():
         found.expected[-1], rel=1e-4
     )
     assert list(found.expected) == sorted(found.expected)
-    torch.testing.assert_close(torch.tensor(largest), sae.encode(tokens)[:, list(latents)].amax(dim=0))
+    largest = sae.encode(tokens)[:, proposal.latents].amax(dim=0)
+    torch.testing.assert_close(torch.tensor(proposal.largest), largest)
 
 
 def test_the_planted_latent_is_in_each_set_and_does_more_than_random_ones(world, done):
@@ -138,7 +141,7 @@ def test_no_measured_picture_had_a_part_in_verifying(world):
     edits = InterventionSettings(batch_size=16)
     found = Opened.of(world.task, world.files, edits, world.layer, CPU, 0)
     found.task.look(found.task.store.image_ids(MEASURED))
-    maker = SetMaker(found, Runner(found.task, found.sae, edits, 0), SETTINGS, {}, {}, 0)
+    maker = SetMaker(found, Runner(found.task, found.sae, edits, 0), SETTINGS, Candidates({}, frozenset(), 0), {}, 0)
     class_id, latent = next(iter(world.planted.items()))
     target = Target(class_id, found.task.names[class_id], (latent,), 1.0)
     used = drawn_half(found.task, target, SETTINGS.images, 0)
@@ -189,7 +192,7 @@ def test_ranks_treat_all_dictionaries_alike(worlds):
     runner, selection = Runner(found.task, found.sae, edits, 0), found.selection
     slopes = class_slopes(selection, 0, 6)
     dictionaries = [found.sae, *untrained_dictionaries(found.sae, selection.k, 3, 0, selection.middle)]
-    sets = [chosen_set(one, slopes, *proposed(one, slopes, 8), 3, -1.0) for one in dictionaries]
+    sets = [chosen_set(slopes, proposed(one, slopes, 8), 3, -1.0) for one in dictionaries]
     counts = found.task.pictures(Target(1, "class 1", sets[0].latents, 1.0), SUPPRESS, 8, 0)
     effects = ranked_among_untrained(runner, counts.only(np.arange(len(counts.images))), sets, -1.0)
     order = [2, 0, 3, 1]
@@ -202,26 +205,33 @@ def test_ranks_treat_all_dictionaries_alike(worlds):
     assert ranked_among_untrained(runner, counts.only(np.arange(4)), [*sets, None], -1.0)[-1] == -np.inf
 
 
+def by_hand(world: World, folder: Path, settings: AtlasSettings, **row):
+    """Sets from an atlas of one row."""
+    empty = dict.fromkeys(("effect", "effect_low", "effect_high", "p", "verified"))
+    rows = [{"class_id": next(iter(world.planted)), "latent": 0, "estimate": -0.1, "rank_estimate": 0, **empty, **row}]
+    types = {"effect": pl.Float64, "effect_low": pl.Float64, "effect_high": pl.Float64, "p": pl.Float64}
+    pl.DataFrame(rows, schema_overrides={**types, "verified": pl.Boolean}).write_parquet(folder / "effects.parquet")
+    return run_sets(world.task, world.files, folder / "effects.parquet", settings, world.layer, folder, device="cpu")
+
+
 def test_an_atlas_of_another_task_is_refused(worlds, tmp_path):
-    world = worlds["readout"]
-    rows = {"class_id": [99], "latent": [0], "effect": [-1.0], "verified": [True], "rank_estimate": [0]}
-    pl.DataFrame(rows).write_parquet(tmp_path / "effects.parquet")
     with pytest.raises(DataError, match=r"effects\.parquet: it has classes \[99\]"):
-        run_sets(world.task, world.files, tmp_path / "effects.parquet", SETTINGS, world.layer, tmp_path, device="cpu")
+        by_hand(worlds["readout"], tmp_path, SETTINGS, class_id=99)
 
 
 def test_classes_without_a_proven_latent_are_named_with_the_reason(worlds, tmp_path):
-    world = worlds["readout"]
-    class_id = next(iter(world.planted))
-    rows = {"class_id": [class_id], "latent": [0], "effect": [None], "verified": [None], "rank_estimate": [0]}
-    types = {"effect": pl.Float64, "verified": pl.Boolean}
-    pl.DataFrame(rows, schema_overrides=types).write_parquet(tmp_path / "effects.parquet")
-    summary = run_sets(
-        world.task, world.files, tmp_path / "effects.parquet", SETTINGS, world.layer, tmp_path, device="cpu"
-    )
+    summary = by_hand(worlds["readout"], tmp_path, replace(SETTINGS, sets=replace(SETS, candidates=0)))
     assert summary["classes"] == []
-    assert {row["reason"] for row in summary["not_measurable"]} == {"the atlas has verified no latent that supports it"}
+    assert {row["reason"] for row in summary["not_measurable"]} == {"no latent is verified that supports it"}
     assert figure_of_sets.draw(figure_of_sets.data(pl.read_parquet(tmp_path / "sets.parquet")), FigureSettings())
+
+
+def test_what_the_atlas_left_out_is_verified_for_the_set(worlds, tmp_path):
+    world = worlds["readout"]
+    class_id, planted = next(iter(world.planted.items()))
+    summary = by_hand(world, tmp_path, SETTINGS, latent=planted, estimate=-1.0, rank_estimate=None)
+    assert summary["n_edited"] == 1
+    assert {(row["class_id"], *row["latents"]) for row in summary["classes"]} == {(class_id, planted)}
 
 
 def test_figure_and_headline_show_what_was_found(done):

@@ -16,9 +16,15 @@ class SetSettings:
         [1, 2, 5, 10],
         not_empty=True,
     )
+    candidates: int = setting(
+        "Latents of each class that a set would be made of by the estimate alone, that are verified for it where the "
+        "atlas has not edited them.",
+        12,
+        minimum=0,
+    )
     proposed: int = setting(
-        "Latents of a dictionary, the first by the estimate, among which a set of untrained or other dictionaries is "
-        "chosen. Those of the SAE itself are what the atlas has verified.",
+        "Latents of a dictionary, the first by the estimate, among which sets are chosen: of untrained and other "
+        "dictionaries as they are, of the SAE itself those that are verified.",
         64,
         minimum=1,
     )

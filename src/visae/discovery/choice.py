@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from visae.arms.dictionaries import attribution
 from visae.arms.selection import Selection, own_slopes
 from visae.sae import SparseAutoencoder
 
-# Tokens of a class that sets are chosen on, and whose dense codes exist at once.
-_MOST_ROWS = 4096
-_CHUNK = 1024
+# Tokens of a class that sets are chosen on; their dense codes exist at once.
+_MOST_ROWS = 1024
 # By what part the share has to grow for a latent to be taken: more than rounding.
 _LEAST = 1e-6
 
@@ -82,30 +80,45 @@ def class_slopes(selection: Selection, number: int, n_pictures: int) -> Slopes |
     return Slopes(rows[chosen], gradients[chosen])
 
 
-@torch.inference_mode()
-def proposed(dictionary: SparseAutoencoder, slopes: Slopes, most: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Latents of any dictionary that support a class most by the estimate, and their largest values on its tokens."""
-    parts = list(zip(slopes.rows.split(_CHUNK), slopes.gradients.split(_CHUNK), strict=True))
-    total = torch.zeros(dictionary.width, dtype=torch.float64, device=slopes.rows.device)
-    for rows, gradients in parts:
-        total += attribution(dictionary, rows, gradients).double() * len(rows)
-    score, latents = total.topk(min(most, len(total)))
-    kept = latents[score > 0]
-    if not len(kept):
-        return (), ()
-    largest = torch.stack([_codes(dictionary, rows, kept).amax(dim=0) for rows, _ in parts]).amax(dim=0)
-    return tuple(kept.tolist()), tuple(largest.tolist())
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """Latents that a set may be made of.
+
+    Attributes
+    ----------
+    largest
+        Value of each of which edits are multiples.
+    codes
+        (n, m) of the tokens that the set is chosen on.
+    """
+
+    dictionary: SparseAutoencoder
+    latents: Sequence[int]
+    largest: Sequence[float]
+    codes: Tensor
+
+    @classmethod
+    def of(
+        cls, dictionary: SparseAutoencoder, slopes: Slopes, latents: Sequence[int], largest: Sequence[float]
+    ) -> Proposal:
+        """Propose given latents."""
+        return cls(dictionary, latents, largest, dictionary.latent_values(slopes.rows, list(latents)))
 
 
 @torch.inference_mode()
-def chosen_set(
-    dictionary: SparseAutoencoder,
-    slopes: Slopes,
-    latents: Sequence[int],
-    largest: Sequence[float],
-    most: int,
-    scale: float,
-) -> LatentSet | None:
+def proposed(dictionary: SparseAutoencoder, slopes: Slopes, most: int) -> Proposal:
+    """Latents of any dictionary that support a class most by the estimate, with their largest values on its tokens."""
+    codes = dictionary.encode(slopes.rows)
+    score = (codes * dictionary.along(slopes.gradients, like=slopes.rows)).mean(dim=0)
+    score, latents = score.topk(min(most, len(score)))
+    latents = latents[score > 0]
+    kept = codes[:, latents]
+    largest = kept.amax(dim=0).tolist() if len(latents) else []
+    return Proposal(dictionary, latents.tolist(), largest, kept)
+
+
+@torch.inference_mode()
+def chosen_set(slopes: Slopes, proposal: Proposal, most: int, scale: float) -> LatentSet | None:
     """Take latents one after the other, each the one with which the set does most for its length.
 
     Were latents set to `scale` times their largest values, token p would move by c_p = sum_i (scale L_i - a_pi) d_i,
@@ -115,8 +128,6 @@ def chosen_set(
 
     Parameters
     ----------
-    latents, largest
-        Candidates, and the value of each that is the largest.
     most
         Latents of the set.
     scale
@@ -127,9 +138,10 @@ def chosen_set(
     LatentSet
         None where no candidate lowers the log odds.
     """
+    latents, largest = proposal.latents, proposal.largest
     if not len(latents):
         return None
-    effects, products = _effects_and_products(dictionary, slopes, latents, largest, scale)
+    effects, products = _effects_and_products(slopes, proposal, scale)
     norm = float(slopes.gradients.mean(dim=0).norm())
     taken: list[int] = []
     expected: list[float] = []
@@ -145,7 +157,7 @@ def chosen_set(
         return None
     own, values = tuple(latents[place] for place in taken), tuple(largest[place] for place in taken)
     lengths = tuple(_length(products, taken[: size + 1]) for size in range(len(taken)))
-    return LatentSet(dictionary, own, values, tuple(expected), lengths)
+    return LatentSet(proposal.dictionary, own, values, tuple(expected), lengths)
 
 
 def _share(effects: NDArray[np.float64], products: NDArray[np.float64], places: list[int], norm: float) -> float:
@@ -160,24 +172,15 @@ def _length(products: NDArray[np.float64], places: list[int]) -> float:
 
 
 def _effects_and_products(
-    dictionary: SparseAutoencoder, slopes: Slopes, latents: Sequence[int], largest: Sequence[float], scale: float
+    slopes: Slopes, proposal: Proposal, scale: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Estimated change of the log odds by each latent's change, (m,), and mean products of any two changes, (m, m)."""
+    dictionary, codes = proposal.dictionary, proposal.codes
     rows_of = dictionary.raw_rows() if dictionary.needs_like else dictionary.directions()
-    chosen = rows_of[list(latents)]
-    aim = scale * torch.tensor(largest, device=chosen.device, dtype=chosen.dtype)
-    effects = torch.zeros(len(latents), dtype=torch.float64, device=chosen.device)
-    products = torch.zeros(len(latents), len(latents), dtype=torch.float64, device=chosen.device)
-    kept = torch.tensor(list(latents), device=chosen.device)
-    for rows, gradients in zip(slopes.rows.split(_CHUNK), slopes.gradients.split(_CHUNK), strict=True):
-        change = aim - _codes(dictionary, rows, kept)
-        if dictionary.needs_like:
-            change = change * dictionary.output_scale_of(rows)
-        effects += (change * (gradients @ chosen.T)).sum(dim=0, dtype=torch.float64)
-        products += (change.T @ change).double()
-    n = len(slopes.rows)
-    return (effects / n).cpu().numpy(), (products / n * (chosen @ chosen.T).double()).cpu().numpy()
-
-
-def _codes(dictionary: SparseAutoencoder, rows: Tensor, latents: Tensor) -> Tensor:
-    return dictionary.latent_values(rows, latents)
+    chosen = rows_of[list(proposal.latents)]
+    change = scale * torch.tensor(list(proposal.largest), device=codes.device, dtype=codes.dtype) - codes
+    if dictionary.needs_like:
+        change = change * dictionary.output_scale_of(slopes.rows)
+    effects = (change * (slopes.gradients @ chosen.T)).mean(dim=0, dtype=torch.float64)
+    products = (change.T @ change).double() / len(change) * (chosen @ chosen.T).double()
+    return effects.cpu().numpy(), products.cpu().numpy()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -17,11 +16,11 @@ from visae.arms.dictionaries import untrained_dictionaries
 from visae.config.interventions import AUTOMATIC, MATCHED
 from visae.config.settings import AtlasSettings, InterventionSettings
 from visae.device import chosen_device, described
-from visae.discovery.choice import LatentSet, Slopes, chosen_set, class_slopes, proposed
+from visae.discovery.candidates import Candidates, candidates_of
+from visae.discovery.choice import LatentSet, Proposal, Slopes, chosen_set, class_slopes, proposed
 from visae.discovery.ranks import ranked_among_untrained
 from visae.discovery.sets_table import DIRECTION, RANDOM, UNTRAINED, Measured, sets_summary, sets_table
 from visae.discovery.verify import drawn_half
-from visae.errors import DataError
 from visae.experiments.files import ExperimentFiles
 from visae.experiments.opened import MEASURED, Opened
 from visae.experiments.runner import Runner
@@ -30,7 +29,7 @@ from visae.progress import progress_bar
 from visae.provenance import Provenance
 from visae.sae import SparseAutoencoder, load_sae
 from visae.tasks.counts import INSERT, SUPPRESS, ClassCounts, Target, Way
-from visae.tasks.task import Task, drawn
+from visae.tasks.task import drawn
 
 
 def run_sets(
@@ -47,10 +46,10 @@ def run_sets(
 ) -> dict[str, Any]:
     """Find sets of verified latents that move classes together; write sets.parquet and sets.json into `output`.
 
-    Of the latents that the atlas has verified as supporting a class those are taken, one after the other, with which
-    the set is expected to do most for its length: by slopes on split train. The set is then measured on pictures of
-    split val on which no pair was verified. Suppressed, its latents are set to `scales` times their largest values
-    where the class is; inserted, to `insert_scale` times where it is not. Beside it, and as far on each token, go the
+    Latents are taken one after the other, each the one with which the set is expected to do most for its length, by
+    slopes on split train: first of all that support a class, to verify `candidates` of them where the atlas has not
+    edited them, then of what is verified. The set is measured on pictures of split val on which no pair was verified.
+    Suppressed, its latents are set to `scales` times their largest values where the class is; inserted, to `insert_scale` times where it is not. Beside it, and as far on each token, go the
     mean gradient of the class's log odds (the direction that it is read from), as many random latents, and sets that
     are chosen in the same way from untrained dictionaries and from `others`. `share` is what an edit reaches of the
     direction's effect.
@@ -98,7 +97,8 @@ def run_sets(
     runner = Runner(found.task, found.sae, edits, seed)
     loaded = {Path(path).parent.name: load_sae(path, chosen) for path in others}
     beside = {name: sae for name, sae in loaded.items() if _fits(sae, found.sae)}
-    maker = SetMaker(found, runner, settings, _supporting(effects, found.task), beside, seed)
+    candidates = candidates_of(effects, found, runner, settings, seed)
+    maker = SetMaker(found, runner, settings, candidates, beside, seed)
     measured, left_out = [], []
     with progress_bar(len(found.task.classes), f"{task}: sets of latents", "classes") as bar:
         for number, about in enumerate(found.task.classes):
@@ -113,6 +113,7 @@ def run_sets(
     summary = {
         "task": task,
         "layer": layer,
+        "n_edited": candidates.n_edited,
         **sets_summary(found.task, measured, table),
         "not_measurable": left_out,
         # SAEs of other tokens, or transcoders.
@@ -129,8 +130,6 @@ class SetMaker:
 
     Attributes
     ----------
-    supporting
-        By class id: verified latents that support it, and all that some ranking of the atlas proposed.
     beside
         Other SAEs by name.
     """
@@ -138,7 +137,7 @@ class SetMaker:
     found: Opened
     runner: Runner
     settings: AtlasSettings
-    supporting: Mapping[int, tuple[list[int], set[int]]]
+    candidates: Candidates
     beside: Mapping[str, SparseAutoencoder]
     seed: int
 
@@ -146,15 +145,16 @@ class SetMaker:
         """Choose a set on split train and measure it on val; a text where there is none, which says why."""
         task, sets = self.found.task, self.settings.sets
         class_id = int(task.classes[number]["id"])
-        verified, claimed = self.supporting.get(class_id, ([], set()))
+        verified = self.candidates.supporting.get(class_id)
         if not verified:
-            return "the atlas has verified no latent that supports it"
+            return "no latent is verified that supports it"
         slopes = class_slopes(self.found.selection, number, self.settings.pictures)
         if slopes is None:
             return "the selection split has no picture of it"
         activity = self.found.activity
         largest = [activity.largest[latent] for latent in verified]
-        own = chosen_set(self.found.sae, slopes, verified, largest, max(sets.sizes), sets.scales[0])
+        proposal = Proposal.of(self.found.sae, slopes, verified, largest)
+        own = chosen_set(slopes, proposal, max(sets.sizes), sets.scales[0])
         if own is None:
             return "none of its latents lowers it on the selection split"
         others = {name: [self._proposed_set(sae, slopes)] for name, sae in self.beside.items()}
@@ -162,7 +162,7 @@ class SetMaker:
         arms = {name: [one for one in of_arm if one is not None] for name, of_arm in others.items()}
         edited: list[tuple[int, ClassCounts]] = []
         for size in sorted({min(size, len(own.latents)) for size in sets.sizes}):
-            draws = self._draws(class_id, own.first(size), arms, slopes.direction, claimed)
+            draws = self._draws(class_id, own.first(size), arms, slopes.direction)
             for way, scales in ((SUPPRESS, sets.scales), (INSERT, [sets.insert_scale])):
                 target = Target(class_id, task.names[class_id], own.latents[:size], own.expected[0])
                 counts = self._fresh(target, way)
@@ -181,11 +181,10 @@ class SetMaker:
         own: LatentSet,
         others: Mapping[str, Sequence[LatentSet]],
         direction: Tensor,
-        claimed: set[int],
     ) -> Any:
         """Return what gives the draws of each arm for a sign: that of an edit along the class's direction."""
         activity, size = self.found.activity, len(own.latents)
-        pool = sorted(set(activity.count) - claimed - set(own.latents))
+        pool = sorted(set(activity.count) - self.candidates.claimed_of(class_id))
         generator = np.random.default_rng([self.seed, class_id, size, 25])
         # Without replacement within a draw, so that a small SAE has some too.
         random = [
@@ -225,9 +224,7 @@ class SetMaker:
     def _proposed_set(self, dictionary: SparseAutoencoder, slopes: Slopes) -> LatentSet | None:
         """Set of any dictionary, chosen among those that its estimates propose."""
         sets = self.settings.sets
-        return chosen_set(
-            dictionary, slopes, *proposed(dictionary, slopes, sets.proposed), max(sets.sizes), sets.scales[0]
-        )
+        return chosen_set(slopes, proposed(dictionary, slopes, sets.proposed), max(sets.sizes), sets.scales[0])
 
     def _untrained(self, n: int) -> Any:
         selection = self.found.selection
@@ -245,20 +242,6 @@ class SetMaker:
             for chosen, stream in ((counts.n_target > 0, 26), (counts.n_target == 0, 27))
         ]
         return counts.only(np.sort(np.concatenate(rows)))
-
-
-def _supporting(effects: Path, task: Task) -> dict[int, tuple[list[int], set[int]]]:
-    """By class id: verified latents that support it, the largest effects first, and all proposed ones."""
-    table = pl.read_parquet(effects)
-    unknown = set(table["class_id"].to_list()) - set(task.names)
-    if unknown:
-        raise DataError(f"{effects}: it has classes {sorted(unknown)}, which {task.name} does not; make it again")
-    found = {}
-    for (class_id,), rows in table.group_by("class_id", maintain_order=True):
-        verified = rows.filter(pl.col("verified").fill_null(False), pl.col("effect") < 0).sort("effect", "latent")
-        claimed = rows.filter(pl.any_horizontal(pl.col("^rank_.*$").is_not_null()))
-        found[int(class_id)] = (verified["latent"].to_list(), set(claimed["latent"].to_list()))
-    return found
 
 
 def _fits(other: SparseAutoencoder, sae: SparseAutoencoder) -> bool:
