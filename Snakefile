@@ -132,6 +132,7 @@ rule audit:
     input:
         AUDITS,
         AUDIT_FIGURES,
+        of_experiments(f"{MEASURED}/{{task}}_sets.png", studies=WITH_ATLAS),
 
 
 rule figures:

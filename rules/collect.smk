@@ -115,6 +115,7 @@ AUDIT_FIGURES = [
     f"{FIGURES}/{{dataset}}/audit.png".format(study=name, dataset=dataset)
     for name, dataset in AUDITED
     if saes_audited(name, dataset)
+ATLASES += of_experiments(f"{INTERVENTIONS}/{{task}}/sets.json", studies=WITH_ATLAS)
 FAITHFULNESS = sorted(
     f"{INTERVENTIONS}/faithfulness.json".format(study=name, sae=sae)
     for name, study in STUDIES.items()
@@ -174,6 +175,7 @@ PICTURES = (
     + of_experiments(f"{MEASURED}/{{task}}_groups.png", ON_PICTURES, WITH_GROUPS)
     + of_experiments(f"{MEASURED}/{{task}}_interactions.png", studies=WITH_INTERACTIONS)
     + AUDIT_FIGURES
+    + of_experiments(f"{MEASURED}/{{task}}_sets.png", studies=WITH_ATLAS)
     + over_studies(f"{MEASURED}/segmentation_maps.png", dataset="segmentation")
     + of_experiments(f"{MEASURED}/{{task}}_probabilities.png", ON_PICTURES)
     + [

@@ -4,6 +4,7 @@
 localrules:
     atlas_figure,
     interactions_figure,
+    sets_figure,
 
 
 rule atlas_of_task:
@@ -74,6 +75,12 @@ rule interactions_of_task:
         f"logs/{INTERVENTIONS}/{{task}}/interactions.json.log",
     benchmark:
         f"benchmarks/{INTERVENTIONS}/{{task}}/interactions.json.tsv"
+rule atlas_sets:
+        others=other_saes,
+        table=f"{INTERVENTIONS}/{{task}}/sets.parquet",
+        summary=f"{INTERVENTIONS}/{{task}}/sets.json",
+        f"logs/{INTERVENTIONS}/{{task}}/sets.json.log",
+        f"benchmarks/{INTERVENTIONS}/{{task}}/sets.json.tsv"
     wildcard_constraints:
         task=names(TASKS),
     conda:
@@ -87,6 +94,8 @@ rule interactions_of_task:
         spec=lambda wildcards: spec(
             SETTINGS.interactions,
             "visae.discovery.interactions",
+            SETTINGS.atlas,
+            "visae.discovery.sets",
             layer=edited_layer(wildcards),
             first=PATHS[wildcards.study].first,
             min_purity=SETTINGS.features.min_purity,
@@ -112,6 +121,15 @@ rule interactions_figure:
         f"logs/{MEASURED}/{{task}}_interactions.log",
     benchmark:
         f"benchmarks/{MEASURED}/{{task}}_interactions.tsv"
+        "Finding sets of latents of {wildcards.sae} that move {wildcards.task}, study {wildcards.study}"
+        "../scripts/atlas_sets.py"
+
+
+rule sets_figure:
+        table=f"{INTERVENTIONS}/{{task}}/sets.parquet",
+        **drawn(f"{MEASURED}/{{task}}_sets", "sets", "Interventions", "sets"),
+        f"logs/{MEASURED}/{{task}}_sets.log",
+        f"benchmarks/{MEASURED}/{{task}}_sets.tsv"
     wildcard_constraints:
         task=names(TASKS),
     conda:
@@ -122,3 +140,6 @@ rule interactions_figure:
         "Drawing what latents of {wildcards.sae} do together, {wildcards.task}"
     script:
         "../scripts/figures/interactions.py"
+        spec=spec(SETTINGS.figures.style(), "visae.figures.sets", figure="sets"),
+        "Drawing how far sets of latents of {wildcards.sae} move {wildcards.task}"
+        "../scripts/figures/of_tables.py"

@@ -52,6 +52,24 @@ def files_of_experiment(wildcards):
     return found
 
 
+def other_saes(wildcards):
+    """The study's other SAEs of the same tokens, and none of the members of a sweep but its best one."""
+    study = STUDIES[wildcards.study]
+    classes = wildcards.sae in PATCHLESS
+    others = [
+        sae
+        for sae in study.saes
+        if sae != wildcards.sae and (sae in PATCHLESS) == classes
+    ]
+    return expand(
+        f"{SAE}/config.json",
+        trained_on=study.train_on,
+        model=study.stored_model,
+        layer=study.point,
+        sae=others,
+    )
+
+
 def files_of_faithfulness(wildcards):
     """Files of all tasks of a study, each named after its task, and the SAE."""
     paths = PATHS[wildcards.study]

@@ -13,6 +13,7 @@ from visae.config.parse import load_config
 from visae.config.settings import Settings, StudySettings, UnionSettings
 from visae.counterfactual.lines import headline_lines
 from visae.discovery.told import interaction_lines
+from visae.discovery.headline import sets_lines
 from visae.experiments.tables import read_table
 from visae.figures.units import EDITED
 from visae.files import read_json
@@ -139,6 +140,7 @@ def _experiment(folder: Path, task: str, sae: str) -> list[str]:
     lines += _by_class(arms.filter(edit="suppress"), summary) + _by_dose(folder / "doses.parquet", summary)
     return lines + _atlas(folder / "atlas.json") + groups_lines(folder / "groups.json")
     return lines + _atlas(folder / "atlas.json") + interaction_lines(folder / "interactions.json")
+    return lines + _atlas(folder / "atlas.json") + sets_lines(folder / "sets.json")
 
 
 def _by_class(arms: pl.DataFrame, summary: dict[str, Any]) -> list[str]:

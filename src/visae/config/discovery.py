@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from visae.config.discovery_sets import SetSettings
 from visae.config.fields import setting
 
 
@@ -41,3 +42,4 @@ class AtlasSettings:
     bootstrap: int = setting("Resamples behind each interval, and sign flips behind each test.", 1000, minimum=10)
     batch_size: int = setting("Pictures edited at once.", 32, minimum=1)
     seed: int = setting("Seed of what is drawn.", 0, minimum=0)
+    sets: SetSettings = setting("Sets of latents that move a class together.", SetSettings())

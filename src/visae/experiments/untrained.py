@@ -96,19 +96,39 @@ def directions_of(selection: Selection, dictionary: SparseAutoencoder) -> dict[i
 def _effects(
     runner: Runner, selection: Selection, counts: ClassCounts, own: Sequence[AddVector | None], scale: float
 ) -> NDArray[np.float64]:
-    """Effect of each dictionary on a class, (len(own),); one that found no latent for it is the last of all."""
-    task, measured = runner.task, runner.sampled(counts.target, SUPPRESS)
+    """Effect of each dictionary on a class, (len(own),)."""
+    measured = runner.sampled(counts.target, SUPPRESS)
     length = common_length(torch.stack([change.vector for change in own if change]), selection.sample, scale)
+    return moved_along(runner, measured, own, float(np.sign(scale)) * length, scale)
+
+
+def moved_along(
+    runner: Runner, measured: ClassCounts, own: Sequence[AddVector | None], length: float, scale: float
+) -> NDArray[np.float64]:
+    """Effect of moving tokens along each dictionary's unit vector, (len(own),).
+
+    Parameters
+    ----------
+    own
+        One without a vector is the last of all: its effect is minus infinity.
+    measured
+        Pictures of a class, suppressed or inserted.
+    length
+        How far, with a sign.
+    scale
+        What the edit is counted under.
+    """
+    task = runner.task
     draws = {
-        str(number): [AddVector(float(np.sign(scale)) * length * change.vector, change.latents, change.dictionary)]
+        str(number): [AddVector(length * change.vector, change.latents, change.dictionary)]
         for number, change in enumerate(own)
         if change
     }
     runner.run(measured, draws, (scale,), (NATURAL,), everywhere=True)
-    effect = task.effect[SUPPRESS]
+    effect = task.effect[measured.way]
     found = np.full(len(own), -np.inf)
     for name in draws:
-        found[int(name)] = task.shares(SUPPRESS, task.sums(measured, (name, NATURAL, scale)))[effect]
+        found[int(name)] = task.shares(measured.way, task.sums(measured, (name, NATURAL, scale)))[effect]
     return found
 
 

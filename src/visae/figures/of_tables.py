@@ -25,6 +25,7 @@ OfTables = Literal[
     "cause_latents",
     "cause_edits",
     "arms", "audit", "confusion", "doses", "faithfulness", "ground_truth", "probabilities", "score_nulls", "training"
+    "arms", "confusion", "doses", "faithfulness", "ground_truth", "probabilities", "score_nulls", "sets", "training"
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -84,6 +84,11 @@ class ClassCounts:
             self.edits[key] = EditCounts(np.zeros((len(self.images), values.shape[1])), np.zeros(becomes.shape))
         self.edits[key].values[rows] += values / draws
         self.edits[key].becomes += becomes / draws
+
+    def only(self, rows: NDArray[np.integer]) -> ClassCounts:
+        """Return some of the pictures, by their places among these, nothing counted yet."""
+        parts = {name: getattr(self, name)[rows] for name in ("images", "n_target", "n_other", "labels")}
+        return replace(self, **parts, edits={})
 
 
 def common_shares(

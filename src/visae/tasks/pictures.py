@@ -58,6 +58,8 @@ class PictureTask(Task):
         "probability_selectivity",
     )
     effect: ClassVar[Mapping[Way, str]] = {SUPPRESS: "probability_selectivity", INSERT: "probability_change"}
+    moves: ClassVar[str] = "probability_change"
+    spills: ClassVar[str] = "other_mass_moved"
 
     def __init__(
         self,

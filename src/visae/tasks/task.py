@@ -73,6 +73,10 @@ class Task(ABC):
     """Measures beside COMMON, which come last in tables."""
     effect: ClassVar[Mapping[Way, str]] = {SUPPRESS: "selectivity", INSERT: "selectivity"}
     """The measure of which paired tests and ranks among dictionaries are made."""
+    moves: ClassVar[str] = "target_change"
+    """The measure of how far an edit moves what it is about."""
+    spills: ClassVar[str] = "other_change"
+    """The measure of what it does to the rest."""
 
     def __init__(
         self,
