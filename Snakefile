@@ -17,6 +17,7 @@ include: "rules/benchmark.smk"
 include: "rules/heads.smk"
 include: "rules/interventions.smk"
 include: "rules/discovery.smk"
+include: "rules/gain.smk"
 include: "rules/data_figures.smk"
 include: "rules/saes_figures.smk"
 include: "rules/features_figures.smk"
@@ -39,6 +40,7 @@ localrules:
     heads,
     interventions,
     atlas,
+    gain,
     figures,
 
 
@@ -51,6 +53,7 @@ rule all:
         TASK_HEADS,
         EXPERIMENTS,
         ATLASES,
+        GAINS,
         FAITHFULNESS,
         PICTURES,
         REPORT,
@@ -96,6 +99,12 @@ rule atlas:
     input:
         ATLASES,
         of_experiments(f"{MEASURED}/{{task}}_atlas.png", studies=WITH_ATLAS),
+
+
+rule gain:
+    input:
+        GAINS,
+        of_experiments(f"{MEASURED}/{{task}}_gain.png", studies=WITH_GAIN),
 
 
 rule figures:

@@ -67,6 +67,8 @@ TASK_HEADS = over_studies(
 EXPERIMENTS = of_experiments(f"{INTERVENTIONS}/{{task}}/summary.json")
 WITH_ATLAS = {name: study for name, study in STUDIES.items() if study.atlas}
 ATLASES = of_experiments(f"{INTERVENTIONS}/{{task}}/atlas.json", studies=WITH_ATLAS)
+WITH_GAIN = {name: study for name, study in STUDIES.items() if study.gain}
+GAINS = of_experiments(f"{INTERVENTIONS}/{{task}}/gain.json", studies=WITH_GAIN)
 FAITHFULNESS = sorted(
     f"{INTERVENTIONS}/faithfulness.json".format(study=name, sae=sae)
     for name, study in STUDIES.items()
@@ -121,6 +123,7 @@ PICTURES = (
         else []
     )
     + of_experiments(f"{MEASURED}/{{task}}_atlas.png", studies=WITH_ATLAS)
+    + of_experiments(f"{MEASURED}/{{task}}_gain.png", studies=WITH_GAIN)
     + over_studies(f"{MEASURED}/segmentation_maps.png", dataset="segmentation")
     + of_experiments(f"{MEASURED}/{{task}}_probabilities.png", ON_PICTURES)
     + [

@@ -12,6 +12,7 @@ from visae.config.settings import Settings, StudySettings, UnionSettings
 from visae.experiments.tables import read_table
 from visae.figures.units import EDITED
 from visae.files import read_json
+from visae.gain.headline import gain_lines
 
 _NAMED = 3  # latents of a class that are named
 SMALL_DOSE = -0.5
@@ -126,7 +127,7 @@ def _experiment(folder: Path, task: str, sae: str) -> list[str]:
         measured = f"target {_share(row, 'target_change')}, other {_share(row, 'other_change')}"
         lines.append(f"    {row['edit']} {row['arm']:18} {row['size']} at {row['scale']:+.1f} x max: {measured}")
     lines += _by_class(arms.filter(edit="suppress"), summary) + _by_dose(folder / "doses.parquet", summary)
-    return lines + _atlas(folder / "atlas.json")
+    return lines + _atlas(folder / "atlas.json") + gain_lines(folder / "gain.json")
 
 
 def _by_class(arms: pl.DataFrame, summary: dict[str, Any]) -> list[str]:

@@ -120,4 +120,6 @@ def situation(sae: SparseAutoencoder, rows: Tensor, draws: Draws) -> Situation:
     edits = [change for changes in draws.values() for change in changes if isinstance(change, SetLatents)]
     latents = sorted({latent for edit in edits for latent in edit.latents})
     columns = {latent: column for column, latent in enumerate(latents)}
-    return Situation(sae, rows, sae.latent_values(rows, latents), columns)
+    # To encode everything for no latent at all would only take time.
+    values = sae.latent_values(rows, latents) if latents else rows.new_zeros(len(rows), 0)
+    return Situation(sae, rows, values, columns)

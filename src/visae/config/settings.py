@@ -29,6 +29,7 @@ from visae.config.datasets import (  # noqa: F401
 )
 from visae.config.discovery import AtlasSettings
 from visae.config.fields import setting
+from visae.config.gain import GainSettings
 from visae.config.heads import (  # noqa: F401
     FaithfulnessSettings,
     HeadSettings,
@@ -180,6 +181,9 @@ class StudySettings:
         "Whether the latents that each task uses are looked for among all of each SAE, and proven: section `atlas`.",
         False,
     )
+    gain: bool = setting(
+        "Whether each SAE is compared with dictionaries that learned less, on each task: section `gain`.", False
+    )
     manual: dict[str, dict[str, dict[str, list[int]]]] = setting(
         "Latents that you name yourself, by SAE or sweep, task and class: `topk: {segmentation: {sky: [12, 40]}}`. "
         "They are edited together, beside those that are chosen for the class.",
@@ -240,6 +244,7 @@ class Settings:
     heads: HeadSettings = setting("Task heads.", HeadSettings())
     interventions: InterventionSettings = setting("Edits and their measurement.", InterventionSettings())
     atlas: AtlasSettings = setting("Which latents a task uses, found and proven.", AtlasSettings())
+    gain: GainSettings = setting("What an SAE adds to dictionaries that learned less.", GainSettings())
     faithfulness: FaithfulnessSettings = setting("What replacing activations costs.", FaithfulnessSettings())
     figures: FigureSettings = setting("How figures look.", FigureSettings())
     cluster: Literal["auto", "slurm", "local", "debug"] = setting(

@@ -13,7 +13,7 @@ from visae.config.settings import FigureSettings
 from visae.figures.style import save_figure
 
 OfTables = Literal[
-    "arms", "confusion", "doses", "faithfulness", "ground_truth", "probabilities", "score_nulls", "training"
+    "arms", "confusion", "doses", "faithfulness", "gain", "ground_truth", "probabilities", "score_nulls", "training"
 ]
 
 
