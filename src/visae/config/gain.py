@@ -24,8 +24,8 @@ class GainSettings:
         minimum=1,
     )
     frozen: int = setting(
-        "Dictionaries whose decoder is random and whose encoder is trained as the SAE's was: on the same tokens, for as "
-        "many steps, at the same width and number of codes. Each takes about as long to train as the SAE.",
+        "Dictionaries whose decoder is random and whose encoder is trained as the SAE's was: on the same tokens, for "
+        "as many steps, at the same width and number of codes. Each takes about as long to train as the SAE.",
         39,
         minimum=0,
     )
@@ -61,7 +61,9 @@ class GainSettings:
         minimum=0,
     )
     budget_draws: int = setting("Untrained and frozen dictionaries, of each, that are given that budget.", 3, minimum=1)
-    bootstrap: int = setting("Resamples of pictures behind each interval, and sign flips behind tests.", 1000, minimum=10)
+    bootstrap: int = setting(
+        "Resamples of pictures behind each interval, and sign flips behind tests.", 1000, minimum=10
+    )
     batch_size: int = setting("Pictures edited at once.", 32, minimum=1)
     seed: int = setting("Seed of what is drawn.", 0, minimum=0)
 

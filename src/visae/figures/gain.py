@@ -67,7 +67,9 @@ def _panel(axes: Axes, table: pl.DataFrame, kind: str, classes: list[int], setti
             axes.vlines(np.median(many), place - 0.38, place + 0.38, color="#404040", linewidth=1)
         for single, (marker, _) in SINGLE.items():
             found = rows.filter(kind=single)["length_for_half"].fill_null(longest).to_numpy()
-            axes.scatter(found, np.full(len(found), place), s=12, marker=marker, facecolors="none", edgecolors="#606060")
+            axes.scatter(
+                found, np.full(len(found), place), s=12, marker=marker, facecolors="none", edgecolors="#606060"
+            )
         _tested(axes, rows.filter(kind="tested"), f"q_{kind}", place, longest, colour)
     axes.set_xscale("log")
     axes.set_yticks(range(len(classes)), names)

@@ -152,7 +152,9 @@ def compared_table(runner: Runner, chooser: Chooser, dictionaries: Dictionaries)
     for held in comparison.blocks():
         rows += comparison.rows_of(held)
     order = {rule: number for number, rule in enumerate(chooser.rules)}
-    table = pl.DataFrame(rows, schema=SCHEMA).with_columns(pl.when(pl.col(pl.Float64).is_finite()).then(pl.col(pl.Float64)))
+    table = pl.DataFrame(rows, schema=SCHEMA).with_columns(
+        pl.when(pl.col(pl.Float64).is_finite()).then(pl.col(pl.Float64))
+    )
     return table.sort(pl.col("rule").replace_strict(order, return_dtype=pl.Int8), "class_id", maintain_order=True)
 
 
@@ -163,7 +165,7 @@ def with_rates(table: pl.DataFrame, tests: pl.DataFrame) -> pl.DataFrame:
             "rule", "class_id", pl.lit(TESTED).alias("kind"), pl.col("q").alias(f"q_{kind}")
         )
         table = table.drop(f"q_{kind}").join(rates, on=["rule", "class_id", "kind"], how="left", maintain_order="left")
-    return table.select(SCHEMA)
+    return table.select(*SCHEMA)
 
 
 class _Comparison:
@@ -194,7 +196,9 @@ class _Comparison:
         with progress_bar(len(held), f"{task}: dictionaries beside each other", "classes") as bar:
             for class_id, one in held.items():
                 for rule in self.chooser.rules:
-                    own = {name: found[rule, class_id] for name, found in candidates.items() if (rule, class_id) in found}
+                    own = {
+                        name: found[rule, class_id] for name, found in candidates.items() if (rule, class_id) in found
+                    }
                     if (TESTED, 0) in own:
                         rows += self._of_class(one, rule, own, list(candidates))
                 bar.update()
@@ -227,7 +231,12 @@ class _Comparison:
         natural = held.edited({name: (each.chosen.vector, each.natural) for name, each in by_name.items()})
         held.forget()
         low, high = self._interval(held, own[TESTED, 0])
-        about = {"class_id": target.class_id, "class_name": target.class_name, "rule": rule, "equal_length": equal / norm}
+        about = {
+            "class_id": target.class_id,
+            "class_name": target.class_name,
+            "rule": rule,
+            "equal_length": equal / norm,
+        }
         about |= {"n_units": int(held.counts.n_target.sum()), "n_images": int((held.counts.n_target > 0).sum())}
         rows = []
         for kind, number in everyone:
@@ -270,5 +279,3 @@ class _Comparison:
         # A length that is never reached has no number; quantiles need one that is longer than all.
         low, high = interval(np.minimum(halves, _NEVER))
         return tuple(np.inf if bound > _NEVER / 10 else bound for bound in (low, high))  # type: ignore[return-value]
-
-

@@ -38,9 +38,7 @@ def half_lengths(turned: Turned, names: Sequence[str], lengths: Sequence[float])
     return {
         name: np.inf
         if above[name] == len(rungs)
-        else _between(
-            rungs[below[name]], rungs[above[name]], known[name][below[name]], known[name][above[name]]
-        )
+        else _between(rungs[below[name]], rungs[above[name]], known[name][below[name]], known[name][above[name]])
         for name in names
     }
 

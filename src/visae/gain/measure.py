@@ -105,7 +105,9 @@ class Held:
 
     def at(self, candidates: Mapping[str, Candidate], lengths: Mapping[str, float]) -> dict[str, Shares]:
         """Measure candidates whose edit has a length."""
-        return self.edited({name: (candidates[name].chosen.vector, candidates[name].at(lengths[name])) for name in lengths})
+        return self.edited(
+            {name: (candidates[name].chosen.vector, candidates[name].at(lengths[name])) for name in lengths}
+        )
 
     def halves(self, candidates: Mapping[str, Candidate], lengths: Sequence[float]) -> dict[str, float]:
         """Length at which half of the targets turn, by name; see `half_lengths`."""

@@ -70,7 +70,9 @@ def train_compared(
     listed: list[dict[str, Any]] = []
     for start in range(0, settings.frozen, _TOGETHER):
         numbers = range(start, min(start + _TOGETHER, settings.frozen))
-        listed += _trained({(FROZEN, number): twin(base, number) for number in numbers}, manifests, output, work, device, seed)
+        listed += _trained(
+            {(FROZEN, number): twin(base, number) for number in numbers}, manifests, output, work, device, seed
+        )
     left_out = {}
     for kind, section in _fitted(base).items() if settings.fitted else ():
         try:
@@ -83,7 +85,10 @@ def train_compared(
 
 
 def base_settings(config: Path) -> FrozenDecoderSettings:
-    """Settings of an SAE as those of one with a frozen decoder; of an SAE that was not trained here, as far as known."""
+    """Settings of an SAE as those of one with a frozen decoder; of one that was not trained here, as far as known.
+
+    The width is a multiple of d_model, as all that is trained here has it: that which is nearest.
+    """
     known, trained = read_json(config), read_json(config.with_name("summary.json"))
     said = known.get("settings") or {}
     own = {spec.name: said[spec.name] for spec in fields(FrozenDecoderSettings) if spec.name in said}
