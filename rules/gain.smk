@@ -75,7 +75,9 @@ rule gain_figure:
     input:
         table=f"{INTERVENTIONS}/{{task}}/gain.parquet",
     output:
-        **drawn(f"{MEASURED}/{{task}}_gain", "gain", "Interventions", "what an SAE adds"),
+        **drawn(
+            f"{MEASURED}/{{task}}_gain", "gain", "Interventions", "what an SAE adds"
+        ),
     log:
         f"logs/{MEASURED}/{{task}}_gain.log",
     benchmark:

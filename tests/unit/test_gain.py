@@ -20,9 +20,10 @@ from visae.features.codes import read_codes_manifest
 from visae.features.resampling import benjamini_hochberg
 from visae.figures import gain as figure_of_gain
 from visae.files import read_json, write_json
-from visae.gain.candidates import FROZEN, TESTED, UNTRAINED, thinned
+from visae.gain.candidates import thinned
 from visae.gain.compare import SCHEMA, run_gain
 from visae.gain.headline import gain_lines
+from visae.gain.kinds import FROZEN, TESTED, UNTRAINED
 from visae.gain.lengths import first_halves, half_lengths
 from visae.gain.ranks import goodness, over_classes, ranked
 from visae.gain.train import base_settings, train_compared

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from visae.config.settings import AtlasSettings, GainSettings, InterventionSettings
-from visae.discovery.judge import judged
+from visae.discovery.judge import judged, leaves_out_zero
 from visae.discovery.verify import Verifier
 from visae.experiments.runner import Runner
 from visae.experiments.tables import ALPHA
@@ -64,7 +64,6 @@ def _of_dictionary(
         again = verifier.measured(pair, estimates[pair], [], again=True)
         if again is not None:
             row = verifier.row(again, estimates[pair])
-            leaves_out_zero = row["effect_high"] < 0 if estimates[pair] < 0 else row["effect_low"] > 0
-            replicated += bool(leaves_out_zero and row["p"] <= ALPHA)
-    effect = float(np.mean([abs(row["effect"]) for row in rows.values()])) if rows else None
-    return {"proposed": len(pairs), "verified": len(verified), "replicated": replicated, "effect": effect}
+            replicated += leaves_out_zero(row, estimates[pair]) and row["p"] <= ALPHA
+    size = float(np.mean([abs(row["effect"]) for row in rows.values()])) if rows else None
+    return {"proposed": len(pairs), "verified": len(verified), "replicated": replicated, "effect": size}

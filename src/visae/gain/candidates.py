@@ -25,13 +25,10 @@ from visae.arms.targets import Activity, targets_by_auc, targets_by_patches
 from visae.config.gain import GainSettings, Rule
 from visae.features.concepts import Labels
 from visae.files import read_json
+from visae.gain.kinds import NEURONS, TESTED, UNTRAINED
 from visae.sae import SparseAutoencoder, load_sae
 from visae.tasks.counts import Target
 from visae.tasks.task import Gradients
-
-TESTED, UNTRAINED, FROZEN = "tested", "untrained", "frozen"
-FITTED = ("pca", "kmeans", "neurons")
-KINDS = (TESTED, UNTRAINED, FROZEN, *FITTED)
 
 # Rows of a class on which effects are estimated.
 _MOST_SLOPES = 512
@@ -63,7 +60,7 @@ class Dictionaries:
         drawn = untrained_dictionaries(sae, selection.k, n, self.seed, self.middle)
         for number, dictionary in enumerate(drawn):
             yield (UNTRAINED, number), dictionary
-        yield (FITTED[-1], 0), selection.neurons()
+        yield (NEURONS, 0), selection.neurons()
         for kind, number, config in self.made:
             if most is None or number < most:
                 yield (kind, number), load_sae(config, sae.decoder_bias.device)
@@ -189,7 +186,8 @@ class Chooser:
     @torch.inference_mode()
     def estimates(self, dictionary: SparseAutoencoder) -> Mapping[tuple[int, int], float]:
         """Estimated change of a class's log odds, were a latent switched off, by class id and latent."""
-        ids, found = list(self.names), {}
+        ids = list(self.names)
+        found: dict[tuple[int, int], float] = {}
         for number, (rows, slopes) in self.gradients.items():
             effects = -attribution(dictionary, rows, slopes)
             found |= {(ids[number], latent): effect for latent, effect in enumerate(effects.tolist()) if effect}

@@ -19,10 +19,11 @@ from visae.experiments.runner import Runner
 from visae.experiments.tables import measured_columns
 from visae.files import write_json, write_table
 from visae.gain.budget import discoveries
-from visae.gain.candidates import FROZEN, TESTED, UNTRAINED, Chooser, Chosen, Dictionaries, Named
+from visae.gain.candidates import Chooser, Chosen, Dictionaries, Named
+from visae.gain.kinds import BESIDE, TESTED
 from visae.gain.lengths import first_halves
 from visae.gain.measure import Candidate, Held
-from visae.gain.ranks import BESIDE, MEASURES, medians, over_classes, ranked, yields
+from visae.gain.ranks import MEASURES, medians, over_classes, ranked, yields
 from visae.intervals import interval, resampling_weights
 from visae.progress import progress_bar
 from visae.provenance import Provenance
@@ -58,7 +59,7 @@ q are of the tested dictionary's length for half; see `ranked`.
 # Pictures whose tokens are held at once: classes are measured so many at a time that there are about so many.
 _HELD_PICTURES = 256
 # Kinds among which the tested dictionary is ranked.
-_EXCHANGED = (TESTED, UNTRAINED, FROZEN)
+_EXCHANGED = (TESTED, *BESIDE)
 _NEVER = 1e9
 
 

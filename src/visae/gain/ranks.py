@@ -10,13 +10,10 @@ from numpy.typing import NDArray
 
 from visae.experiments.tables import ALPHA
 from visae.features.resampling import benjamini_hochberg, p_value, wilson_interval
-from visae.gain.candidates import FROZEN, TESTED, UNTRAINED
+from visae.gain.kinds import BESIDE, TESTED
 
 MEASURES = ("length_for_half", "selectivity", "natural_selectivity")
 """What dictionaries are ranked by; the first is the one that verdicts are given by."""
-
-BESIDE = (UNTRAINED, FROZEN)
-"""Kinds of which there are many, so that a rank among them is a test."""
 
 
 def ranked(table: pl.DataFrame) -> pl.DataFrame:

@@ -12,7 +12,7 @@ from visae.config.settings import GainSettings
 from visae.device import chosen_device, described
 from visae.errors import TrainingError
 from visae.files import read_json, write_json
-from visae.gain.candidates import FROZEN
+from visae.gain.kinds import FROZEN
 from visae.provenance import Provenance
 from visae.sae.trainer import train_together
 from visae.work import Member
