@@ -146,7 +146,7 @@ def _of_gain(settings: Settings) -> Iterator[str]:
         yield f"gain: lengths: {lengths}: each must be above 0 and larger than the one before"
     for name, study in settings.studies.items():
         if study.gain and not study.tasks:
-            yield f"studies: {name}: gain: edits are judged by a task, and the study has none; name one or leave gain out"
+            yield f"studies: {name}: gain: edits are judged by a task, and the study has none; leave gain out"
 
 
 def _of_slurm(settings: Settings) -> Iterator[str]:
