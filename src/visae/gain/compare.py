@@ -79,7 +79,7 @@ def run_gain(
     Beside the SAE stand untrained dictionaries, dictionaries with a frozen random decoder and a trained encoder, PCA,
     k-means and raw neurons. Each chooses one latent for a class by the same rule on the same tokens of split train. On
     pictures of split val patches are then moved down the latent's direction. Measured are the shortest length at which
-    half of the targets turn; selectivity at one length for all, the median of those; and selectivity where each latent
+    half of the targets turn; selectivity at one length for all, the shortest of those; and selectivity where each latent
     is set to minus its own largest value. The p-value of a class is the SAE's rank among all dictionaries of a kind and
     itself; what is found holds at a false discovery rate over the classes.
 
@@ -126,7 +126,9 @@ def run_gain(
     runner = Runner(found.task, found.sae, edits, seed)
     table = compared_table(runner, chooser, dictionaries)
     if not len(table):
-        raise DataError(f"{files.manifest}: split {MEASURED} has no picture on which a class of {task} can be edited")
+        raise DataError(
+            f"{files.manifest}: no class of {task} has a latent of the SAE and, on split {MEASURED}, a picture to edit"
+        )
     tests, found_pairs = ranked(table), discoveries(chooser, dictionaries, edits)
     write_table(output / "gain.parquet", with_rates(table, tests))
     write_table(output / "gain_tests.parquet", tests)
@@ -261,13 +263,13 @@ class _Comparison:
         return {f"{prefix}{name}": float(value) for name, value in found.items()}
 
     def _equal_length(self, halves: Mapping[str, float], everyone: Sequence[Named]) -> float:
-        """One length for all: the median of theirs, in which the tested one's counts as any other's.
+        """One length for all: the shortest of theirs, of the tested dictionary or of any that it is ranked among.
 
-        Were it the tested one's own, that one would not be treated as the others are, and its rank would be no test.
+        Were it always the tested one's own, that one would not be treated as the others are, and its rank would be no
+        test. At longer ones most dictionaries turn everything.
         """
         counted = [halves.get(f"{kind} {number}", np.inf) for kind, number in everyone if kind in _EXCHANGED]
-        longest = self.chooser.norm * self.settings.lengths[-1]
-        return float(min(np.quantile(counted, 0.5, method="lower"), longest))
+        return min(*counted, self.chooser.norm * self.settings.lengths[-1])
 
     def _interval(self, held: Held, tested: Candidate) -> tuple[float, float]:
         """Of the tested dictionary's length for half, from resampled pictures; infinite where some never turn half."""
