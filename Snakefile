@@ -21,6 +21,7 @@ include: "rules/discovery.smk"
 include: "rules/counterfactuals.smk"
 include: "rules/groups.smk"
 include: "rules/audit.smk"
+include: "rules/gain.smk"
 include: "rules/data_figures.smk"
 include: "rules/saes_figures.smk"
 include: "rules/features_figures.smk"
@@ -47,6 +48,7 @@ localrules:
     attributions,
     groups,
     audit,
+    gain,
     figures,
 
 
@@ -63,6 +65,7 @@ rule all:
         OF_PAIRS,
         GROUPS,
         AUDITS,
+        GAINS,
         FAITHFULNESS,
         PICTURES,
         REPORT,
@@ -133,6 +136,12 @@ rule audit:
         AUDITS,
         AUDIT_FIGURES,
         of_experiments(f"{MEASURED}/{{task}}_sets.png", studies=WITH_ATLAS),
+
+
+rule gain:
+    input:
+        GAINS,
+        of_experiments(f"{MEASURED}/{{task}}_gain.png", studies=WITH_GAIN),
 
 
 rule figures:

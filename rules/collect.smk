@@ -116,6 +116,8 @@ AUDIT_FIGURES = [
     for name, dataset in AUDITED
     if saes_audited(name, dataset)
 ATLASES += of_experiments(f"{INTERVENTIONS}/{{task}}/sets.json", studies=WITH_ATLAS)
+WITH_GAIN = {name: study for name, study in STUDIES.items() if study.gain}
+GAINS = of_experiments(f"{INTERVENTIONS}/{{task}}/gain.json", studies=WITH_GAIN)
 FAITHFULNESS = sorted(
     f"{INTERVENTIONS}/faithfulness.json".format(study=name, sae=sae)
     for name, study in STUDIES.items()
@@ -176,6 +178,7 @@ PICTURES = (
     + of_experiments(f"{MEASURED}/{{task}}_interactions.png", studies=WITH_INTERACTIONS)
     + AUDIT_FIGURES
     + of_experiments(f"{MEASURED}/{{task}}_sets.png", studies=WITH_ATLAS)
+    + of_experiments(f"{MEASURED}/{{task}}_gain.png", studies=WITH_GAIN)
     + over_studies(f"{MEASURED}/segmentation_maps.png", dataset="segmentation")
     + of_experiments(f"{MEASURED}/{{task}}_probabilities.png", ON_PICTURES)
     + [

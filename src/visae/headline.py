@@ -19,6 +19,7 @@ from visae.figures.units import EDITED
 from visae.files import read_json
 from visae.layout import COUNTERFACTUALS
 from visae.groups.headline import groups_lines
+from visae.gain.headline import gain_lines
 
 _NAMED = 3  # latents of a class that are named
 SMALL_DOSE = -0.5
@@ -141,6 +142,7 @@ def _experiment(folder: Path, task: str, sae: str) -> list[str]:
     return lines + _atlas(folder / "atlas.json") + groups_lines(folder / "groups.json")
     return lines + _atlas(folder / "atlas.json") + interaction_lines(folder / "interactions.json")
     return lines + _atlas(folder / "atlas.json") + sets_lines(folder / "sets.json")
+    return lines + _atlas(folder / "atlas.json") + gain_lines(folder / "gain.json")
 
 
 def _by_class(arms: pl.DataFrame, summary: dict[str, Any]) -> list[str]:

@@ -95,3 +95,12 @@ def test_a_mistake_in_the_configuration_is_one_clear_message(fresh: Workflow) ->
         "config: top level: unknown key 'bogus'; allowed: atlas, audit, benchmark, cluster" in done.stdout + done.stderr
     )
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_dictionaries_to_compare_an_sae_with_are_trained_once_for_all_tasks(fresh: Workflow) -> None:
+    asked = {**SMALL["studies"]["small"], "gain": True}
+    fresh.configure({**SMALL, "studies": {"small": asked}})
+    jobs = fresh.jobs("gain")
+    assert jobs["compared_dictionaries"] == 2  # SAEs
+    assert jobs["gain_of_task"] == jobs["gain_figure"] == 4  # tasks of each
+    assert "experiment" not in jobs

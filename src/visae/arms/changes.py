@@ -158,3 +158,6 @@ def _latents(change: Change) -> Iterator[int]:
     elif isinstance(change, Together):
         for part in change.parts:
             yield from _latents(part)
+    # To encode everything for no latent at all would only take time.
+    values = sae.latent_values(rows, latents) if latents else rows.new_zeros(len(rows), 0)
+    return Situation(sae, rows, values, columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 from visae.config.pairs import of_pairs
@@ -39,6 +40,7 @@ def unresolved(settings: Settings) -> Iterator[str]:
         if limits and (len(limits) != 2 or limits[0] > limits[1]):
             yield f"figures: {key}: {limits}: write the lowest and the highest, or an empty list"
     yield from _of_heads(settings)
+    yield from _of_gain(settings)
     yield from _of_names(settings)
     yield from _of_manual(settings)
     yield from _of_slurm(settings)
@@ -157,6 +159,16 @@ def _of_heads(settings: Settings) -> Iterator[str]:
             yield f"heads: {key}: {values}: each must be above 0"
     if min(segmentation.weight_decays) < 0:
         yield f"heads: segmentation: weight_decays: {segmentation.weight_decays}: each must be 0 or more"
+
+
+def _of_gain(settings: Settings) -> Iterator[str]:
+    """Lengths that are no ladder, and studies that ask for a comparison of what they do not edit."""
+    lengths = settings.gain.lengths
+    if lengths[0] <= 0 or any(before >= after for before, after in pairwise(lengths)):
+        yield f"gain: lengths: {lengths}: each must be above 0 and larger than the one before"
+    for name, study in settings.studies.items():
+        if study.gain and not study.tasks:
+            yield f"studies: {name}: gain: edits are judged by a task, and the study has none; leave gain out"
 
 
 def _of_slurm(settings: Settings) -> Iterator[str]:

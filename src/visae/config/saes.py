@@ -145,6 +145,11 @@ class FrozenDecoderSettings(_TopKShared):
     """TopK over random directions, to compare with: the encoder alone is trained (see arXiv 2602.14111)."""
 
     variant: Literal["frozen_decoder"]
+    drawn: int = setting(
+        "Which of the random decoders that belong to `seed`: those that differ in it learn from the same batches.",
+        0,
+        minimum=0,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

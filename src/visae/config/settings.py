@@ -34,6 +34,7 @@ from visae.config.datasets import (  # noqa: F401
 from visae.config.discovery import AtlasSettings
 from visae.config.fields import setting
 from visae.config.groups import GroupSettings
+from visae.config.gain import GainSettings
 from visae.config.heads import (  # noqa: F401
     FaithfulnessSettings,
     HeadSettings,
@@ -205,6 +206,8 @@ class StudySettings:
         "CSV files of meanings that you, or a language model, propose for latents, by SAE or sweep: columns latent, "
         "meaning and, if you like, source. The audit tests them.",
         {},
+    gain: bool = setting(
+        "Whether each SAE is compared with dictionaries that learned less, on each task: section `gain`.", False
     manual: dict[str, dict[str, dict[str, list[int]]]] = setting(
         "Latents that you name yourself, by SAE or sweep, task and class: `topk: {segmentation: {sky: [12, 40]}}`. "
         "They are edited together, beside those that are chosen for the class.",
@@ -273,6 +276,7 @@ class Settings:
     interactions: InteractionSettings = setting(
         "What the latents of an atlas do together, in studies that have one.", InteractionSettings()
     audit: AuditSettings = setting("What is said of latents, tested on other pictures.", AuditSettings())
+    gain: GainSettings = setting("What an SAE adds to dictionaries that learned less.", GainSettings())
     faithfulness: FaithfulnessSettings = setting("What replacing activations costs.", FaithfulnessSettings())
     figures: FigureSettings = setting("How figures look.", FigureSettings())
     cluster: Literal["auto", "slurm", "local", "debug"] = setting(

@@ -24,9 +24,13 @@ def judged(rows: dict[Pair, dict[str, Any]], estimates: Mapping[Pair, float]) ->
     q = benjamini_hochberg(np.array([rows[pair]["p"] for pair in pairs], dtype=np.float64))
     for pair, rate in zip(pairs, q, strict=True):
         row = rows[pair]
-        leaves_out_zero = row["effect_high"] < 0 if estimates[pair] < 0 else row["effect_low"] > 0
-        row |= {"q": float(rate), "verified": bool(rate <= ALPHA and leaves_out_zero)}
+        row |= {"q": float(rate), "verified": bool(rate <= ALPHA and leaves_out_zero(row, estimates[pair]))}
     return pairs
+
+
+def leaves_out_zero(row: Mapping[str, Any], estimate: float) -> bool:
+    """Whether all of a measured effect's interval has the direction of the estimate."""
+    return bool(row["effect_high"] < 0 if estimate < 0 else row["effect_low"] > 0)
 
 
 def summary_of(table: pl.DataFrame) -> dict[str, Any]:

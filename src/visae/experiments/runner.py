@@ -113,27 +113,42 @@ class Runner:
         logits
             Whether what `watch` sees before and after an edit are logits, in place of readings of them.
         """
+        for batch in self.prepared(counts, draws, everywhere=everywhere, logits=logits):
+            self.run_batch(counts, batch, draws, scales, sizes, watch=watch, logits=logits)
+
+    @torch.inference_mode()
+    def prepared(
+        self, counts: ClassCounts, draws: Draws, *, everywhere: bool = False, logits: bool = False
+    ) -> Iterator[Batch]:
+        """Pictures of one class as they are before any edit; the parameters are those of `run`."""
         start, read = 0, self.task.logits if logits else self.task.read
-        reading = self.task.reading if logits else _as_it_is
         for ids, tokens, target, patches in self._batches(counts, everywhere):
             rows, start = slice(start, start + len(ids)), start + len(ids)
-            before = read(tokens)
             here = situation(self.sae, patch_rows(tokens, patches), draws)
-            batch = Batch(tokens, patches, before, here, ids, rows, target)
-            found = outcomes(
-                batch,
-                draws,
-                scales,
-                read=read,
-                batch_size=self.settings.batch_size,
-                sizes=sizes,
-            )
-            for outcome in found:
-                values, becomes = self.task.changes(counts, rows, reading(before), reading(outcome.after), target)
-                for scale in outcome.scales:
-                    counts.add((outcome.arm, outcome.size, scale), rows, values, becomes, outcome.draws)
-                if watch is not None:
-                    watch(outcome, batch)
+            yield Batch(tokens, patches, read(tokens), here, ids, rows, target)
+
+    @torch.inference_mode()
+    def run_batch(
+        self,
+        counts: ClassCounts,
+        batch: Batch,
+        draws: Draws,
+        scales: tuple[float, ...],
+        sizes: Sequence[str] = SIZES,
+        *,
+        watch: Callable[[Outcome, Batch], None] | None = None,
+        logits: bool = False,
+    ) -> None:
+        """Run every arm on one batch of `prepared`, and count; the parameters are those of `run`."""
+        read = self.task.logits if logits else self.task.read
+        reading = self.task.reading if logits else _as_it_is
+        before, rows, batch_size = reading(batch.before), batch.rows, self.settings.batch_size
+        for outcome in outcomes(batch, draws, scales, read=read, batch_size=batch_size, sizes=sizes):
+            values, becomes = self.task.changes(counts, rows, before, reading(outcome.after), batch.target)
+            for scale in outcome.scales:
+                counts.add((outcome.arm, outcome.size, scale), rows, values, becomes, outcome.draws)
+            if watch is not None:
+                watch(outcome, batch)
 
     def keep_examples(self, counts: ClassCounts) -> Callable[[Outcome, Batch], None]:
         """Return what keeps examples of a class while it runs."""

@@ -26,6 +26,7 @@ OfTables = Literal[
     "cause_edits",
     "arms", "audit", "confusion", "doses", "faithfulness", "ground_truth", "probabilities", "score_nulls", "training"
     "arms", "confusion", "doses", "faithfulness", "ground_truth", "probabilities", "score_nulls", "sets", "training"
+    "arms", "confusion", "doses", "faithfulness", "gain", "ground_truth", "probabilities", "score_nulls", "training"
 ]
 
 

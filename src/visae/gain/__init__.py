@@ -1,0 +1,1 @@
+"""What an SAE adds: its latents beside those of dictionaries that learned less, or nothing."""
