@@ -114,6 +114,7 @@ rule atlas:
         of_experiments(
             f"{MEASURED}/{{task}}_interactions.png", studies=WITH_INTERACTIONS
         ),
+        of_experiments(f"{MEASURED}/{{task}}_sets.png", studies=WITH_ATLAS),
 
 
 rule counterfactuals:
@@ -126,7 +127,10 @@ rule attributions:
     input:
         ATTRIBUTIONS,
         ATTRIBUTION_FIGURES,
+
+
 rule groups:
+    input:
         GROUPS,
         of_experiments(f"{MEASURED}/{{task}}_groups.png", ON_PICTURES, WITH_GROUPS),
 
@@ -135,7 +139,6 @@ rule audit:
     input:
         AUDITS,
         AUDIT_FIGURES,
-        of_experiments(f"{MEASURED}/{{task}}_sets.png", studies=WITH_ATLAS),
 
 
 rule gain:

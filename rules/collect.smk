@@ -104,6 +104,7 @@ FIGURES_OF_PAIRS = [
 WITH_GROUPS = {name: study for name, study in STUDIES.items() if study.groups}
 GROUPS = of_experiments(
     f"{INTERVENTIONS}/{{task}}/groups.json", ON_PICTURES, WITH_GROUPS
+)
 ATLASES += of_experiments(
     f"{INTERVENTIONS}/{{task}}/interactions.json", studies=WITH_INTERACTIONS
 )
@@ -111,10 +112,12 @@ AUDITS = [
     f"{AUDIT}/audit.json".format(study=name, sae=sae, dataset=dataset)
     for name, dataset in AUDITED
     for sae in saes_audited(name, dataset)
+]
 AUDIT_FIGURES = [
     f"{FIGURES}/{{dataset}}/audit.png".format(study=name, dataset=dataset)
     for name, dataset in AUDITED
     if saes_audited(name, dataset)
+]
 ATLASES += of_experiments(f"{INTERVENTIONS}/{{task}}/sets.json", studies=WITH_ATLAS)
 WITH_GAIN = {name: study for name, study in STUDIES.items() if study.gain}
 GAINS = of_experiments(f"{INTERVENTIONS}/{{task}}/gain.json", studies=WITH_GAIN)

@@ -75,12 +75,6 @@ rule interactions_of_task:
         f"logs/{INTERVENTIONS}/{{task}}/interactions.json.log",
     benchmark:
         f"benchmarks/{INTERVENTIONS}/{{task}}/interactions.json.tsv"
-rule atlas_sets:
-        others=other_saes,
-        table=f"{INTERVENTIONS}/{{task}}/sets.parquet",
-        summary=f"{INTERVENTIONS}/{{task}}/sets.json",
-        f"logs/{INTERVENTIONS}/{{task}}/sets.json.log",
-        f"benchmarks/{INTERVENTIONS}/{{task}}/sets.json.tsv"
     wildcard_constraints:
         task=names(TASKS),
     conda:
@@ -94,8 +88,6 @@ rule atlas_sets:
         spec=lambda wildcards: spec(
             SETTINGS.interactions,
             "visae.discovery.interactions",
-            SETTINGS.atlas,
-            "visae.discovery.sets",
             layer=edited_layer(wildcards),
             first=PATHS[wildcards.study].first,
             min_purity=SETTINGS.features.min_purity,
@@ -121,15 +113,6 @@ rule interactions_figure:
         f"logs/{MEASURED}/{{task}}_interactions.log",
     benchmark:
         f"benchmarks/{MEASURED}/{{task}}_interactions.tsv"
-        "Finding sets of latents of {wildcards.sae} that move {wildcards.task}, study {wildcards.study}"
-        "../scripts/atlas_sets.py"
-
-
-rule sets_figure:
-        table=f"{INTERVENTIONS}/{{task}}/sets.parquet",
-        **drawn(f"{MEASURED}/{{task}}_sets", "sets", "Interventions", "sets"),
-        f"logs/{MEASURED}/{{task}}_sets.log",
-        f"benchmarks/{MEASURED}/{{task}}_sets.tsv"
     wildcard_constraints:
         task=names(TASKS),
     conda:
@@ -140,6 +123,59 @@ rule sets_figure:
         "Drawing what latents of {wildcards.sae} do together, {wildcards.task}"
     script:
         "../scripts/figures/interactions.py"
+
+
+rule atlas_sets:
+    input:
+        unpack(files_of_experiment),
+        effects=f"{INTERVENTIONS}/{{task}}/effects.parquet",
+        others=other_saes,
+    output:
+        table=f"{INTERVENTIONS}/{{task}}/sets.parquet",
+        summary=f"{INTERVENTIONS}/{{task}}/sets.json",
+    log:
+        f"logs/{INTERVENTIONS}/{{task}}/sets.json.log",
+    benchmark:
+        f"benchmarks/{INTERVENTIONS}/{{task}}/sets.json.tsv"
+    wildcard_constraints:
+        task=names(TASKS),
+    conda:
+        ENVIRONMENT
+    threads: SHARED_CORES
+    resources:
+        mem_mb=grown(8000),
+        runtime=grown(240),
+        gpu=GPUS,
+    params:
+        spec=lambda wildcards: spec(
+            SETTINGS.atlas,
+            "visae.discovery.sets",
+            layer=edited_layer(wildcards),
+            first=PATHS[wildcards.study].first,
+            min_purity=SETTINGS.features.min_purity,
+        ),
+    message:
+        "Finding sets of latents of {wildcards.sae} that move {wildcards.task}, study {wildcards.study}"
+    script:
+        "../scripts/atlas_sets.py"
+
+
+rule sets_figure:
+    input:
+        table=f"{INTERVENTIONS}/{{task}}/sets.parquet",
+    output:
+        **drawn(f"{MEASURED}/{{task}}_sets", "sets", "Interventions", "sets"),
+    log:
+        f"logs/{MEASURED}/{{task}}_sets.log",
+    benchmark:
+        f"benchmarks/{MEASURED}/{{task}}_sets.tsv"
+    wildcard_constraints:
+        task=names(TASKS),
+    conda:
+        ENVIRONMENT
+    params:
         spec=spec(SETTINGS.figures.style(), "visae.figures.sets", figure="sets"),
+    message:
         "Drawing how far sets of latents of {wildcards.sae} move {wildcards.task}"
+    script:
         "../scripts/figures/of_tables.py"

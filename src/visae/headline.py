@@ -7,21 +7,27 @@ from typing import Any
 
 import polars as pl
 
-from visae.attribution.said import attribution_lines
+from visae.attribution.headline import attribution_lines
 from visae.audit.headline import audit_lines
 from visae.config.parse import load_config
 from visae.config.settings import Settings, StudySettings, UnionSettings
-from visae.counterfactual.lines import headline_lines
-from visae.discovery.told import interaction_lines
-from visae.discovery.headline import sets_lines
+from visae.counterfactual.headline import counterfactual_lines
+from visae.discovery.headline import atlas_lines, interaction_lines, sets_lines
 from visae.experiments.tables import read_table
 from visae.figures.units import EDITED
 from visae.files import read_json
-from visae.layout import COUNTERFACTUALS
-from visae.groups.headline import groups_lines
 from visae.gain.headline import gain_lines
+from visae.groups.headline import groups_lines
+from visae.layout import COUNTERFACTUALS
 
-_NAMED = 3  # latents of a class that are named
+# What else is said of a task, by the file that says it.
+_OF_TASKS = {
+    "atlas.json": atlas_lines,
+    "sets.json": sets_lines,
+    "interactions.json": interaction_lines,
+    "gain.json": gain_lines,
+    "groups.json": groups_lines,
+}
 SMALL_DOSE = -0.5
 """At larger ones nearly every answer changes, and arms differ little."""
 
@@ -61,9 +67,11 @@ def study_headline(settings: Settings, name: str, study: StudySettings) -> list[
     for sae in study.saes:
         lines += _faithfulness(results / "interventions" / name / sae / "faithfulness.json", sae)
         for task in study.tasks:
-            lines += _experiment(results / "interventions" / name / sae / task, task, sae)
-    lines += headline_lines(results / COUNTERFACTUALS.format(study=name) / "summary.json")
+            folder = results / "interventions" / name / sae / task
+            lines += _experiment(folder, task, sae)
+            lines += [line for file, lines_of in _OF_TASKS.items() for line in lines_of(folder / file)]
         lines += [line for data in study.describe for line in audit_lines(results / "audits" / name / sae / data, sae)]
+    lines += counterfactual_lines(results / COUNTERFACTUALS.format(study=name) / "summary.json")
     lines += ["", "  Look at:"]
     figures = sorted((results / "figures" / name).rglob("*.png"))
     lines += [f"    {path}" for path in [*figures, results / "report.html"] if path.is_file()]
@@ -139,10 +147,7 @@ def _experiment(folder: Path, task: str, sae: str) -> list[str]:
         measured = f"target {_share(row, 'target_change')}, other {_share(row, 'other_change')}"
         lines.append(f"    {row['edit']} {row['arm']:18} {row['size']} at {row['scale']:+.1f} x max: {measured}")
     lines += _by_class(arms.filter(edit="suppress"), summary) + _by_dose(folder / "doses.parquet", summary)
-    return lines + _atlas(folder / "atlas.json") + groups_lines(folder / "groups.json")
-    return lines + _atlas(folder / "atlas.json") + interaction_lines(folder / "interactions.json")
-    return lines + _atlas(folder / "atlas.json") + sets_lines(folder / "sets.json")
-    return lines + _atlas(folder / "atlas.json") + gain_lines(folder / "gain.json")
+    return lines
 
 
 def _by_class(arms: pl.DataFrame, summary: dict[str, Any]) -> list[str]:
@@ -185,29 +190,6 @@ def _by_dose(doses: Path, summary: dict[str, Any]) -> list[str]:
         for row in mean.iter_rows(named=True)
     ]
     return [f"  At {SMALL_DOSE:+.1f} x max, and the dose that changes half [95 %]:", *lines] if lines else []
-
-
-def _atlas(path: Path) -> list[str]:
-    """How often each ranking of pairs is right, and the strongest proven latents of each class."""
-    if not path.is_file():
-        return []
-    found = read_json(path)
-    lines = [
-        f"  Atlas: of {found['n_pairs']} pairs of a latent and a class {found['n_measured']} were edited, "
-        f"{found['n_verified']} verified, {found['n_replicated']} shown again"
-    ]
-    for row in found["precision"]:
-        share = f"{row['precision']:.0%} verified [{row['low']:.0%}, {row['high']:.0%}]"
-        lines.append(f"    first {row['at']} by {row['ranking']}: {share}")
-    for one in found["classes"]:
-        parts = [
-            f"{what} " + ", ".join(f"{row['latent']} ({row['effect']:+.2f})" for row in one[kind][:_NAMED])
-            for kind, what in (("supports", "supported by"), ("opposes", "opposed by"))
-            if one[kind]
-        ]
-        if parts:
-            lines.append(f"    {one['name']:12} {'; '.join(parts)}")
-    return lines
 
 
 def _share(row: dict[str, Any], key: str) -> str:

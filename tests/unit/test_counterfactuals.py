@@ -16,7 +16,7 @@ from visae.config.settings import CounterfactualSettings, FigureSettings, ModelS
 from visae.config.stored import layers_of, used_datasets
 from visae.counterfactual.changes import PairTokens, measured_changes
 from visae.counterfactual.experiment import CounterfactualFiles, run_counterfactuals
-from visae.counterfactual.lines import headline_lines
+from visae.counterfactual.headline import counterfactual_lines
 from visae.counterfactual.selective import Responses, resampled_share, verdicts
 from visae.counterfactual.tables import selectivity_of
 from visae.data.index import build_index
@@ -263,10 +263,10 @@ def test_figures_of_nothing_selective_are_drawn_all_the_same(ran, tmp_path):
 
 
 def test_the_headline_says_shares_and_effects(ran):
-    lines = headline_lines(ran.output / "summary.json")
+    lines = counterfactual_lines(ran.output / "summary.json")
     assert any("planted" in line and "%" in line and "of 15" in line for line in lines)
     assert sum("random" in line and "own" in line for line in lines) == len(CAUSES)
-    assert headline_lines(ran.output / "none.json") == []
+    assert counterfactual_lines(ran.output / "none.json") == []
 
 
 # --- what cannot be measured ---

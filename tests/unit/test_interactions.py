@@ -17,6 +17,7 @@ from visae.activations.given import write_store
 from visae.config.interactions import InteractionSettings
 from visae.config.settings import AtlasSettings, FigureSettings
 from visae.discovery.atlas import run_atlas
+from visae.discovery.headline import interaction_lines
 from visae.discovery.interactions import (
     LESS,
     MORE,
@@ -28,7 +29,6 @@ from visae.discovery.interactions import (
 )
 from visae.discovery.redundancy import alike
 from visae.discovery.synergy import Resampled, beyond_sum
-from visae.discovery.told import interaction_lines
 from visae.errors import DataError
 from visae.experiments.files import ExperimentFiles
 from visae.features.encoding import encode_store

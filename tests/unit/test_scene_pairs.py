@@ -9,7 +9,7 @@ import polars
 import pytest
 from PIL import Image
 
-from visae.config.datasets import CAUSES
+from visae.config.scenes import CAUSES
 from visae.config.settings import ScenePairsSettings, ScenesSettings, TableSettings
 from visae.data.index import build_index
 from visae.data.painting import covered_by

@@ -89,11 +89,7 @@ def test_a_mistake_in_the_configuration_is_one_clear_message(fresh: Workflow) ->
     fresh.configure({**SMALL, "bogus": 1})
     done = fresh.run("--dry-run")
     assert done.returncode != 0
-    assert (
-        "config: top level: unknown key 'bogus'; allowed: atlas, attribution, benchmark, cluster"
-        in done.stdout + done.stderr
-        "config: top level: unknown key 'bogus'; allowed: atlas, audit, benchmark, cluster" in done.stdout + done.stderr
-    )
+    assert "config: top level: unknown key 'bogus'; allowed: atlas, attribution, audit" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 

@@ -145,7 +145,9 @@ def situation(sae: SparseAutoencoder, rows: Tensor, draws: Draws) -> Situation:
     """Describe rows (n, d_model) to the draws of all arms."""
     latents = sorted({latent for changes in draws.values() for change in changes for latent in _latents(change)})
     columns = {latent: column for column, latent in enumerate(latents)}
-    return Situation(sae, rows, sae.latent_values(rows, latents), columns)
+    # To encode everything for no latent at all would only take time.
+    values = sae.latent_values(rows, latents) if latents else rows.new_zeros(len(rows), 0)
+    return Situation(sae, rows, values, columns)
 
 
 def _latents(change: Change) -> Iterator[int]:
@@ -158,6 +160,3 @@ def _latents(change: Change) -> Iterator[int]:
     elif isinstance(change, Together):
         for part in change.parts:
             yield from _latents(part)
-    # To encode everything for no latent at all would only take time.
-    values = sae.latent_values(rows, latents) if latents else rows.new_zeros(len(rows), 0)
-    return Situation(sae, rows, values, columns)

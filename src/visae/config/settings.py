@@ -33,8 +33,8 @@ from visae.config.datasets import (  # noqa: F401
 )
 from visae.config.discovery import AtlasSettings
 from visae.config.fields import setting
-from visae.config.groups import GroupSettings
 from visae.config.gain import GainSettings
+from visae.config.groups import GroupSettings
 from visae.config.heads import (  # noqa: F401
     FaithfulnessSettings,
     HeadSettings,
@@ -194,6 +194,8 @@ class StudySettings:
     )
     attribution: bool = setting(
         "Whether it is measured where in the pictures of each described data set latents look: section `attribution`.",
+        False,
+    )
     groups: bool = setting(
         "Whether latents are looked for that help on train and harm in some groups of pictures, and suppressed: "
         "section `groups`. For tasks on pictures whose data set has groups.",
@@ -202,12 +204,16 @@ class StudySettings:
     audit: bool = setting(
         "Whether meanings of latents are proposed and tested on other pictures, on every described data set with "
         "classes: section `audit`.",
+        False,
+    )
     proposals: dict[str, str] = setting(
         "CSV files of meanings that you, or a language model, propose for latents, by SAE or sweep: columns latent, "
         "meaning and, if you like, source. The audit tests them.",
         {},
+    )
     gain: bool = setting(
         "Whether each SAE is compared with dictionaries that learned less, on each task: section `gain`.", False
+    )
     manual: dict[str, dict[str, dict[str, list[int]]]] = setting(
         "Latents that you name yourself, by SAE or sweep, task and class: `topk: {segmentation: {sky: [12, 40]}}`. "
         "They are edited together, beside those that are chosen for the class.",
@@ -275,6 +281,7 @@ class Settings:
     groups: GroupSettings = setting("Latents that serve a shortcut, found and suppressed.", GroupSettings())
     interactions: InteractionSettings = setting(
         "What the latents of an atlas do together, in studies that have one.", InteractionSettings()
+    )
     audit: AuditSettings = setting("What is said of latents, tested on other pictures.", AuditSettings())
     gain: GainSettings = setting("What an SAE adds to dictionaries that learned less.", GainSettings())
     faithfulness: FaithfulnessSettings = setting("What replacing activations costs.", FaithfulnessSettings())

@@ -110,11 +110,10 @@ def _build(settings: AnyDataset, index_path: Path, seed: int) -> None:
     folder = index_path.parent.absolute() / "pictures"
     if isinstance(settings, ScenesSettings):
         make_scenes(settings, folder, seed)
-        listing = Listing(_made_pictures(folder), CLASSES)
+        listing = Listing(_made_pictures(folder, settings.shortcut > 0), CLASSES)
     elif isinstance(settings, ScenePairsSettings):
         make_scene_pairs(settings, folder, seed)
         listing = Listing(made_pairs(folder), PAIR_CLASSES)
-        listing = Listing(_made_pictures(folder, settings.shortcut > 0), CLASSES)
     else:
         listing = listed(settings, seed)
     # Made pictures lie beside the index and move with it.

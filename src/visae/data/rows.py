@@ -69,8 +69,8 @@ def _row(image_id: int, picture: Picture, found: Checked, base: Path | None) -> 
     path, mask = _stored(picture.path, base), picture.mask and _stored(picture.mask, base)
     label = picture.label, picture.label_name
     paired = picture.pair, picture.cause, picture.region and _stored(picture.region, base)
-    return (image_id, path, picture.split, *label, mask, found.width, found.height, found.sha256, *paired)
-    return (image_id, path, picture.split, *label, mask, found.width, found.height, found.sha256, picture.group)
+    contents = found.width, found.height, found.sha256
+    return (image_id, path, picture.split, *label, mask, *contents, *paired, picture.group)
 
 
 def _stored(path: str, base: Path | None) -> str:

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from visae.config.settings import ScenesSettings
+from visae.data.dealing import chosen_textures, dealt_background, dealt_texture
 from visae.data.painting import LIGHTS, TINTS, Causes, DrawnObject, painted
 from visae.data.shapes import SHAPES, reach
 from visae.data.textures import BACKGROUNDS, NATURAL_SIDE, TEXTURES, backgrounds, surfaces
-from visae.data.dealing import chosen_textures, dealt_background, dealt_texture
-from visae.data.shapes import SHAPES, coverage, reach
-from visae.data.textures import (
-    BACKGROUNDS,
-    NATURAL_SIDE,
-    TEXTURES,
-    background_crop,
-    backgrounds,
-    surface_patch,
-    surfaces,
-)
 from visae.files import write_table, write_text
 from visae.progress import progress_bar
 
@@ -117,12 +107,6 @@ def make_scenes(settings: ScenesSettings, folder: str | Path, seed: int) -> None
     write_table(folder / "causes.parquet", frame)
 
 
-def make_scene(seed: int, split: str, number: int, image_size: int) -> Scene:
-    """Make picture `number` of a split; the same arguments give the same bytes."""
-    generator = np.random.default_rng([seed, SPLITS.index(split), number])
-    drawn = drawn_causes(generator, _texture_of_largest(seed, split, number), image_size)
-    image, owner = painted(drawn, generator, image_size)
-    visible = np.bincount(owner.ravel(), minlength=len(drawn.objects) + 1)[1:]
 def make_scene(
     seed: int, split: str, number: int, image_size: int, textures: Sequence[str] = TEXTURE_NAMES, shortcut: float = 0.0
 ) -> Scene:
@@ -139,18 +123,12 @@ def make_scene(
     of_split = [seed, SPLITS.index(split)]
     generator = np.random.default_rng([*of_split, number])
     texture = dealt_texture(of_split, number, textures)
-    objects = _drawn_objects(generator, texture, image_size)
-    light = str(generator.choice(list(LIGHTS)))
-    strength = float(generator.uniform(0.1, 0.45))
-    background = str(generator.choice(list(BACKGROUNDS)))
+    drawn = drawn_causes(generator, texture, image_size)
     if shortcut:
-        background = dealt_background(of_split, number, texture, textures, shortcut if split == "train" else None)
-    canvas = _background(generator, background, image_size)
-    owner = np.zeros((image_size, image_size), dtype=np.int16)
-    for position in range(len(objects), 0, -1):  # the largest is drawn last: nothing hides it
-        _draw(canvas, owner, objects[position - 1], position, light=light, generator=generator)
-    canvas *= _lighting(light, strength, image_size)[:, :, None]
-    visible = np.bincount(owner.ravel(), minlength=len(objects) + 1)[1:]
+        share = shortcut if split == "train" else None
+        drawn = replace(drawn, background=dealt_background(of_split, number, texture, textures, share))
+    image, owner = painted(drawn, generator, image_size)
+    visible = np.bincount(owner.ravel(), minlength=len(drawn.objects) + 1)[1:]
     causes = [
         {
             "object": position,

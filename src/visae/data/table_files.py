@@ -19,12 +19,10 @@ from visae.data.labels import is_missing
 from visae.data.noticed import Noticed
 from visae.errors import DataError
 
-COLUMNS = ("path", "split", "label", "label_name", "mask", "pair", "cause", "region")
-_PATHS = ("path", "mask", "region")
-COLUMNS = ("path", "split", "label", "label_name", "mask", "group")
+COLUMNS = ("path", "split", "label", "label_name", "mask", "pair", "cause", "region", "group")
 # Those whose values may be numbers.
 _NUMBERED = ("label", "group")
-_PATHS = ("path", "mask")
+_PATHS = ("path", "mask", "region")
 _BATCH_ROWS = 4096  # of Parquet
 _BLOCK_BYTES = 1 << 16  # of CSV: as texts in Python, its rows take tens of times that
 # How pandas calls a column of row numbers that nobody meant to keep.

@@ -16,7 +16,7 @@ from visae.data.split_names import check_split_name
 from visae.data.table_files import Row, Table
 from visae.errors import DataError
 
-_WHOLE = ("label", "mask", "pair", "cause", "region")
+_WHOLE = ("label", "mask", "pair", "cause", "region", "group")
 """Columns that are refused where they are empty in all rows."""
 
 
@@ -48,8 +48,6 @@ def list_table(settings: TableSettings, seed: int) -> Listing:
         labels.add(row.place, row.split or "", row.label, row.label_name, row.mask)
         filled |= {name for name in _WHOLE if getattr(row, name) is not None}
     for name in _WHOLE:
-        filled |= {name for name in ("label", "mask", "group") if getattr(row, name) is not None}
-    for name in ("label", "mask", "group"):
         if name in table.columns and name not in filled:
             raise DataError(f"{where}: the column {name} is empty in all rows; fill it, or leave it out")
     classes = labels.classes(noticed)
@@ -61,10 +59,8 @@ def list_table(settings: TableSettings, seed: int) -> Listing:
         number, name = labels.of(row.label)
         mask, region = (None if path is None else absolute(path) for path in (row.mask, row.region))
         path, split = absolute(str(row.path)), row.split or ""
-        return Picture(path, split, number, name, mask, pair=row.pair, cause=row.cause, region=region)
-        mask = None if row.mask is None else absolute(row.mask)
         group = None if row.group is None else composed(row.group)
-        return Picture(absolute(str(row.path)), row.split or "", number, name, mask, group)
+        return Picture(path, split, number, name, mask, pair=row.pair, cause=row.cause, region=region, group=group)
 
     def of_splits() -> Iterator[Picture]:
         for split in in_order(splits):

@@ -1,4 +1,4 @@
-"""What the headline says of sets of latents; nothing here waits for torch."""
+"""What the headline says of an atlas and of what is made of it; nothing here waits for torch."""
 
 from __future__ import annotations
 
@@ -7,12 +7,66 @@ from typing import Any
 
 from visae.files import read_json
 
+_NAMED = 3  # latents of a class, or pairs, that are named
 _WORDS = {
     "set": "the set",
     "direction": "the direction",
     "random_latent": "random latents",
     "untrained": "untrained sets",
 }
+
+
+def atlas_lines(path: Path) -> list[str]:
+    """How often each ranking of pairs is right, and the strongest proven latents of each class."""
+    if not path.is_file():
+        return []
+    found = read_json(path)
+    lines = [
+        f"  Atlas: of {found['n_pairs']} pairs of a latent and a class {found['n_measured']} were edited, "
+        f"{found['n_verified']} verified, {found['n_replicated']} shown again"
+    ]
+    for row in found["precision"]:
+        share = f"{row['precision']:.0%} verified [{row['low']:.0%}, {row['high']:.0%}]"
+        lines.append(f"    first {row['at']} by {row['ranking']}: {share}")
+    for one in found["classes"]:
+        parts = [
+            f"{what} " + ", ".join(f"{row['latent']} ({row['effect']:+.2f})" for row in one[kind][:_NAMED])
+            for kind, what in (("supports", "supported by"), ("opposes", "opposed by"))
+            if one[kind]
+        ]
+        if parts:
+            lines.append(f"    {one['name']:12} {'; '.join(parts)}")
+    return lines
+
+
+def interaction_lines(path: Path) -> list[str]:
+    """How many pairs of latents interact, the strongest of them, and how many groups are redundant.
+
+    Parameters
+    ----------
+    path
+        interactions.json; where there is none, nothing is said.
+    """
+    if not path.is_file():
+        return []
+    found = read_json(path)
+    lines = [
+        f"  Together: of {found['n_tested']} tested pairs of {found['n_latents']} latents {found['n_significant']} do "
+        f"other than the sum of both ({found['n_significant_at_random']} of as many random pairs as long): "
+        f"{found['n_more']} more, {found['n_less']} less"
+    ]
+    for row in found["strongest"][:_NAMED]:
+        interval = f"[{row['synergy_low']:+.2f}, {row['synergy_high']:+.2f}]"
+        lines.append(
+            f"    {row['class_name']:12} {row['latent']} and {row['other']}: {row['together']:+.2f} together, "
+            f"{row['effect']:+.2f} and {row['effect_other']:+.2f} alone, synergy {row['synergy']:+.2f} {interval}"
+        )
+    verified = sum(group["verified"] for group in found["groups"])
+    return [
+        *lines,
+        f"    groups of latents of which none is verified: {found['n_groups']} measured, {verified} verified together, "
+        f"{found['n_redundant']} redundant",
+    ]
 
 
 def sets_lines(path: Path) -> list[str]:

@@ -49,10 +49,10 @@ def run_sets(
     Latents are taken one after the other, each the one with which the set is expected to do most for its length, by
     slopes on split train: first of all that support a class, to verify `candidates` of them where the atlas has not
     edited them, then of what is verified. The set is measured on pictures of split val on which no pair was verified.
-    Suppressed, its latents are set to `scales` times their largest values where the class is; inserted, to `insert_scale` times where it is not. Beside it, and as far on each token, go the
-    mean gradient of the class's log odds (the direction that it is read from), as many random latents, and sets that
-    are chosen in the same way from untrained dictionaries and from `others`. `share` is what an edit reaches of the
-    direction's effect.
+    Suppressed, its latents are set to `scales` times their largest values where the class is; inserted, to
+    `insert_scale` times where it is not. Beside it, and as far on each token, go the mean gradient of the class's log
+    odds (the direction that it is read from), as many random latents, and sets that are chosen in the same way from
+    untrained dictionaries and from `others`. `share` is what an edit reaches of the direction's effect.
 
     The SAE's set is also ranked among those of untrained dictionaries. There none is verified before, all are moved
     by one length, the median of their natural ones, and where pictures are judged each on the tokens on which its own

@@ -14,7 +14,7 @@ from visae.arms.targets import Activity
 from visae.config.interactions import InteractionSettings
 from visae.discovery.odds import Odds, odds_of
 from visae.discovery.synergy import Resampled, beyond_sum
-from visae.discovery.verify import half_of_pictures, some_pictures
+from visae.discovery.verify import drawn_half
 from visae.experiments.runner import Runner
 from visae.tasks.counts import ClassCounts, Target
 
@@ -104,8 +104,8 @@ def own_pictures(
 ) -> ClassCounts:
     """Pictures of a class of one half of the measured split, without those of others."""
     target = Target(class_id, runner.task.names[class_id], tuple(latents), 0.0)
-    counts = half_of_pictures(runner.task, target, *halves, again)
-    return some_pictures(counts, np.flatnonzero(counts.n_target > 0))
+    counts = drawn_half(runner.task, target, *halves, again)
+    return counts.only(np.flatnonzero(counts.n_target > 0))
 
 
 def _measured(

@@ -137,7 +137,6 @@ class Verifier:
     def _pictures(self, pair: Pair, estimate: float, again: bool) -> ClassCounts:
         """One half of the drawn pictures of a class."""
         target = Target(pair[0], self.runner.task.names[pair[0]], (pair[1],), estimate)
-        return half_of_pictures(self.runner.task, target, self.settings.images, self.seed, again)
         return drawn_half(self.runner.task, target, self.settings.images, self.seed, again)
 
     def _others(self, pair: Pair) -> list[int]:
@@ -148,33 +147,19 @@ class Verifier:
         return generator.choice(pool, size=min(self.settings.random_draws, len(pool)), replace=False).tolist()
 
 
-def half_of_pictures(task: Task, target: Target, images: int, seed: int, again: bool) -> ClassCounts:
-    """One half of the drawn pictures of a class: every second of its own, and of the others.
+def drawn_half(task: Task, target: Target, n_pictures: int, seed: int, again: bool = False) -> ClassCounts:
+    """Every second of twice as many drawn pictures of a class, and of others: on which its pairs are verified.
 
     Which pictures they are depends on the class, the number and the seed, not on the target's latents.
 
     Parameters
     ----------
-    images
-        Pictures of the class, and of others, in a half, at most.
     again
-        The other half.
-    """
-    counts = task.pictures(target, SUPPRESS, 2 * images, seed)
-def drawn_half(task: Task, target: Target, n_pictures: int, seed: int, again: bool = False) -> ClassCounts:
-    """Every second of twice as many drawn pictures of a class, and of others: on which its pairs are verified.
-
         The other ones, on which what was verified has to show its effect again.
+    """
     counts = task.pictures(target, SUPPRESS, 2 * n_pictures, seed)
     halves = [
         np.random.default_rng([seed, target.class_id, 22]).permutation(np.flatnonzero(chosen))[int(again) :: 2]
         for chosen in (counts.n_target > 0, counts.n_target == 0)
     ]
-    return some_pictures(counts, np.sort(np.concatenate(halves)))
-
-
-def some_pictures(counts: ClassCounts, rows: NDArray[np.integer]) -> ClassCounts:
-    """Some of the pictures of a class by their places, nothing counted yet."""
-    parts = {name: getattr(counts, name)[rows] for name in ("images", "n_target", "n_other", "labels")}
-    return replace(counts, **parts, edits={})
     return counts.only(np.sort(np.concatenate(halves)))

@@ -14,19 +14,19 @@ from visae.figures.style import save_figure
 
 OfTables = Literal[
     "arms",
+    "audit",
+    "cause_edits",
+    "cause_latents",
     "confusion",
     "doses",
     "faithfulness",
+    "gain",
     "ground_truth",
     "probabilities",
     "score_nulls",
-    "training",
     "selective",
-    "cause_latents",
-    "cause_edits",
-    "arms", "audit", "confusion", "doses", "faithfulness", "ground_truth", "probabilities", "score_nulls", "training"
-    "arms", "confusion", "doses", "faithfulness", "ground_truth", "probabilities", "score_nulls", "sets", "training"
-    "arms", "confusion", "doses", "faithfulness", "gain", "ground_truth", "probabilities", "score_nulls", "training"
+    "sets",
+    "training",
 ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from visae.files import read_json
 
 
-def headline_lines(summary: Path) -> list[str]:
+def counterfactual_lines(summary: Path) -> list[str]:
     """Lines of a study's pairs from their summary.json; none where it has not been made."""
     if not summary.is_file():
         return []
