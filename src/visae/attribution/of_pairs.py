@@ -90,8 +90,9 @@ def attribute_pairs(
 
     For each cause the latents whose codes change most with it are chosen on split train. On split val, of each pair
     that of them is taken whose code changes most, at the token where it does and in the picture in which it is larger
-    there, and the share of its maps' absolute mass inside the changed place is measured. Gradients are those on the way from a picture without
-    information: on the way from the base picture all would lie inside, since pixels outside are the same.
+    there, and the share of its maps' absolute mass inside the changed place is measured. Gradients are those on the
+    way from a picture without information: on the way from the base picture all would lie inside, since pixels outside
+    are the same.
 
     Parameters
     ----------
