@@ -12,9 +12,9 @@ class CounterfactualSettings:
     """How latents are measured, tested and edited on pairs of pictures that differ in one cause."""
 
     ratio: float = setting(
-        "A latent is selective for a cause where it changes at least that many times as much with it as with any "
-        "other, each counted in units of the network's own change.",
-        2.0,
+        "Latents are chosen for a cause, on split train, that change at least that many times as much with it as with "
+        "any other, each counted in units of the network's own change; whether they are selective is tested on val.",
+        1.5,
         minimum=1,
     )
     least_pictures: int = setting(

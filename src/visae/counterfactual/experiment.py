@@ -77,12 +77,12 @@ def run_counterfactuals(
     """Measure dictionaries on counterfactual pairs, and edit the latents that are selective for a cause.
 
     A latent's response to a cause is how far its mean code of a picture moves with it, in units of its spread over
-    scenes, over how far the network's mean activation moves in the same way. It is selective for a cause where it
-    responds `ratio` times as much to it as to any other, found on the pairs of split train at a false discovery rate of
-    5 %, and shown again on those of split val. Beside the study's SAEs stand raw neurons, principal components and
-    untrained dictionaries, as sparse as the first SAE.
+    scenes, over how far the network's mean activation moves in the same way. Latents are chosen on the pairs of split
+    train that respond `ratio` times as much to one cause as to any other; those are selective that respond more to it
+    than to every other on the pairs of split val too, at a false discovery rate of 5 %. Beside the study's SAEs stand
+    raw neurons, principal components and untrained dictionaries, as sparse as the first SAE.
 
-    Then the latents of each cause, found on train, are set to 0 in pictures of val, and linear probes say which causes
+    Then the latents of each cause, chosen on train, are set to 0 in pictures of val, and linear probes say which causes
     the network's final tokens tell less of, beside as many random latents whose change is as long.
 
     Written into `output` are counterfactuals.parquet (latents by causes), dictionaries.parquet (shares of selective
@@ -176,7 +176,7 @@ class _Study:
         active = np.flatnonzero((of_fit.pictures >= settings.least_pictures) & (of_fit.spread > 0))
         ratio, permutations = settings.ratio, settings.permutations
         verdict = verdicts(fit, measured, active, ratio=ratio, permutations=permutations, seed=self.seed)
-        resampled = resampled_share(measured, verdict, self.weights, ratio)
+        resampled = resampled_share(measured, verdict, self.weights)
         self.reference = self.reference or (shares_of(verdict, n), resampled)
         about = {"dictionary": one.name, "kind": one.kind, "l0": of_fit.l0, "width": one.dictionary.width}
         rows = shares_rows(about, self.causes, verdict, resampled, self.reference)

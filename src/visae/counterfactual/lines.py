@@ -15,7 +15,7 @@ def headline_lines(summary: Path) -> list[str]:
         return []
     found = read_json(summary)
     scenes = ", ".join(f"{n} {split}" for split, n in found["n_scenes"].items())
-    lines = ["", f"  Counterfactual pairs ({scenes}): active latents selective for one cause, on both splits [95 %]:"]
+    lines = ["", f"  Counterfactual pairs ({scenes}): active latents that are selective for one cause [95 %]:"]
     for one in found["dictionaries"]:
         share = f"{one['share']:6.1%} [{one['share_low']:.1%}, {one['share_high']:.1%}]"
         lines.append(f"    {one['name']:22} {share}, {one['n_again']} of {one['n_active']}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,6 @@ from visae.features.resampling import benjamini_hochberg
 
 # Latents whose resampled values are held at once.
 _CHUNK = 128
-# One-sided quantile of the normal distribution at ALPHA.
-_Z = 1.6448536269514722
 
 
 @dataclass(frozen=True)
@@ -84,24 +83,29 @@ class Verdicts:
         (n,) latents that take part.
     first, second
         (n,) number of the cause that each responds to most, and next most, on the split that it is found on.
-    p, q
-        (n,) of the test that it responds more to the first than to every other cause, on that split; corrected.
+    p
+        (n,) of the test that it responds more to the first than to every other cause, on that split.
     found
-        (n,) bool: selective on that split.
-    p_again
-        (n,) on the other split, NaN where it was not found.
+        (n,) bool: chosen on that split.
+    p_again, q
+        (n,) of the same test on the other split, and corrected over what was chosen; NaN where it was not.
     again
-        (n,) bool: found, and selective for the same cause on the other split.
+        (n,) bool: selective.
     """
 
     active: NDArray[np.int64]
     first: NDArray[np.int64]
     second: NDArray[np.int64]
     p: NDArray[np.float64]
-    q: NDArray[np.float64]
     found: NDArray[np.bool_]
     p_again: NDArray[np.float64]
+    q: NDArray[np.float64]
     again: NDArray[np.bool_]
+
+    @property
+    def largest_p(self) -> float:
+        """Largest p-value that counts on the other split; that of one test of all that were chosen where none does."""
+        return float(self.p_again[self.again].max()) if self.again.any() else ALPHA / max(int(self.found.sum()), 1)
 
 
 def verdicts(
@@ -109,12 +113,14 @@ def verdicts(
 ) -> Verdicts:
     """Find selective latents on one split, and test them again on the other.
 
-    On the first split the cause is chosen that a latent responds to most. It is found where it responds `ratio` times
-    as much to it as to any other, and more than to every other one at a false discovery rate of 5 % over all that take
-    part. Each comparison swaps the two causes at random within scenes, or, where not all scenes have both, over all
-    pairs; the largest p-value of a latent's comparisons is that of its test (each has to be rejected, so that none
-    needs a correction), and twice that on the first split, where the cause is chosen too. It holds again where ratio
-    and test (p at most 0.05) say the same on the other split.
+    On the first split the cause is chosen that a latent responds to most, and latents are chosen that respond `ratio`
+    times as much to it as to any other, and more than to every other one by a test (p at most 0.05). On the other split
+    the same test is made of what was chosen: a latent is selective where its false discovery rate is at most 5 %.
+    Nothing was chosen on that split, so that no choice makes its p-values too small.
+
+    Each comparison swaps the two causes at random within scenes, or, where not all scenes have both, over all pairs;
+    the largest p-value of a latent's comparisons is that of its test: each has to be rejected, so that none needs a
+    correction.
 
     Parameters
     ----------
@@ -136,14 +142,13 @@ def verdicts(
         )
     order = np.argsort(-fit.means()[:, active], axis=0, kind="stable")
     first, second = order[0], order[1]
-    # The first cause is chosen on the same pairs: of two that are alike, either may come out on top.
-    p = np.minimum(1, 2 * _largest_p(fit, active, first, permutations, seed))
-    q = benjamini_hochberg(p)
-    found = (q <= ALPHA) & _times(fit.means()[:, active], first, ratio)
+    p = _largest_p(fit, active, first, permutations, seed)
+    found = (p <= ALPHA) & _times(fit.means()[:, active], first, ratio)
     p_again = np.full(len(active), np.nan)
     p_again[found] = _largest_p(measured, active[found], first[found], permutations, seed + 1)
-    again = found & (np.nan_to_num(p_again, nan=1.0) <= ALPHA) & _times(measured.means()[:, active], first, ratio)
-    return Verdicts(active, first, second, p, q, found, p_again, again)
+    q = benjamini_hochberg(p_again)
+    again = np.nan_to_num(q, nan=1.0) <= ALPHA
+    return Verdicts(active, first, second, p, found, p_again, q, again)
 
 
 def _times(means: NDArray[np.float64], first: NDArray[np.int64], ratio: float) -> NDArray[np.bool_]:
@@ -199,13 +204,11 @@ def _swapped_p(
     return np.asarray((1 + as_large) / (1 + permutations))
 
 
-def resampled_share(
-    measured: Responses, found: Verdicts, weights: NDArray[np.float64], ratio: float
-) -> NDArray[np.float64]:
-    """Share of the latents that take part which are selective again, in each resample of scenes, (resamples, n_causes).
+def resampled_share(measured: Responses, found: Verdicts, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of the latents that take part which are selective, in each resample of scenes, (resamples, n_causes).
 
-    What was found on the other split is held fixed. In a resample, the test of the difference of two means is that of
-    the normal distribution, at the level of `verdicts`.
+    What was chosen on the other split is held fixed. In a resample, the test of the difference of two means is that of
+    the normal distribution, at the largest p-value that counts in `verdicts`.
 
     Parameters
     ----------
@@ -214,18 +217,19 @@ def resampled_share(
     """
     n_causes = measured.network.shape[1]
     counts = np.zeros((len(weights), n_causes))
-    chosen = np.flatnonzero(found.found)
+    chosen, least = np.flatnonzero(found.found), NormalDist().inv_cdf(1 - found.largest_p)
     for start in range(0, len(chosen), _CHUNK):
         part = chosen[start : start + _CHUNK]
         first = found.first[part]
-        responses = measured.only(found.active[part])
-        holds = _times(responses.means(weights), first, ratio) & _clear(responses, first, weights)
+        holds = _clear(measured.only(found.active[part]), first, weights, least)
         for cause in np.unique(first).tolist():
             counts[:, cause] += holds[:, first == cause].sum(axis=1)
     return counts / max(len(found.active), 1)
 
 
-def _clear(responses: Responses, first: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _clear(
+    responses: Responses, first: NDArray[np.int64], weights: NDArray[np.float64], least: float
+) -> NDArray[np.bool_]:
     """Whether each latent's response to its first cause is above every other one in each resample, (resamples, n)."""
     values = responses.relative(np.arange(len(first)))
     clear = np.ones((len(weights), len(first)), dtype=bool)
@@ -233,7 +237,7 @@ def _clear(responses: Responses, first: NDArray[np.int64], weights: NDArray[np.f
         members = np.flatnonzero(first == own)
         for other in range(values.shape[1]):
             if other != own:
-                clear[:, members] &= _z(values[:, own, members], values[:, other, members], weights) >= _Z
+                clear[:, members] &= _z(values[:, own, members], values[:, other, members], weights) >= least
     return clear
 
 

@@ -30,9 +30,9 @@ CHANGES_SCHEMA: dict[str, Any] = {
     "first": pl.String,
     **measured_columns(("selectivity",)),
     "p": pl.Float64,
-    "q": pl.Float64,
     "found": pl.Boolean,
     "p_again": pl.Float64,
+    "q": pl.Float64,
     "again": pl.Boolean,
     "n_pictures": pl.Int64,
 }
@@ -99,9 +99,9 @@ def changes_table(
                     "selectivity_low": selectivity[1],
                     "selectivity_high": selectivity[2],
                     "p": found.p,
-                    "q": found.q,
                     "found": found.found,
                     "p_again": found.p_again,
+                    "q": found.q,
                     "again": found.again,
                     "n_pictures": pictures[active],
                 },
@@ -233,6 +233,6 @@ def shares_rows(
 
 
 def shares_of(found: Verdicts, n_causes: int) -> NDArray[np.float64]:
-    """Share of the latents that take part which are selective for each cause on both splits, (n_causes,)."""
+    """Share of the latents that take part which are selective for each cause, (n_causes,)."""
     counts = np.bincount(found.first[found.again], minlength=n_causes)
     return np.asarray(counts / max(len(found.active), 1))

@@ -197,14 +197,14 @@ def _of_cause(cause: str, found: list[tuple[Pair, Difference]]) -> dict[str, Any
         "differs_outside": float(np.mean(outside)) if outside else None,
         "n_differ_outside": sum(one.level > 0 for one in with_region),
         "largest_outside": worst[1].level,
-        "example": [worst[0].base_path, worst[0].changed_path],
+        "example": [worst[0].base_path, worst[0].changed_path] if worst[1].level else None,
     }
 
 
 def notices_of_pairs(facts: Sequence[dict[str, Any]]) -> Iterator[Notice]:
     """What has to be said of pairs, from `pairs_facts`."""
     for found in facts:
-        n, cause, such = sum(found["n_pairs"].values()), found["cause"], " and ".join(found["example"])
+        n, cause, such = sum(found["n_pairs"].values()), found["cause"], " and ".join(found["example"] or ())
         if found["n_differ_outside"]:
             yield Notice(
                 "warning",

@@ -17,7 +17,7 @@ MOST_PANELS = 3
 
 
 def data(counterfactuals: pl.DataFrame) -> pl.DataFrame:
-    """Return one row a cause of the latents that are drawn: the most selective of each cause, shown on both splits.
+    """Return one row a cause of the latents that are drawn: the most selective of each cause.
 
     Parameters
     ----------
