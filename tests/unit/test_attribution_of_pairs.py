@@ -12,13 +12,14 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
 
 from visae.activations.given import write_store
+from visae.attribution.of_pairs import SCHEMA, SHARES, PairFiles, _changes, _responding, attribute_pairs, pair_shares
 from visae.attribution.headline import attribution_lines
-from visae.attribution.of_pairs import SCHEMA, SHARES, PairFiles, _peaks, _responding, attribute_pairs, pair_shares
 from visae.config.settings import AttributionSettings, FigureSettings, ModelSettings, ScenePairsSettings
 from visae.data.images import pixels
 from visae.data.index import build_index, read_index
 from visae.data.pairs import read_pairs
 from visae.errors import DataError
+from visae.features.codes import scan_codes
 from visae.features.encoding import encode_store
 from visae.figures.attribution_of_pairs import draw_attribution_of_pairs
 from visae.sae import SparseAutoencoder, save_sae
@@ -76,13 +77,13 @@ def test_all_that_is_attributed_is_the_changed_patch(done):
     _, _, table = done
     assert dict(table.schema) == SCHEMA
     assert set(table["cause"]) == {"texture", "place"}
-    # A latent that sees one patch is larger in one picture of a pair only on a patch that the change reaches.
+    # The code of a latent that sees one patch changes only on patches that the change reaches.
     assert (table["inside_token"] > 0).all()
     for name in ("attribution", "occlusion"):
         assert table[f"inside_{name}"].to_numpy() == pytest.approx(table["inside_token"].to_numpy(), abs=1e-4)
     for row in table.iter_rows(named=True):
         assert row["inside_area"] == pytest.approx(np.mean(row["region"]))
-        assert np.argmax(row["activation"]) == row["token"]
+        assert row["activation"][row["token"]] >= abs(row["change"]) * (1 - 1e-3)
     assert table["inside_attribution"].mean() > table["inside_area"].mean()
 
 
@@ -104,13 +105,17 @@ def test_measured_are_pairs_of_val_and_each_once_a_cause(world, done):
 
 def test_latents_of_a_cause_are_those_that_change_most_on_train(world):
     pairs = [pair for pair in read_pairs(world.index) if pair.split == "train" and pair.cause == "texture"]
-    peaks = _peaks(world.codes, [number for pair in pairs for number in (pair.base, pair.changed)])
-    by_hand = np.zeros(WIDTH)
-    largest = {(row[0], row[1]): row[2] for row in peaks.select("image_id", "latent", "value").iter_rows()}
-    for pair in pairs:
-        for latent in range(WIDTH):
-            by_hand[latent] += abs(largest.get((pair.changed, latent), 0) - largest.get((pair.base, latent), 0))
-    assert _responding(peaks, pairs, 5) == np.argsort(-by_hand, kind="stable")[:5].tolist()
+    codes = scan_codes(world.codes).collect()
+    dense = np.zeros((codes["image_id"].max() + 1, 16, WIDTH))
+    dense[codes["image_id"], codes["token"], codes["latent"]] = codes["value"]
+    changes = np.stack([dense[pair.changed] - dense[pair.base] for pair in pairs])
+    by_hand = np.abs(changes).max(axis=1)
+    found = _changes(world.codes, pairs)
+    assert _responding(found, 5) == np.argsort(-by_hand.sum(axis=0), kind="stable")[:5].tolist()
+    assert len(found) == (by_hand > 0).sum()
+    for number, latent, token, change in found.iter_rows():
+        assert change == pytest.approx(changes[number, token, latent])
+        assert abs(change) == pytest.approx(by_hand[number, latent])
 
 
 def test_shares_have_intervals_and_differences(done):

@@ -33,7 +33,7 @@ from visae.vision.model import ModelCard, load_model
 
 FIT, MEASURED = "train", "val"
 SHARES = ("attribution", "occlusion", "activation", "token", "area")
-"""Maps whose mass inside the changed place is compared: `token` is all at the strongest token, `area` knows nothing."""
+"""Maps whose mass inside the changed place is compared: `token` has all at the token itself, `area` knows nothing."""
 
 MEAN = "mean"
 EVERYWHERE = 0.99
@@ -88,10 +88,11 @@ def attribute_pairs(
 ) -> dict[str, Any]:
     """Find how much of where latents look is where a pair's pictures differ; write attribution_of_pairs.parquet, .json.
 
-    For each cause the latents whose value changes most with it are chosen on split train. On split val, of each pair
-    that of them is taken whose value changes most, in the picture in which it is larger, and the share of its maps'
-    absolute mass inside the changed place is measured. Gradients are those on the way from a picture without
-    information: on the way from the base picture all would lie inside, since pixels outside are the same.
+    For each cause the latents whose codes change most with it are chosen on split train. On split val, of each pair
+    that of them is taken whose code changes most, at the token where it does and in the picture in which it is larger
+    there, and the share of its maps' absolute mass inside the changed place is measured. Gradients are those on the
+    way from a picture without information: on the way from the base picture all would lie inside, since pixels outside
+    are the same.
 
     Parameters
     ----------
@@ -187,65 +188,72 @@ class _View:
 
 def _views(files: PairFiles, pairs: Sequence[Pair], settings: AttributionSettings, seed: int) -> list[_View]:
     """Pairs of the measured split, each with the latent that changes most in it of those chosen on the other."""
-    fit = [pair for pair in pairs if pair.split == FIT]
-    measured = [pair for pair in pairs if pair.split == MEASURED]
-    for split, found in ((FIT, fit), (MEASURED, measured)):
+    by_split = {split: [pair for pair in pairs if pair.split == split] for split in (FIT, MEASURED)}
+    for split, found in by_split.items():
         if not found:
             raise DataError(
-                f"{files.index}: split {split} has no pairs; latents are chosen on {FIT}, measured on {MEASURED}"
+                f"{files.index}: split {split} has no pairs; latents are chosen on {FIT} and measured on {MEASURED}"
             )
-    peaks = _peaks(files.codes, [number for pair in pairs for number in (pair.base, pair.changed)])
     random = np.random.default_rng([seed, 32])
-    views = []
-    for cause in causes_of(measured):
-        latents = _responding(peaks, [pair for pair in fit if pair.cause == cause], settings.latents_per_cause)
-        of_cause = [pair for pair in measured if pair.cause == cause]
-        order = random.permutation(len(of_cause))
-        candidates = (_strongest_change(of_cause[place], latents, peaks) for place in order)
-        views += [view for view in candidates if view is not None][: settings.pairs]
+    views: list[_View] = []
+    for cause in causes_of(by_split[MEASURED]):
+        fit, measured = ([pair for pair in by_split[split] if pair.cause == cause] for split in (FIT, MEASURED))
+        latents = _responding(_changes(files.codes, fit), settings.latents_per_cause)
+        order = [measured[place] for place in random.permutation(len(measured))]
+        views += _largest(_changes(files.codes, order, latents), order)[: settings.pairs]
     if not views:
         raise DataError(f"{files.codes}: no latent changes in any pair of split {MEASURED}; train the SAE for longer")
     return views
 
 
-def _peaks(codes: Path, image_ids: Sequence[int]) -> pl.DataFrame:
-    """Largest code of each latent in each picture, and its token: image_id, latent, value, token."""
+def _changes(codes: Path, pairs: Sequence[Pair], latents: Sequence[int] | None = None) -> pl.DataFrame:
+    """Largest change of each latent's code in each pair, and its token: number (of the pair), latent, token, change.
+
+    Parameters
+    ----------
+    codes
+        manifest.json of the codes.
+    latents
+        All, or these alone.
+    """
+    listed = pl.LazyFrame(
+        [(number, *side) for number, pair in enumerate(pairs) for side in ((pair.base, -1.0), (pair.changed, 1.0))],
+        schema={"number": pl.Int64, "image_id": pl.Int32, "sign": pl.Float64},
+        orient="row",
+    )
+    found = scan_codes(codes) if latents is None else scan_codes(codes).filter(pl.col("latent").is_in(list(latents)))
+    by_token = (
+        found.join(listed, on="image_id")
+        .group_by("number", "latent", "token")
+        .agg(change=(pl.col("value") * pl.col("sign")).sum())
+        .filter(pl.col("change") != 0)
+    )
+    # Of equal changes the lower token.
+    order = [pl.col("change").abs(), -pl.col("token").cast(pl.Int32)]
     return (
-        scan_codes(codes)
-        .filter(pl.col("image_id").is_in(sorted(set(image_ids))), pl.col("value") > 0)
-        .group_by("image_id", "latent")
-        .agg(pl.col("value").max(), pl.col("token").sort_by("value", "token", descending=[True, False]).first())
+        by_token.group_by("number", "latent")
+        .agg(pl.col("token", "change").sort_by(order, descending=True).first())
+        .sort("number", "latent")
         .collect(engine="streaming")
     )
 
 
-def _changes(peaks: pl.DataFrame, pairs: Sequence[Pair]) -> pl.DataFrame:
-    """How much the largest code of each latent changes in each pair in which it is active: number, latent, change."""
-    listed = pl.DataFrame(
-        [(number, *both) for number, pair in enumerate(pairs) for both in ((pair.base, -1.0), (pair.changed, 1.0))],
-        schema={"number": pl.Int64, "image_id": pl.Int32, "sign": pl.Float64},
-        orient="row",
-    )
-    signed = listed.join(peaks, on="image_id").with_columns(pl.col("value") * pl.col("sign"))
-    return signed.group_by("number", "latent").agg(change=pl.col("value").sum()).sort("number", "latent")
+def _responding(changes: pl.DataFrame, most: int) -> list[int]:
+    """Latents whose largest changes are largest in the mean, the first first; of equal ones the lower number."""
+    sums = changes.group_by("latent").agg(pl.col("change").abs().sum())
+    return sums.sort("change", "latent", descending=[True, False])["latent"].head(most).to_list()
 
 
-def _responding(peaks: pl.DataFrame, pairs: Sequence[Pair], most: int) -> list[int]:
-    """Latents whose largest code changes most, the most first; of equal ones the lower number."""
-    means = _changes(peaks, pairs).group_by("latent").agg(pl.col("change").abs().sum())
-    return means.sort("change", "latent", descending=[True, False])["latent"].head(most).to_list()
-
-
-def _strongest_change(pair: Pair, latents: Sequence[int], peaks: pl.DataFrame) -> _View | None:
-    """The latent that changes most in a pair, in the picture in which it is larger; None where all are silent."""
-    own = peaks.filter(pl.col("latent").is_in(list(latents)))
-    changes = _changes(own, [pair]).filter(pl.col("change") != 0)
-    if changes.is_empty():
-        return None
-    latent, change = changes.sort(pl.col("change").abs(), descending=True).select("latent", "change").row(0)
-    image_id, path = (pair.changed, pair.changed_path) if change > 0 else (pair.base, pair.base_path)
-    token = own.filter(image_id=image_id, latent=latent)["token"].item()
-    return _View(pair, int(latent), image_id, path, int(token), float(change))
+def _largest(changes: pl.DataFrame, pairs: Sequence[Pair]) -> list[_View]:
+    """The latent that changes most in each pair, in the picture in which it is larger at that token; pair by pair."""
+    strongest = changes.sort(pl.col("change").abs(), descending=True).unique("number", maintain_order=True)
+    views = []
+    for row in strongest.sort("number").iter_rows(named=True):
+        pair = pairs[row["number"]]
+        is_changed = row["change"] > 0
+        image_id, path = (pair.changed, pair.changed_path) if is_changed else (pair.base, pair.base_path)
+        views.append(_View(pair, row["latent"], image_id, path, row["token"], row["change"]))
+    return views
 
 
 def _with_places(

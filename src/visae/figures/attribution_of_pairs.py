@@ -23,7 +23,7 @@ LABELS = {
     "attribution": "attribution",
     "occlusion": "occlusion",
     "activation": "activation",
-    "token": "strongest token",
+    "token": "its token alone",
     "area": "random map",
 }
 """Maps whose shares are compared, in words."""
