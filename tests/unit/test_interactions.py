@@ -158,7 +158,7 @@ def test_latents_that_never_fire_together_are_not_tested(done):
 def test_random_pairs_as_long_show_nothing(done):
     _, summary, *_ = done
     assert summary["n_significant"] == 3
-    assert summary["n_significant_at_random"] == 0
+    assert summary["n_not_zero_at_random"] == 0
     assert summary["median_size"]["random"] == 0
 
 
@@ -174,7 +174,7 @@ def test_the_table_has_each_pair_once_and_its_figure_both_ways(done):
     assert np.ma.allclose(matrix, matrix.T)
     # Both halves of the matrix have a dot for each significant pair.
     assert len(figure.axes[0].collections[0].get_offsets()) == 2 * summary["n_significant"]
-    assert "3 do other than the sum" in interaction_lines(output / "interactions.json")[0]
+    assert ", 3 by more than these" in interaction_lines(output / "interactions.json")[0]
 
 
 def test_an_atlas_of_another_task_is_refused(done, tmp_path):
@@ -216,7 +216,11 @@ def test_signs_are_flipped_at_the_nominal_rate_and_find_what_is_there():
     assert resampled.either_way(rng.standard_normal(20) - 2) < 0.01
     assert resampled.one_way(rng.standard_normal(20) - 2, -1.0) < 0.01
     assert resampled.one_way(rng.standard_normal(20) - 2, 1.0) > 0.9
-    assert resampled.either_way(np.zeros(20)) == 1
+    assert resampled.either_way(np.zeros(20)) == resampled.above(np.zeros(20), np.zeros(20)) == 1
+    p = [resampled.above(*(rng.standard_normal((2, 20)) + rng.standard_normal())) for _ in range(600)]
+    assert np.mean(np.array(p) <= 0.05) < 0.08
+    assert resampled.above(rng.standard_normal(20) - 2, rng.standard_normal(20)) < 0.01
+    assert resampled.above(rng.standard_normal(20), rng.standard_normal(20) + 2) > 0.9
 
 
 def test_what_float32_rounds_is_no_synergy():
@@ -254,7 +258,7 @@ def test_an_atlas_that_verified_nothing_has_no_pairs():
     assert dict(table.schema) == SCHEMA
     assert summary_of(table) | {"strongest": None} == {
         **dict.fromkeys(["n_latents", "n_pairs", "n_tested", "n_significant", "n_more", "n_less"], 0),
-        **{"n_significant_at_random": 0, "smallest_pictures": 6, "strongest": None},
+        **{"n_not_zero": 0, "n_not_zero_at_random": 0, "smallest_pictures": 6, "strongest": None},
         "median_size": {"pairs": None, "random": None},
     }
     figure = figure_of_interactions.draw(figure_of_interactions.data(table), [], FigureSettings())

@@ -18,8 +18,8 @@ class InteractionSettings:
         minimum=0,
     )
     candidates: int = setting(
-        "Latents of each class, none of them verified by itself, among which redundant groups are looked for; 0 looks "
-        "for none.",
+        "Latents of each class, none of them verified by itself, among which redundant groups are looked for; with 0 "
+        "none are.",
         24,
         minimum=0,
     )

@@ -51,9 +51,9 @@ def interaction_lines(path: Path) -> list[str]:
         return []
     found = read_json(path)
     lines = [
-        f"  Together: of {found['n_tested']} tested pairs of {found['n_latents']} latents {found['n_significant']} do "
-        f"other than the sum of both ({found['n_significant_at_random']} of as many random pairs as long): "
-        f"{found['n_more']} more, {found['n_less']} less"
+        f"  Together: of {found['n_tested']} tested pairs of {found['n_latents']} latents {found['n_not_zero']} do "
+        f"other than the sum of both ({found['n_not_zero_at_random']} of as many random pairs as long), "
+        f"{found['n_significant']} by more than these: {found['n_more']} more than the sum, {found['n_less']} less"
     ]
     for row in found["strongest"][:_NAMED]:
         interval = f"[{row['synergy_low']:+.2f}, {row['synergy_high']:+.2f}]"

@@ -37,9 +37,11 @@ SCHEMA: dict[str, Any] = {
     **measured_columns(("effect", "effect_other", "together", "synergy")),
     "p": pl.Float64,
     "q": pl.Float64,
+    "control": pl.Float64,
+    "p_above": pl.Float64,
+    "q_above": pl.Float64,
     "significant": pl.Boolean,
     "than_sum": pl.String,
-    "control": pl.Float64,
     "p_control": pl.Float64,
     "q_control": pl.Float64,
     "n_together": pl.Int64,
@@ -81,9 +83,10 @@ def run_interactions(
 
     The latents with the largest verified effects are switched off alone and in pairs, on pictures of the half of split
     val on which the atlas had not verified them: the synergy of a pair is the change of the class's log odds with both
-    off minus the sum of the changes with each off. Beside each pair two random latents move every patch as far. Then
-    groups are looked for among latents of which none is verified: chosen on the atlas's first half of split val by
-    what they do together beyond the sum, and measured on the other beside random groups as long.
+    off minus the sum of the changes with each off. Beside each pair two random latents move every patch as far, and an
+    interaction is significant where it is larger than theirs. Then groups are looked for among latents that do nothing
+    alone: chosen on the atlas's first half of split val by what they do together beyond the sum, and measured on the
+    other beside random groups as long.
 
     Parameters
     ----------
@@ -191,19 +194,21 @@ def _pairs(
 def judged(rows: Sequence[dict[str, Any]], names: dict[int, str]) -> pl.DataFrame:
     """Table of pairs, with the false discovery rates over all of them and the verdicts.
 
-    A synergy is significant where its false discovery rate is at most ALPHA and its interval leaves out 0. Where both
-    latents move the class the same way, `than_sum` says whether together they do more than the sum, so that each
-    stands in for the other, or less, so that each alone already does what both do.
+    A synergy is significant where its false discovery rates are at most ALPHA, that it is not 0 and that it is larger
+    than that of random latents as long, and where its interval leaves out 0. Where both latents move the class the
+    same way, `than_sum` says whether together they do more than the sum, so that each stands in for the other, or
+    less, so that each alone already does what both do.
     """
     table = pl.DataFrame([{**row, "class_name": names[row["class_id"]]} for row in rows], schema=SCHEMA)
     table = table.with_columns(
         pl.Series(f"q{end}", benjamini_hochberg(table[f"p{end}"].fill_null(np.nan).to_numpy()), dtype=pl.Float64)
-        for end in ("", "_control")
+        for end in ("", "_above", "_control")
     ).with_columns(pl.col(pl.Float64).fill_nan(None))
     leaves_out_zero = (pl.col("synergy_low") > 0) | (pl.col("synergy_high") < 0)
     total = pl.col("effect") + pl.col("effect_other")
     same_way = pl.col("effect") * pl.col("effect_other") > 0
-    table = table.with_columns(significant=(pl.col("q") <= ALPHA) & leaves_out_zero)
+    is_found = pl.max_horizontal("q", "q_above") <= ALPHA
+    table = table.with_columns(significant=pl.col("q").is_not_null() & is_found & leaves_out_zero)
     return table.with_columns(
         than_sum=pl.when(pl.col("significant") & same_way).then(
             pl.when(pl.col("synergy") * total > 0).then(pl.lit(MORE)).otherwise(pl.lit(LESS))
@@ -230,10 +235,11 @@ def summary_of(table: pl.DataFrame) -> dict[str, Any]:
         "n_latents": len({latent for _, latent in latents}),
         "n_pairs": len(table),
         "n_tested": len(tested),
+        "n_not_zero": int((tested["q"] <= ALPHA).sum()),
+        "n_not_zero_at_random": int((tested["q_control"] <= ALPHA).sum()),
         "n_significant": len(significant),
         "n_more": int((significant["than_sum"] == MORE).sum()),
         "n_less": int((significant["than_sum"] == LESS).sum()),
-        "n_significant_at_random": int((tested["q_control"] <= ALPHA).sum()),
         "smallest_pictures": TESTABLE,
         "median_size": {
             "pairs": _median_size(tested["synergy"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from visae.experiments.runner import Runner
 from visae.experiments.tables import ALPHA
 from visae.features.resampling import benjamini_hochberg
 from visae.progress import progress_bar
+from visae.tasks.counts import ClassCounts
 
 _ENOUGH = 0.9
 """A smaller group that does at least this share of what a larger one does beyond the sum stands for it."""
@@ -90,8 +91,14 @@ class Redundancy:
         candidates = self._candidates(codes, effects)
         if len(candidates) < 2:
             return []
-        nodes = alike(candidates, codes, self.runner.sae.raw_rows().cpu().numpy(), self.settings.largest)
-        chosen = self._chosen(class_id, candidates, nodes)
+        counts = own_pictures(self.runner, class_id, candidates, self.halves, again=False)
+        if not len(counts.images) or not self.runner.can_be_edited(counts):
+            return []
+        idle, alone = self._idle(counts, candidates, effects)
+        if len(idle) < 2:
+            return []
+        nodes = alike(idle, codes, self.runner.sae.raw_rows().cpu().numpy(), self.settings.largest)
+        chosen = self._chosen(counts, alone, nodes)
         return [row for group, way in chosen if (row := self._measured(class_id, group, way, effects)) is not None]
 
     def _candidates(self, codes: NDArray[np.float64], effects: pl.DataFrame) -> list[int]:
@@ -108,24 +115,32 @@ class Redundancy:
         most = self.settings.candidates
         return list(dict.fromkeys([*by_estimate[: most // 2], *by_firing]))[:most]
 
-    def _chosen(self, class_id: int, candidates: Sequence[int], nodes: Sequence[Group]) -> list[tuple[Group, float]]:
-        """Groups without a latent in common that do most beyond the sum on the first half, and their direction."""
-        counts = own_pictures(self.runner, class_id, candidates, self.halves, again=False)
-        if not len(counts.images) or not self.runner.can_be_edited(counts):
-            return []
+    def _idle(
+        self, counts: ClassCounts, candidates: Sequence[int], effects: pl.DataFrame
+    ) -> tuple[list[int], dict[int, NDArray[np.float64]]]:
+        """Candidates that alone do no more than random latents as long, and what each does by picture, (n,)."""
         edit = self.found.activity.edit
-        odds = odds_of(
-            self.runner,
-            counts,
-            {"alone": [edit((latent,)) for latent in candidates], "together": [edit(group) for group in nodes]},
-        )
-        place = {latent: number for number, latent in enumerate(candidates)}
+        alone = [edit((latent,)) for latent in candidates]
+        others = self._random_groups(counts.target.class_id, tuple(candidates), effects)[0]
+        random = [AsLong(edit((other,)), change) for other, change in zip(others, alone, strict=True)]
+        odds = odds_of(self.runner, counts, {"alone": alone, "random": random})
+        resampled = Resampled.of(odds.units, self.settings.bootstrap, self.seed)
+        found = list(zip(candidates, odds.change["alone"], odds.change["random"], strict=True))
+        idle = [latent for latent, one, other in found if resampled.above(one, other) > ALPHA]
+        return idle, {latent: one for latent, one, _ in found}
+
+    def _chosen(
+        self, counts: ClassCounts, alone: Mapping[int, NDArray[np.float64]], nodes: Sequence[Group]
+    ) -> list[tuple[Group, float]]:
+        """Groups without a latent in common that do most beyond the sum on the first half, and their direction."""
+        edit = self.found.activity.edit
+        odds = odds_of(self.runner, counts, {"together": [edit(group) for group in nodes]})
         gains: dict[Group, tuple[float, float]] = {}
         for group, together in zip(nodes, odds.change["together"], strict=True):
-            alone = odds.change["alone"][[place[latent] for latent in group]]
-            beyond, way = beyond_sum(together, alone).sum(), float(np.sign(together.sum()))
+            each = np.stack([alone[latent] for latent in group])
+            beyond, way = beyond_sum(together, each).sum(), float(np.sign(together.sum()))
             # What one of them does by itself needs no group.
-            if way * beyond > 0 and abs(together.sum()) > np.abs(alone.sum(axis=1)).max():
+            if way * beyond > 0 and abs(together.sum()) > np.abs(each.sum(axis=1)).max():
                 gains[group] = (way * float(beyond), way)
         chosen: list[tuple[Group, float]] = []
         for group in sorted(gains, key=lambda group: (-gains[group][0], group)):
@@ -149,9 +164,7 @@ class Redundancy:
             {
                 "alone": alone,
                 "random_alone": [
-                    AsLong(edit((other,)), change)
-                    for others in randoms
-                    for other, change in zip(others, alone, strict=True)
+                    AsLong(edit((other,)), change) for other, change in zip(randoms[0], alone, strict=True)
                 ],
                 "together": [whole],
                 "random": [AsLong(edit(others), whole) for others in randoms],
@@ -163,7 +176,7 @@ class Redundancy:
         resampled = Resampled.of(odds.units, self.settings.bootstrap, self.seed)
         together, alone = odds.change["together"][0], odds.change["alone"]
         random = odds.change["random"].mean(axis=0)
-        random_alone = odds.change["random_alone"].reshape(-1, *alone.shape).mean(axis=0)
+        random_alone = odds.change["random_alone"]
         beyond = beyond_sum(together, alone)
         return {
             "class_id": class_id,
@@ -176,7 +189,7 @@ class Redundancy:
             "random_groups": resampled.mean(random),
             "p": resampled.one_way(together - random, way),
             "p_beyond": resampled.one_way(beyond, way),
-            "p_alone": [resampled.one_way(one - other, way) for one, other in zip(alone, random_alone, strict=True)],
+            "p_alone": [resampled.above(one, other) for one, other in zip(alone, random_alone, strict=True)],
             "n_units": int(odds.units.sum()),
             "n_images": int((odds.units > 0).sum()),
         }

@@ -70,6 +70,20 @@ class Resampled:
         observed = abs(values.sum()) - 1e-9 * np.abs(values).sum()
         return float(p_value(observed, np.abs(self.signs @ values)))
 
+    def above(self, values: NDArray[np.float64], others: NDArray[np.float64]) -> float:
+        """Chance that one sum is larger than the other by so much, signs aside, were the two swapped in each picture.
+
+        Parameters
+        ----------
+        values, others
+            (n,) of what is tested, and of what stands for chance.
+        """
+        middle, half = (values + others).sum() / 2, (values - others) / 2
+        observed = abs(middle + half.sum()) - abs(middle - half.sum())
+        swapped = self.signs @ half
+        rounding = 1e-9 * (np.abs(values) + np.abs(others)).sum()
+        return float(p_value(observed - rounding, np.abs(middle + swapped) - np.abs(middle - swapped)))
+
     def one_way(self, values: NDArray[np.float64], direction: float) -> float:
         """Chance of so large a sum in a direction that was chosen on other pictures."""
         turned = np.sign(direction) * values

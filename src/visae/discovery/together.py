@@ -118,7 +118,7 @@ def _measured(
     synergy, control = (_synergy(alone, together, arm, number, places) for arm in ("latent", "random"))
     row |= resampled.measured("synergy", synergy)
     row |= {"p": resampled.either_way(synergy), "control": resampled.mean(control)}
-    return row | {"p_control": resampled.either_way(control)}
+    return row | {"p_control": resampled.either_way(control), "p_above": resampled.above(synergy, control)}
 
 
 def _synergy(alone: Odds, together: Odds, arm: str, number: int, places: Sequence[int]) -> NDArray[np.float64]:

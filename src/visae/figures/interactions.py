@@ -94,7 +94,7 @@ def _matrix(figure: Figure, axes: Axes, table: pl.DataFrame, settings: FigureSet
     axes.set_xticks(middles, labels, size=size, rotation=90)
     axes.set_ylabel("Latent, measured in its class")
     axes.set_xlabel("Latent switched off with it")
-    ticks = [-limit, 0, limit]
+    ticks = [-limit, -limit / 10, 0, limit / 10, limit]
     bar = figure.colorbar(image, ax=axes, shrink=0.6, ticks=ticks, format=lambda value, _: f"{value:+.2g}")
     bar.minorticks_off()
     bar.outline.set_visible(False)
