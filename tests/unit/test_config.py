@@ -94,6 +94,8 @@ def test_defaults_are_filled_in() -> None:
             r"demo: manual: topk: 'segmentaton' is no task of this study, which has segmentation, classification",
         ),
         ("studies/demo/manual", {"topk": {"sky": [1]}}, r"studies: demo: manual: topk: sky: \[1\] is not of type"),
+        ("studies/demo/proposals", {"topk": "a.csv"}, r"studies: demo: proposals: nothing tests them; set audit: true"),
+        ("studies/demo/proposals", {"gone": "a.csv"}, r"demo: proposals: 'gone' is not in this study's saes \(topk\)"),
         ("seed", -1, r"seed: -1 is less than the minimum of 0"),
     ],
 )
