@@ -50,6 +50,31 @@ def plant(folder: Path, seed: int = 0, n_meant: int = N_MEANT, labelled: bool = 
     )
 
 
+def plant_scenes(folder: Path) -> AuditFiles:
+    """Write scenes of one object, on all patches but the first and the last: latent 0 is of disks, latent 1 of sky."""
+    random = np.random.default_rng(0)
+    shapes, textures = random.choice(["disk", "ring"], N_IMAGES), random.integers(1, 4, N_IMAGES)
+    labels = np.tile(textures[:, None], (1, N_PATCHES))
+    labels[:, [0, -1]] = 0
+    codes = np.zeros((N_IMAGES, N_PATCHES, 2), dtype=np.float32)
+    codes[..., 0] = (shapes == "disk")[:, None] * (1 + random.random(labels.shape))
+    codes[..., 1] = (labels == 1) * (1 + random.random(labels.shape))
+    write_codes(folder, codes)
+    write_labels(folder, labels)
+    write_index(folder, None)
+    index = pl.read_parquet(folder / "index.parquet")
+    index.with_columns(pl.lit(64, pl.Int32).alias(side) for side in ("width", "height")).write_parquet(
+        folder / "index.parquet"
+    )
+    (folder / "pictures").mkdir()
+    causes = {"image_id": range(N_IMAGES), "texture": [CLASSES[n] for n in textures], "shape": shapes, "tint": "none"}
+    centres = {name: random.integers(0, 64, N_IMAGES) for name in ("centre_x", "centre_y")}
+    table = pl.DataFrame({**causes, **centres}).cast({"image_id": pl.Int32})
+    table.write_parquet(folder / "pictures" / "causes.parquet")
+    paths = {"codes": "manifest.json", "index": "index.parquet", "labels": "labels.parquet"}
+    return AuditFiles(**{name: str(folder / path) for name, path in paths.items()})
+
+
 def write_codes(folder: Path, codes: np.ndarray) -> None:
     """Write dense codes (n_images, n_patches, width) as a manifest with one shard."""
     image, token, latent = np.nonzero(codes)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import planted_for_tests
 import polars as pl
 import pytest
 from audit_for_tests import (
@@ -19,6 +18,7 @@ from audit_for_tests import (
     SETTINGS,
     WIDTH,
     plant,
+    plant_scenes,
     run,
     write_codes,
     write_index,
@@ -28,19 +28,13 @@ from sklearn.metrics import roc_auc_score
 
 from visae.audit.audit import AuditFiles
 from visae.audit.given import from_atlas, from_user
-from visae.audit.headline import audit_lines
-from visae.audit.held_out import ABSENT, SILENT, UNKNOWN, permuted_aucs
+from visae.audit.held_out import ABSENT, EVERYWHERE, SILENT, UNKNOWN, permuted_aucs
 from visae.audit.meanings import PATCH_CLASS, PICTURE_CLASS, Aspect, Found, Vocabulary
 from visae.audit.results import SCHEMA, YIELDS
-from visae.audit.untrained import _encoded
-from visae.config.settings import FigureSettings
 from visae.errors import DataError
-from visae.features.codes import scan_codes
 from visae.features.concepts import Labels
 from visae.features.ranking import Entries
-from visae.figures import audit as figure_of_audit
 from visae.files import write_json
-from visae.sae import load_sae
 
 NAMES = [CLASSES[1 + latent % 3] for latent in range(N_MEANT)]
 
@@ -219,60 +213,25 @@ def test_the_budget_is_the_same_for_all_and_takes_the_surest(files: AuditFiles, 
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory):
-    """A model whose every class is one direction, and an SAE that has it; more pictures than other tests need."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planted_for_tests, "N_FIT", 24)
-        patch.setattr(planted_for_tests, "N_MEASURE", 36)
-        return planted_for_tests.make_planted(tmp_path_factory.mktemp("world"))
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> AuditFiles:
+    return plant_scenes(tmp_path_factory.mktemp("scenes"))
 
 
-@pytest.fixture(scope="module")
-def of_world(world) -> AuditFiles:
-    folder = world.folder
-    return AuditFiles(
-        codes=str(folder / "codes/manifest.json"),
-        index=str(folder / "index.parquet"),
-        labels=str(folder / "patch_labels.parquet"),
-        sae=str(world.sae_config),
-        manifest=str(world.manifests[planted_for_tests.LAST]),
-    )
-
-
-def test_codes_made_on_the_spot_are_those_that_encoding_writes(world, of_world: AuditFiles, tmp_path: Path) -> None:
-    from visae.activations.store import ActivationStore
-
-    drawn = {"train": np.array([0, 2, 3, 20]), "val": np.array([24, 30, 59])}
-    store, sae = ActivationStore.open(of_world.manifest), load_sae(of_world.sae)
-    made = scan_codes(_encoded(sae, store, drawn, tmp_path)).collect()
-    ids = np.concatenate(list(drawn.values())).tolist()
-    kept = scan_codes(of_world.codes).filter(pl.col("image_id").is_in(ids)).collect()
-    key = ["image_id", "token", "latent"]
-    assert len(made) > 100
-    assert made.sort(key).drop("value").equals(kept.sort(key).drop("value"))
-    np.testing.assert_allclose(made.sort(key)["value"], kept.sort(key)["value"], rtol=1e-5)
-
-
-def test_untrained_dictionaries_stand_beside_and_figure_and_headline_show_them(of_world, tmp_path: Path) -> None:
-    folder = tmp_path / "demo" / "topk" / "scenes"
-    settings = replace(SETTINGS, untrained=3, permutations=99)
-    table, yields, summary = run(of_world, folder, settings)
-    planted = table.filter(pl.col("source") == "labels", pl.col("latent").is_between(10, 12))
-    assert planted["survives"].all()
-    assert planted["meaning"].sort().to_list() == ["class 1", "class 2", "class 3"]
-    assert yields["untrained"].unique().to_list() == [None, 0, 1, 2]
-    beside = next(row for row in summary["sources"] if row["source"] == "labels")["untrained"]
-    assert beside["n"] == 3
-    assert 0 <= beside["survived"]["low"] <= beside["survived"]["mean"] <= beside["survived"]["high"] <= 1
-    # Rank of one among four.
-    assert beside["specific"]["p"] in (0.25, 0.5, 0.75, 1)
-    shown = figure_of_audit.data({"topk": yields, "other": yields})
-    assert set(shown["untrained"]) == {0, 3}
-    figure = figure_of_audit.draw(shown, FigureSettings())
-    assert [axes.get_title(loc="left") for axes in figure.axes][:2] == ["Above chance", "Above untrained"]
-    lines = audit_lines(folder, "topk")
-    assert any(line.startswith("    labels") and "untrained" in line for line in lines)
-    assert audit_lines(tmp_path, "topk") == []
+def test_causes_of_scenes_are_meanings_too(scenes: AuditFiles, tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("latent,meaning\n0,shape: disk\n0,ring\n0,texture: sky\n1,tint: none\n")
+    table, _, _ = run(scenes, tmp_path / "done", proposals=str(path))
+    proposed = table.filter(source="causes").sort("latent")
+    assert proposed["aspect"].to_list() == ["shape", "texture"]
+    assert proposed["meaning"].to_list() == ["disk", CLASSES[1]]
+    assert proposed["survives"].all()
+    # All patches on objects have the one tint that there is.
+    own = table.filter(source="user")
+    assert own["survives"].to_list() == [True, False, False, None]
+    assert own["not_testable"][3] == EVERYWHERE
+    # Ranked among all values of all causes; four quarters are meanings as well.
+    assert own["rank"][0] == 0
+    assert own["n_meanings"][0] == 2 + 3 + 4
 
 
 def test_the_same_seed_gives_the_same_tables(files: AuditFiles, done, tmp_path: Path) -> None:

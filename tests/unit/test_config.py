@@ -96,6 +96,8 @@ def test_defaults_are_filled_in() -> None:
         ("studies/demo/manual", {"topk": {"sky": [1]}}, r"studies: demo: manual: topk: sky: \[1\] is not of type"),
         ("gain", {"lengths": [1.0, 0.5]}, r"gain: lengths: \[1.0, 0.5\]: each must be above 0 and larger"),
         ("studies/relu/gain", True, r"studies: relu: gain: edits are judged by a task, and the study has none"),
+        ("studies/demo/proposals", {"topk": "a.csv"}, r"studies: demo: proposals: nothing tests them; set audit: true"),
+        ("studies/demo/proposals", {"gone": "a.csv"}, r"demo: proposals: 'gone' is not in this study's saes \(topk\)"),
         ("seed", -1, r"seed: -1 is less than the minimum of 0"),
     ],
 )

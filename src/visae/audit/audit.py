@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from visae.activations.store import ActivationStore
+from visae.arms.dictionaries import MOST_PATCHES
 from visae.audit.dictionary import Dictionary
 from visae.audit.given import from_atlas, from_names, from_user
 from visae.audit.held_out import held_out, untestable
@@ -20,6 +21,7 @@ from visae.audit.proposals import Proposal, proposed
 from visae.audit.results import beside_untrained, judged, summary_of, yields_of
 from visae.audit.untrained import encoded_untrained
 from visae.config.audit import AuditSettings
+from visae.data.split_names import Splits
 from visae.device import chosen_device, described
 from visae.errors import DataError
 from visae.features.blocks import read_matching_manifest
@@ -28,11 +30,8 @@ from visae.files import write_json, write_table
 from visae.provenance import Provenance
 from visae.sae import load_sae
 
-FIT, MEASURED = "train", "val"
+FIT, MEASURED = Splits()
 """Splits that meanings are proposed on, and tested on."""
-
-MOST_PATCHES = 200_000
-"""Patches of each split that are looked at; of a larger one pictures are drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
