@@ -45,6 +45,7 @@ def unresolved(settings: Settings) -> Iterator[str]:
     if judge not in (None, "own") and judge not in settings.models:
         yield f"features: similarity: {judge!r} is neither own nor in models ({_names(settings.models)})"
     yield from _of_benchmark(settings)
+    yield from _of_sets(settings)
     for name, study in settings.studies.items():
         at = f"studies: {name}"
         yield from _of_study(settings, at, study)
@@ -135,6 +136,17 @@ def _of_heads(settings: Settings) -> Iterator[str]:
             yield f"heads: {key}: {values}: each must be above 0"
     if min(segmentation.weight_decays) < 0:
         yield f"heads: segmentation: weight_decays: {segmentation.weight_decays}: each must be 0 or more"
+
+
+def _of_sets(settings: Settings) -> Iterator[str]:
+    """Sizes and doses of sets of latents that cannot be."""
+    sets = settings.atlas.sets
+    if min(sets.sizes) < 1:
+        yield f"atlas: sets: sizes: {sets.sizes}: each must be 1 or more"
+    if max(sets.scales) > 0:
+        yield f"atlas: sets: scales: {sets.scales}: each must be 0 or below; insert_scales are above"
+    if min(sets.insert_scales) <= 0:
+        yield f"atlas: sets: insert_scales: {sets.insert_scales}: each must be above 0"
 
 
 def _of_slurm(settings: Settings) -> Iterator[str]:

@@ -50,7 +50,7 @@ def run_sets(
     slopes on split train: first of all that support a class, to verify `candidates` of them where the atlas has not
     edited them, then of what is verified. The set is measured on pictures of split val on which no pair was verified.
     Suppressed, its latents are set to `scales` times their largest values where the class is; inserted, to
-    `insert_scale` times where it is not. Beside it, and as far on each token, go the mean gradient of the class's log
+    `insert_scales` times where it is not. Beside it, and as far on each token, go the mean gradient of the class's log
     odds (the direction that it is read from), as many random latents, and sets that are chosen in the same way from
     untrained dictionaries and from `others`. `share` is what an edit reaches of the direction's effect.
 
@@ -163,7 +163,7 @@ class SetMaker:
         edited: list[tuple[int, ClassCounts]] = []
         for size in sorted({min(size, len(own.latents)) for size in sets.sizes}):
             draws = self._draws(class_id, own.first(size), arms, slopes.direction)
-            for way, scales in ((SUPPRESS, sets.scales), (INSERT, [sets.insert_scale])):
+            for way, scales in ((SUPPRESS, sets.scales), (INSERT, sets.insert_scales)):
                 target = Target(class_id, task.names[class_id], own.latents[:size], own.expected[0])
                 counts = self._fresh(target, way)
                 if not counts.n_target.any() or not (way == INSERT or self.runner.can_be_edited(counts)):
@@ -216,7 +216,7 @@ class SetMaker:
         for size, counts in edited:
             if size == largest:
                 few = self._fresh(counts.target, counts.way, self.settings.sets.sample)
-                scale = self.settings.sets.insert_scale if counts.way == INSERT else self.settings.sets.scales[0]
+                scale = (self.settings.sets.insert_scales if counts.way == INSERT else self.settings.sets.scales)[0]
                 effects = ranked_among_untrained(self.runner, few, sets, scale)
                 found[counts.way] = (float(effects[0]), effects[1:].tolist())
         return found
