@@ -12,7 +12,6 @@ with running_job(globals()) as job:
     run_sets(
         job.wildcards.task,
         ExperimentFiles(**files, first=job.spec["first"], min_purity=job.spec["min_purity"]),
-        Path(job.input.effects),
         job.settings(AtlasSettings),
         job.spec["layer"],
         Path(job.output.summary).parent,

@@ -48,6 +48,7 @@ def unresolved(settings: Settings) -> Iterator[str]:
     if judge not in (None, "own") and judge not in settings.models:
         yield f"features: similarity: {judge!r} is neither own nor in models ({_names(settings.models)})"
     yield from _of_benchmark(settings)
+    yield from _of_sets(settings)
     for name, study in settings.studies.items():
         at = f"studies: {name}"
         yield from _of_study(settings, at, study)
@@ -169,6 +170,17 @@ def _of_gain(settings: Settings) -> Iterator[str]:
     for name, study in settings.studies.items():
         if study.gain and not study.tasks:
             yield f"studies: {name}: gain: edits are judged by a task, and the study has none; leave gain out"
+
+
+def _of_sets(settings: Settings) -> Iterator[str]:
+    """Sizes and doses of sets of latents that cannot be."""
+    sets = settings.atlas.sets
+    if min(sets.sizes) < 1:
+        yield f"atlas: sets: sizes: {sets.sizes}: each must be 1 or more"
+    if max(sets.scales) > 0:
+        yield f"atlas: sets: scales: {sets.scales}: each must be 0 or below; insert_scales are above"
+    if min(sets.insert_scales) <= 0:
+        yield f"atlas: sets: insert_scales: {sets.insert_scales}: each must be above 0"
 
 
 def _of_slurm(settings: Settings) -> Iterator[str]:

@@ -19,7 +19,7 @@ class SetSettings:
     candidates: int = setting(
         "Latents of each class that a set would be made of by the estimate alone, that are verified for it where the "
         "atlas has not edited them.",
-        12,
+        24,
         minimum=0,
     )
     proposed: int = setting(
@@ -34,8 +34,10 @@ class SetSettings:
         [-1.0, 0.0],
         not_empty=True,
     )
-    insert_scale: float = setting(
-        "Multiple of their largest values at which they are inserted where the class is not.", 1.0, above=0
+    insert_scales: list[float] = setting(
+        "Multiples of their largest values at which they are inserted where the class is not.",
+        [1.0, 2.0],
+        not_empty=True,
     )
     images: int = setting(
         "Pictures of each class, of split val, on which sets are measured, at most, and as many of others: none on "

@@ -21,6 +21,7 @@ from visae.discovery.choice import LatentSet, Proposal, Slopes, chosen_set, clas
 from visae.discovery.ranks import ranked_among_untrained
 from visae.discovery.sets_table import DIRECTION, RANDOM, UNTRAINED, Measured, sets_summary, sets_table
 from visae.discovery.verify import drawn_half
+from visae.errors import DataError
 from visae.experiments.files import ExperimentFiles
 from visae.experiments.opened import MEASURED, Opened
 from visae.experiments.runner import Runner
@@ -35,7 +36,6 @@ from visae.tasks.task import drawn
 def run_sets(
     task: str,
     files: ExperimentFiles,
-    effects: Path,
     settings: AtlasSettings,
     layer: int,
     output: Path,
@@ -50,7 +50,7 @@ def run_sets(
     slopes on split train: first of all that support a class, to verify `candidates` of them where the atlas has not
     edited them, then of what is verified. The set is measured on pictures of split val on which no pair was verified.
     Suppressed, its latents are set to `scales` times their largest values where the class is; inserted, to
-    `insert_scale` times where it is not. Beside it, and as far on each token, go the mean gradient of the class's log
+    `insert_scales` times where it is not. Beside it, and as far on each token, go the mean gradient of the class's log
     odds (the direction that it is read from), as many random latents, and sets that are chosen in the same way from
     untrained dictionaries and from `others`. `share` is what an edit reaches of the direction's effect.
 
@@ -64,14 +64,12 @@ def run_sets(
         A task of the study.
     files
         What it is run from; as for an experiment.
-    effects
-        effects.parquet of the atlas of the same task and SAE.
     settings
         Section `atlas`, as the atlas was made with.
     layer
         Whose output is edited.
     output
-        Folder.
+        Folder in which the atlas has written effects.parquet.
     others
         config.json of other SAEs; each of the same tokens is an arm, by the name of its folder.
     device
@@ -87,9 +85,11 @@ def run_sets(
     Raises
     ------
     DataError
-        If effects.parquet has a class that the task does not have.
+        If there is no effects.parquet, or it has a class that the task does not have.
     """
-    chosen, seed = chosen_device(device), seed + settings.seed
+    chosen, seed, effects = chosen_device(device), seed + settings.seed, output / "effects.parquet"
+    if not effects.is_file():
+        raise DataError(f"{effects}: no such table; make it with: visae atlas")
     provenance = Provenance(settings, [*files.named(), str(effects), *others], seed, described(chosen))
     edits = InterventionSettings(batch_size=settings.batch_size, bootstrap=settings.bootstrap)
     found = Opened.of(task, files, edits, layer, chosen, seed)
@@ -163,7 +163,7 @@ class SetMaker:
         edited: list[tuple[int, ClassCounts]] = []
         for size in sorted({min(size, len(own.latents)) for size in sets.sizes}):
             draws = self._draws(class_id, own.first(size), arms, slopes.direction)
-            for way, scales in ((SUPPRESS, sets.scales), (INSERT, [sets.insert_scale])):
+            for way, scales in ((SUPPRESS, sets.scales), (INSERT, sets.insert_scales)):
                 target = Target(class_id, task.names[class_id], own.latents[:size], own.expected[0])
                 counts = self._fresh(target, way)
                 if not counts.n_target.any() or not (way == INSERT or self.runner.can_be_edited(counts)):
@@ -216,7 +216,7 @@ class SetMaker:
         for size, counts in edited:
             if size == largest:
                 few = self._fresh(counts.target, counts.way, self.settings.sets.sample)
-                scale = self.settings.sets.insert_scale if counts.way == INSERT else self.settings.sets.scales[0]
+                scale = (self.settings.sets.insert_scales if counts.way == INSERT else self.settings.sets.scales)[0]
                 effects = ranked_among_untrained(self.runner, few, sets, scale)
                 found[counts.way] = (float(effects[0]), effects[1:].tolist())
         return found
