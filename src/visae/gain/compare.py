@@ -80,8 +80,8 @@ def run_gain(
     k-means and raw neurons. Each chooses one latent for a class by the same rule on the same tokens of split train. On
     pictures of split val patches are then moved down the latent's direction. Measured are the shortest length at which
     half of the targets turn; selectivity at one length for all, the shortest of those; and selectivity where each
-    latent is set to minus its own largest value. The p-value of a class is the SAE's rank among all dictionaries of a kind and
-    itself; what is found holds at a false discovery rate over the classes.
+    latent is set to minus its own largest value. The p-value of a class is the SAE's rank among all dictionaries of a
+    kind and itself; what is found holds at a false discovery rate over the classes.
 
     Parameters
     ----------
