@@ -30,7 +30,9 @@ from visae.gain.train import base_settings, train_compared
 from visae.sae import load_sae, save_sae
 from visae.sae.initial import initial_sae
 
-SETTINGS = GainSettings(untrained=39, frozen=2, images=6, bootstrap=50, batch_size=64, budget=6, budget_draws=1)
+SETTINGS = GainSettings(
+    untrained=39, frozen=2, images=6, bootstrap=50, batch_size=64, budget=6, budget_draws=1, budget_images=6
+)
 K = 2
 
 
@@ -106,7 +108,7 @@ def test_the_table_has_every_dictionary_in_every_class_and_lengths_in_their_inte
 
 
 def test_the_planted_sae_discovers_more_with_the_same_budget_than_one_that_learned_nothing(worlds, compared, tmp_path):
-    settings = replace(SETTINGS, untrained=1, images=9, budget=3)
+    settings = replace(SETTINGS, untrained=1, budget_images=9, budget=3)
     _, _, _, found = run(worlds["segmentation"], compared[0], tmp_path, settings)
     effects = dict(found.select("kind", "effect").iter_rows())
     assert effects[TESTED] > 2 * effects[UNTRAINED]

@@ -45,7 +45,7 @@ class GainSettings:
     images: int = setting(
         "Pictures of each class, of split val, on which edits are measured, at most; in tasks on pictures as many of "
         "other classes.",
-        8,
+        4,
         minimum=2,
     )
     lengths: list[float] = setting(
@@ -59,6 +59,11 @@ class GainSettings:
         "how many are verified; 0 leaves that out.",
         20,
         minimum=0,
+    )
+    budget_images: int = setting(
+        "Pictures of a class on which such a pair is edited, at most; and as many others for what is verified.",
+        16,
+        minimum=2,
     )
     budget_draws: int = setting("Untrained and frozen dictionaries, of each, that are given that budget.", 3, minimum=1)
     bootstrap: int = setting(

@@ -50,7 +50,7 @@ def _of_dictionary(
     activity = chooser.activity(dictionary)
     estimates = {pair: effect for pair, effect in chooser.estimates(dictionary).items() if pair[1] in activity.count}
     pairs = sorted(estimates, key=lambda pair: (-abs(estimates[pair]), pair))[: settings.budget]
-    atlas = AtlasSettings(images=settings.images, bootstrap=settings.bootstrap)
+    atlas = AtlasSettings(images=settings.budget_images, bootstrap=settings.bootstrap)
     runner = Runner(chooser.task, dictionary, edits, seed)
     verifier = Verifier(runner, activity, atlas, frozenset(pairs), seed)
     rows = {}
