@@ -100,6 +100,7 @@ _SUMMARIES = {
     "segmentation-head": "train a segmentation head",
     "experiment": "edit latents and measure a task, beside controls",
     "atlas": "find which latents a task uses, and prove them by edits",
+    "groups": "find the latents that serve a shortcut, and suppress them beside controls and retraining",
     "faithfulness": "measure tasks with patches replaced by their reconstruction, their mean and zero",
     "model-check": "measure what a model knows of classes of pictures, beside random weights",
     "doctor": "look at a study before anything runs: what is fine, odd and wrong",
