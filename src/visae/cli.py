@@ -116,6 +116,7 @@ _SUMMARIES = {
     "atlas-sets": "find sets of proven latents that move a class together",
     "compared": "train the dictionaries that an SAE is compared with",
     "gain": "measure what an SAE adds to dictionaries that learned less",
+    "groups": "find the latents that serve a shortcut, and suppress them beside controls and retraining",
     "faithfulness": "measure tasks with patches replaced by their reconstruction, their mean and zero",
     "model-check": "measure what a model knows of classes of pictures, beside random weights",
     "doctor": "look at a study before anything runs: what is fine, odd and wrong",

@@ -31,7 +31,7 @@ _CURVES = {"suppressed": 1, "random_latent": 2, "frequency_matched": 3}
 _CURVE_LABELS = {"suppressed": "these latents", "random_latent": "random", "frequency_matched": "as often active"}
 # Beside the own size of a latent's change.
 _MATCHED = "matched"
-_BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.22)}
+_BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
 
 
 def data(accuracies: pl.DataFrame, latents: pl.DataFrame) -> pl.DataFrame:
@@ -49,8 +49,8 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
     accuracies, latents = (table.filter(kind=kind) for kind in ("accuracy", "latent"))
     line = settings.font_size / 72
     with style(settings):
-        figure = Figure(figsize=(PAGE_WIDTH, 2.2 + 10 * line), layout="constrained")
-        by_group, by_number, ranking = figure.subplots(1, 3, width_ratios=(1.3, 1, 1))
+        figure = Figure(figsize=(PAGE_WIDTH, 2.6 + 10 * line), layout="constrained")
+        by_group, by_number, ranking = figure.subplots(1, 3, width_ratios=(1.1, 1, 1))
         _by_group(by_group, accuracies.filter("is_chosen"), settings)
         _by_number(by_number, accuracies.filter(over="worst"), settings)
         _ranking(ranking, latents, settings)
@@ -75,13 +75,13 @@ def _by_group(axes: Axes, rows: pl.DataFrame, settings: FigureSettings) -> None:
         values, low, high = (np.array([row[f"accuracy{end}"] for row in found]) for end in ("", "_low", "_high"))
         errors = np.maximum([values - low, high - values], 0)
         axes.errorbar(
-            places, values, yerr=errors, color=palette[number % len(palette)], linestyle="", marker=".", markersize=4,
+            values, places, xerr=errors, color=palette[number % len(palette)], linestyle="", marker=".", markersize=4,
             elinewidth=0.7, label=WAYS[way],
         )  # fmt: skip
-    labels = ["worst group" if name is None else plain(name).replace(" on ", "\non ") for name in names]
-    axes.set_xticks(range(len(names)), labels, rotation=90 if len(names) > 5 else 0)
-    axes.set_ylim(-0.03, 1.03)
-    axes.set_ylabel("Accuracy")
+    axes.set_yticks(range(len(names)), ["worst group" if name is None else plain(name) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_xlabel("Accuracy")
     axes.set_title("Groups", loc="left")
     axes.legend(**_BELOW, ncols=1)
 
