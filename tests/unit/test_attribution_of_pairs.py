@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
 
 from visae.activations.given import write_store
-from visae.attribution.of_pairs import SCHEMA, SHARES, PairFiles, _changes, _responding, attribute_pairs, pair_shares
 from visae.attribution.headline import attribution_lines
+from visae.attribution.of_pairs import SCHEMA, SHARES, PairFiles, _changes, _responding, attribute_pairs, pair_shares
 from visae.config.settings import AttributionSettings, FigureSettings, ModelSettings, ScenePairsSettings
 from visae.data.images import pixels
 from visae.data.index import build_index, read_index
