@@ -110,11 +110,7 @@ rule interventions:
 rule atlas:
     input:
         ATLASES,
-        of_experiments(f"{MEASURED}/{{task}}_atlas.png", studies=WITH_ATLAS),
-        of_experiments(
-            f"{MEASURED}/{{task}}_interactions.png", studies=WITH_INTERACTIONS
-        ),
-        of_experiments(f"{MEASURED}/{{task}}_sets.png", studies=WITH_ATLAS),
+        ATLAS_FIGURES,
 
 
 rule counterfactuals:

@@ -92,8 +92,20 @@ TASK_HEADS = over_studies(
 # --- interventions ---
 EXPERIMENTS = of_experiments(f"{INTERVENTIONS}/{{task}}/summary.json")
 WITH_ATLAS = {name: study for name, study in STUDIES.items() if study.atlas}
-WITH_INTERACTIONS = WITH_ATLAS if SETTINGS.interactions.latents else {}
-ATLASES = of_experiments(f"{INTERVENTIONS}/{{task}}/atlas.json", studies=WITH_ATLAS)
+OF_ATLAS = ["atlas"]
+OF_ATLAS += ["interactions"] if SETTINGS.interactions.latents else []
+OF_ATLAS += ["sets"] if SETTINGS.atlas.sets.sizes else []
+ATLASES, ATLAS_FIGURES = (
+    [
+        path
+        for pattern in patterns
+        for path in of_experiments(pattern, SETTINGS.atlas.tasks or TASKS, WITH_ATLAS)
+    ]
+    for patterns in (
+        [f"{INTERVENTIONS}/{{task}}/{name}.json" for name in OF_ATLAS],
+        [f"{MEASURED}/{{task}}_{name}.png" for name in OF_ATLAS],
+    )
+)
 WITH_PAIRS = [name for name, study in STUDIES.items() if study.counterfactuals]
 OF_PAIRS = expand(f"{COUNTERFACTUALS}/summary.json", study=WITH_PAIRS)
 FIGURES_OF_PAIRS = [
@@ -105,9 +117,6 @@ WITH_GROUPS = {name: study for name, study in STUDIES.items() if study.groups}
 GROUPS = of_experiments(
     f"{INTERVENTIONS}/{{task}}/groups.json", ON_PICTURES, WITH_GROUPS
 )
-ATLASES += of_experiments(
-    f"{INTERVENTIONS}/{{task}}/interactions.json", studies=WITH_INTERACTIONS
-)
 AUDITS = [
     f"{AUDIT}/audit.json".format(study=name, sae=sae, dataset=dataset)
     for name, dataset in AUDITED
@@ -118,7 +127,6 @@ AUDIT_FIGURES = [
     for name, dataset in AUDITED
     if saes_audited(name, dataset)
 ]
-ATLASES += of_experiments(f"{INTERVENTIONS}/{{task}}/sets.json", studies=WITH_ATLAS)
 WITH_GAIN = {name: study for name, study in STUDIES.items() if study.gain}
 GAINS = of_experiments(f"{INTERVENTIONS}/{{task}}/gain.json", studies=WITH_GAIN)
 FAITHFULNESS = sorted(
@@ -174,13 +182,11 @@ PICTURES = (
         if SETTINGS.interventions.doses
         else []
     )
-    + of_experiments(f"{MEASURED}/{{task}}_atlas.png", studies=WITH_ATLAS)
+    + ATLAS_FIGURES
     + FIGURES_OF_PAIRS
     + ATTRIBUTION_FIGURES
     + of_experiments(f"{MEASURED}/{{task}}_groups.png", ON_PICTURES, WITH_GROUPS)
-    + of_experiments(f"{MEASURED}/{{task}}_interactions.png", studies=WITH_INTERACTIONS)
     + AUDIT_FIGURES
-    + of_experiments(f"{MEASURED}/{{task}}_sets.png", studies=WITH_ATLAS)
     + of_experiments(f"{MEASURED}/{{task}}_gain.png", studies=WITH_GAIN)
     + over_studies(f"{MEASURED}/segmentation_maps.png", dataset="segmentation")
     + of_experiments(f"{MEASURED}/{{task}}_probabilities.png", ON_PICTURES)

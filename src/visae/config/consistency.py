@@ -48,7 +48,7 @@ def unresolved(settings: Settings) -> Iterator[str]:
     if judge not in (None, "own") and judge not in settings.models:
         yield f"features: similarity: {judge!r} is neither own nor in models ({_names(settings.models)})"
     yield from _of_benchmark(settings)
-    yield from _of_sets(settings)
+    yield from _of_atlas(settings)
     for name, study in settings.studies.items():
         at = f"studies: {name}"
         yield from _of_study(settings, at, study)
@@ -172,10 +172,13 @@ def _of_gain(settings: Settings) -> Iterator[str]:
             yield f"studies: {name}: gain: edits are judged by a task, and the study has none; leave gain out"
 
 
-def _of_sets(settings: Settings) -> Iterator[str]:
-    """Sizes and doses of sets of latents that cannot be."""
+def _of_atlas(settings: Settings) -> Iterator[str]:
+    """Tasks of an atlas, and sizes and doses of its sets, that cannot be."""
     sets = settings.atlas.sets
-    if min(sets.sizes) < 1:
+    for task in settings.atlas.tasks:
+        if not any(study.atlas and task in study.tasks for study in settings.studies.values()):
+            yield f"atlas: tasks: {task!r} is a task of no study with an atlas"
+    if min(sets.sizes, default=1) < 1:
         yield f"atlas: sets: sizes: {sets.sizes}: each must be 1 or more"
     if max(sets.scales) > 0:
         yield f"atlas: sets: scales: {sets.scales}: each must be 0 or below; insert_scales are above"

@@ -12,6 +12,7 @@ from visae.config.fields import setting
 class AtlasSettings:
     """How the latents that a task uses are found, and how they are proven."""
 
+    tasks: list[str] = setting("Tasks that it is made for, of those of a study; empty: all.", [])
     pictures: int = setting(
         "Pictures of each class, of split train, on which the effect of every latent is estimated.", 32, minimum=1
     )

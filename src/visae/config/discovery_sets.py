@@ -12,9 +12,9 @@ class SetSettings:
     """Sets of verified latents of a class: how they are chosen, and what they are measured beside."""
 
     sizes: list[int] = setting(
-        "Latents of a set, at most: sets of these sizes are measured, and the largest is the class's set.",
+        "Latents of a set, at most: sets of these sizes are measured, and the largest is the class's set. Without any, "
+        "no sets are made.",
         [1, 2, 5, 10],
-        not_empty=True,
     )
     candidates: int = setting(
         "Latents of each class that a set would be made of by the estimate alone, that are verified for it where the "

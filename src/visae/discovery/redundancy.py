@@ -27,6 +27,9 @@ from visae.tasks.counts import ClassCounts
 _ENOUGH = 0.9
 """A smaller group that does at least this share of what a larger one does beyond the sum stands for it."""
 
+_MOST = 0.5
+"""Share of what a redundant group does that is beyond the sum of what its latents do alone, at least."""
+
 Group = tuple[int, ...]
 
 
@@ -51,8 +54,8 @@ class Redundancy:
 
         A group is *verified* where together it does more to the class than random groups as long, in the direction
         in which it was chosen, and its interval leaves out 0. It is *redundant* where it is verified, does more than
-        the sum of what each latent does alone, and none of its latents alone does more than random ones as long, at
-        a false discovery rate of 5 % over its latents.
+        the sum of what each latent does alone, by more than half of all that it does, and none of its latents alone
+        does more than a random one as long, at a false discovery rate of 5 % over its latents.
 
         Parameters
         ----------
@@ -77,7 +80,8 @@ class Redundancy:
         for row in rows:
             way = "low" if row["together"] > 0 else "high"
             verified = row["q"] <= ALPHA and row["together"] * row[f"together_{way}"] > 0
-            beyond = row["q_beyond"] <= ALPHA and row["beyond_sum"] * row["together"] > 0
+            # Many small effects that add up are no group in which each stands in for the others.
+            beyond = row["q_beyond"] <= ALPHA and row["beyond_sum"] / row["together"] > _MOST if verified else False
             row["verified"] = bool(verified)
             alone = benjamini_hochberg(np.array(row["p_alone"], dtype=np.float64))
             row["redundant"] = bool(verified and beyond and alone.min() > ALPHA)
