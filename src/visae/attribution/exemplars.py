@@ -220,7 +220,7 @@ def _measure(rows: list[dict[str, Any]], windows: NDArray[np.int64], shuffles: i
         another = window_sums(others[0]["attribution"], windows) if others else np.full_like(sums["occlusion"], np.nan)
         compared = {"attribution": sums["attribution"], "activation": sums["activation"], "other_picture": another}
         found = {f"agreement_{name}": rank_correlation(one, sums["occlusion"]) for name, one in compared.items()}
-        sizes = [np.abs(sums[name]) for name in ("attribution", "occlusion")]
+        sizes = [window_sums(np.abs(row[name]), windows) for name in ("attribution", "occlusion")]
         found["agreement_absolute"] = rank_correlation(*sizes)
         found["agreement_shuffled"] = shuffled_correlation(sums["attribution"], sums["occlusion"], shuffles, random)
         change = float(row["response"]) - float(row["without"])
