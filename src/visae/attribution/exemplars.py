@@ -170,13 +170,15 @@ def summarized(table: pl.DataFrame, resamples: int, seed: int) -> dict[str, Any]
     Returns
     -------
     dict
-        `measures` and, in `by_latent`, those of each latent: {column: {value, low, high}}.
+        `measures` and, in `by_latent`, those of each latent: {column: {value, low, high}}, and by how much sizes of
+        the attribution agree more with those of occlusion than the activation does (`absolute_above_activation`).
     """
     columns = [name for name, kind in SCHEMA.items() if kind == pl.Float64]
 
     def means(rows: pl.DataFrame) -> dict[str, Any]:
         pictures = rows["image_id"].to_numpy()
         found = {name: rows[name].cast(pl.Float64).fill_null(float("nan")).to_numpy() for name in columns}
+        found["absolute_above_activation"] = found["agreement_absolute"] - found["agreement_absolute_activation"]
         return {name: mean_over_pictures(values, pictures, resamples, seed) for name, values in found.items()}
 
     by_latent = [
@@ -220,8 +222,9 @@ def _measure(rows: list[dict[str, Any]], windows: NDArray[np.int64], shuffles: i
         another = window_sums(others[0]["attribution"], windows) if others else np.full_like(sums["occlusion"], np.nan)
         compared = {"attribution": sums["attribution"], "activation": sums["activation"], "other_picture": another}
         found = {f"agreement_{name}": rank_correlation(one, sums["occlusion"]) for name, one in compared.items()}
-        sizes = [np.abs(sums[name]) for name in ("attribution", "occlusion")]
+        sizes = [window_sums(np.abs(row[name]), windows) for name in ("attribution", "occlusion")]
         found["agreement_absolute"] = rank_correlation(*sizes)
+        found["agreement_absolute_activation"] = rank_correlation(sums["activation"], sizes[1])
         found["agreement_shuffled"] = shuffled_correlation(sums["attribution"], sums["occlusion"], shuffles, random)
         change = float(row["response"]) - float(row["without"])
         found["accounted"] = float(row["attribution"].sum(dtype=np.float64)) / change if change else float("nan")

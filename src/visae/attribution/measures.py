@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from visae.intervals import interval, ratios, resampling_weights
 
-AGREEMENTS = ("attribution", "absolute", "shuffled", "other_picture", "activation")
-"""Maps whose order of windows is compared with that of occlusion; `absolute` compares sizes, whatever their signs."""
+AGREEMENTS = ("attribution", "absolute", "shuffled", "other_picture", "activation", "absolute_activation")
+"""Maps whose order of windows is compared with that of occlusion; `absolute` with sizes, whatever their signs."""
 
 
 def window_sums(patches: NDArray[np.floating], windows: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -30,7 +30,7 @@ class AttributionSettings:
     points: int = setting(
         "Points between the baseline and the picture at which gradients are taken; their mean is used. With 1 it is "
         "the gradient at the picture itself.",
-        8,
+        16,
         minimum=1,
     )
     window: int = setting("Patches down and across that are covered at once.", 2, minimum=1)

@@ -36,7 +36,7 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
     limit = float(np.nanmax(np.abs(beyond["beyond"].to_numpy()), initial=0)) or 1.0
     down = max(1, -(-len(names) // _ACROSS))
     with style(settings):
-        figure = Figure(figsize=(PAGE_WIDTH, 2.6 * down), layout="constrained")
+        figure = Figure(figsize=(PAGE_WIDTH, 2.2 * down), layout="constrained")
         panels = figure.subplots(down, min(_ACROSS, max(len(names), 1)), squeeze=False).ravel()
         image = None
         for axes, name in zip(panels, names, strict=False):
