@@ -181,7 +181,7 @@ ROWS = "path,split,label\n0.png,train,cat\n1.png,train,dog\n2.png,val,cat\n"
         (ROWS.encode("utf-16"), "it is UTF-16; save it as UTF-8"),
         (ROWS.encode("utf-16-le"), "bytes that are no text, as UTF-16 has; save it as UTF-8"),
         (ROWS.replace("cat", "été").encode("latin-1"), "cannot be read as a table: .*save it as UTF-8"),
-        (gzip.compress(ROWS.encode()), "it is compressed; run `gunzip` on it first"),
+        (gzip.compress(ROWS.encode(), mtime=0), "it is compressed; run `gunzip` on it first"),
         (b"PK\x03\x04 and more", "it is a zip file or a spreadsheet"),
         (b"PAR1 and more", r"it is a Parquet file; let its name end in \.parquet"),
         (ROWS.replace("val", "Val"), "row 3: the split 'Val' looks like val.*write val"),
