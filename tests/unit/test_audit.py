@@ -30,6 +30,7 @@ from visae.audit.audit import AuditFiles
 from visae.audit.given import from_atlas, from_user
 from visae.audit.held_out import ABSENT, EVERYWHERE, SILENT, UNKNOWN, permuted_aucs
 from visae.audit.meanings import PATCH_CLASS, PICTURE_CLASS, Aspect, Found, Vocabulary
+from visae.audit.proposals import _surprise
 from visae.audit.results import SCHEMA, YIELDS
 from visae.errors import DataError
 from visae.features.concepts import Labels
@@ -134,6 +135,14 @@ def test_areas_are_those_of_scikit_learn_whatever_ties_and_unlabelled_units_ther
         for auc, moved in zip(aucs, orders, strict=True):
             known = classes[moved] >= 0
             assert auc == pytest.approx(roc_auc_score((classes[moved] == number)[known], values[known]), abs=1e-12)
+
+
+def test_exemplars_of_what_is_everywhere_are_no_evidence() -> None:
+    """Ten of ten patches of background, which most patches are, say less than eight of ten of brick."""
+    shares, values = np.array([1.0, 0.8, 1.0, 0.7, 0.0]), np.array([0, 1, 1, 0, -1])
+    found = _surprise(shares, values, np.array([80, 20]))
+    by_hand = [np.log(1 / 0.8), 0.8 * np.log(0.8 / 0.2) + 0.2 * np.log(0.2 / 0.8), np.log(1 / 0.2), 0, 0]
+    np.testing.assert_allclose(found, by_hand)
 
 
 def test_what_cannot_be_tested_is_listed_with_its_reason(files: AuditFiles, tmp_path: Path) -> None:

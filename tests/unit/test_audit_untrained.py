@@ -14,7 +14,6 @@ from audit_for_tests import SETTINGS, run
 from visae.activations.store import ActivationStore
 from visae.audit.audit import AuditFiles
 from visae.audit.headline import audit_lines
-from visae.audit.meanings import PATCH_CLASS
 from visae.audit.results import SCHEMA, beside_untrained
 from visae.audit.untrained import _encoded
 from visae.config.settings import FigureSettings
@@ -23,26 +22,26 @@ from visae.figures import audit as figure_of_audit
 from visae.sae import load_sae
 
 
-def _table(source: str, meaning: str, scores: list[float | None]) -> pl.DataFrame:
-    """Proposals with their average precision."""
-    rows = [{"source": source, "aspect": PATCH_CLASS, "meaning": meaning, "average_precision": x} for x in scores]
+def _table(source: str, scores: list[float | None], share: float = 0.0) -> pl.DataFrame:
+    """Proposals with their average precision, and the share of units that have the meaning."""
+    rows = [{"source": source, "average_precision": x, "share": None if x is None else share} for x in scores]
     return pl.DataFrame(rows, schema=SCHEMA)
 
 
-def test_a_proposal_is_ranked_among_those_of_untrained_dictionaries_for_the_same_meaning() -> None:
-    others = [_table("labels", "sky", [0.1, 0.2, 0.3]), _table("labels", "sky", [0.4] * 96)]
-    others += [_table("labels", "road", [0.9]), _table("exemplars", "sky", [0.9])]
-    own = [_table("labels", "sky", [0.5, 0.4, 0.05, None]), _table("labels", "tree", [0.9])]
+def test_a_proposal_is_ranked_among_those_of_untrained_dictionaries_from_the_same_source() -> None:
+    others = [_table("labels", [0.1, 0.2, 0.3]), _table("labels", [0.4] * 96), _table("exemplars", [0.9])]
+    # What 0.7 is worth where guessing has 0.5 is 0.4.
+    own = [_table("labels", [0.5, 0.4, 0.05, None]), _table("labels", [0.7, 0.71], share=0.5), _table("mine", [0.9])]
     found = beside_untrained(pl.concat(own), others)
     # Ties count against it; nothing is said where there is nothing to compare with.
-    assert found["p_untrained"].to_list() == [0.01, 0.97, 1.0, None, None]
-    assert found["above_untrained"].to_list() == [True, False, False, None, None]
+    assert found["p_untrained"].to_list() == [0.01, 0.97, 1.0, None, 0.97, 0.01, None]
+    assert found["above_untrained"].to_list() == [True, False, False, None, False, True, None]
     assert beside_untrained(own[0], [])["p_untrained"].null_count() == 4
 
 
 def test_an_untrained_dictionary_is_above_others_no_more_often_than_chance_says() -> None:
     random = np.random.default_rng(0)
-    tables = [_table("labels", "sky", random.random(100).tolist()) for _ in range(20)]
+    tables = [_table("labels", random.random(100).tolist()) for _ in range(20)]
     found = pl.concat(beside_untrained(one, [*tables[:n], *tables[n + 1 :]]) for n, one in enumerate(tables))
     assert (found["p_untrained"] <= 0.05).mean() == pytest.approx(0.05, abs=3 * np.sqrt(0.05 * 0.95 / 2000))
     assert found["above_untrained"].sum() <= 2

@@ -84,8 +84,7 @@ def run_audit(
     causes; by your names and proposals; and at random, as a control. Each is one test on split val: whether the
     latent's value is larger on patches or pictures with the meaning than on others (area under the ROC curve), against
     labels moved between pictures, corrected over all proposals of a source. The yield is the share that survives.
-    Dictionaries with random directions propose and are tested in the same way, and each proposal is compared with what
-    these propose for the same meaning.
+    Dictionaries with random directions propose and are tested in the same way; each proposal is compared with theirs.
 
     Parameters
     ----------

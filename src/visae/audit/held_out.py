@@ -45,6 +45,8 @@ class Held:
         How many meanings of the same family the latent tells better, and how many there are.
     n_units, n_pictures
         That have the meaning.
+    share
+        Of all labelled units that have it: the average precision of guessing.
     is_active
         Whether the latent is active on these pictures.
     """
@@ -59,6 +61,7 @@ class Held:
     n_meanings: int
     n_units: int
     n_pictures: int
+    share: float
     is_active: bool
 
 
@@ -220,5 +223,6 @@ def _ranked(test: Test, tested: _Tested, aspects: Sequence[Aspect], scores: dict
         n_meanings=int((~np.isnan(family)).sum()),
         n_units=int(of_meaning.sum()),
         n_pictures=int((of_meaning > 0).sum()),
+        share=float(of_meaning.sum() / aspect.labels[split].positives.sum()),
         is_active=tested.is_active,
     )

@@ -78,11 +78,27 @@ def proposed(
         found += _best(source, own, scores[active], active, settings.proposals, seed)
     first = aspects[0]
     values, shares = most_frequent(dictionary, first, split, settings.exemplars)
+    surprise = _surprise(shares, values, first.labels[split].positives)
     one_hot = np.full((len(active), len(first.values)), np.nan)
     named = values[active] >= 0
-    one_hot[np.flatnonzero(named), values[active][named]] = shares[active][named]
+    one_hot[np.flatnonzero(named), values[active][named]] = surprise[active][named]
     found += _best(EXEMPLARS, [(first, n) for n in range(len(first.values))], one_hot, active, settings.proposals, seed)
     return found + _at_random(first, split, active, settings.proposals, seed), fit
+
+
+def _surprise(
+    shares: NDArray[np.float64], values: NDArray[np.int64], positives: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """How unlikely exemplars are if the latent means nothing, (width,): of a value that most units have not at all.
+
+    Kullback and Leibler's divergence of a value's share among exemplars from its share of all labelled units, which is
+    the logarithm of their likelihood ratio for each exemplar; 0 where the share is no larger.
+    """
+    usual = (positives / max(1, positives.sum()))[values]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        has, has_not = shares * np.log(shares / usual), (1 - shares) * np.log((1 - shares) / (1 - usual))
+    found = np.where(shares < 1, has + has_not, has)
+    return np.where((values >= 0) & (shares > usual), found, 0.0)
 
 
 Meaning = tuple[Aspect, int]

@@ -34,6 +34,7 @@ SCHEMA: dict[str, Any] = {
     "n_meanings": pl.Int32,
     "n_units": pl.Int64,
     "n_pictures": pl.Int64,
+    "share": pl.Float64,
     "p_untrained": pl.Float64,
     "q_untrained": pl.Float64,
     "above_untrained": pl.Boolean,
@@ -101,11 +102,12 @@ def _corrected(table: pl.DataFrame, p: str, q: str, verdict: str) -> pl.DataFram
 
 
 def beside_untrained(table: pl.DataFrame, untrained: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Compare each proposal with those that untrained dictionaries make for the same meaning from the same source.
+    """Compare each proposal with those that untrained dictionaries make from the same source.
 
-    The p-value is the rank of its held-out average precision among all of these. The area under the ROC curve would
-    not do: of a latent that is active on few units it is near 0.5, however sure these are. Were the dictionary an
-    untrained one too, each proposal would be drawn as the others are.
+    The p-value is the rank of its held-out average precision among all of these, on a scale on which guessing is 0 and
+    1 is perfect, so that frequent meanings have no advantage. The area under the ROC curve would not do: of a latent
+    that is active on few units it is near 0.5, however sure these are. Were the dictionary an untrained one too, each
+    of its proposals would be drawn as theirs are.
 
     Parameters
     ----------
@@ -117,16 +119,19 @@ def beside_untrained(table: pl.DataFrame, untrained: Sequence[pl.DataFrame]) -> 
     Returns
     -------
     DataFrame
-        The table with p_untrained, q_untrained and above_untrained; null where no untrained one proposes the meaning.
+        The table with p_untrained, q_untrained and above_untrained; null where no untrained one has the source.
     """
-    key = ["source", "aspect", "meaning"]
     if not untrained:
         return table
+    above_guessing = (pl.col("average_precision") - pl.col("share")) / (1 - pl.col("share"))
     scored = pl.concat(untrained).filter(pl.col("average_precision").is_not_null())
-    scores = {tuple(group): np.sort(rows["average_precision"].to_numpy()) for group, rows in scored.group_by(key)}
+    scores = {
+        source: np.sort(rows.select(above_guessing).to_series().to_numpy())
+        for (source,), rows in scored.group_by("source")
+    }
     found: list[float | None] = []
-    for *group, own in table.select(*key, "average_precision").iter_rows():
-        others = scores.get(tuple(group))
+    for source, own in table.select("source", above_guessing).iter_rows():
+        others = scores.get(source)
         if own is None or others is None:
             found.append(None)
         else:
@@ -166,6 +171,7 @@ def _row(
         "n_meanings": of_test.n_meanings,
         "n_units": of_test.n_units,
         "n_pictures": of_test.n_pictures,
+        "share": of_test.share,
     }
 
 

@@ -75,7 +75,7 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
     series = table.select("dictionary", pl.col("untrained") > 0).unique(maintain_order=True).rows()
     with style(settings):
         line = 1.5 * settings.font_size / 72
-        height = 0.9 + line * (1 + 0.55 * len(series)) * len(sources) + line * (1 + len(series) // 3)
+        height = 0.9 + line * (1 + 0.42 * len(series)) * len(sources) + line * (1 + len(series) // 3)
         figure = Figure(figsize=(PAGE_WIDTH, height), layout="constrained")
         panels = figure.subplots(1, len(_PANELS), sharey=True)
         for axes, (measure, title) in zip(panels, _PANELS, strict=True):
@@ -87,6 +87,7 @@ def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
             axes.set_title(title, loc="left")
             axes.set_yticks(range(len(sources)), [plain(SOURCE_LABELS.get(name, name)) for name in sources])
             axes.set_xlim(-0.02, 1.02)
+            axes.set_xlabel("Median and quartiles" if measure == "auc" else "Share of proposals")
             if measure == "auc":
                 axes.axvline(0.5, color="#A0A0A0", linestyle="--", linewidth=0.8)
                 axes.set_xlim(0.35, 1.01)
