@@ -108,7 +108,7 @@ def run_sets(
             else:
                 measured.append(result)
             bar.update()
-    table = sets_table(found.task, measured, settings.bootstrap, seed)
+    table = sets_table(found.task, measured, settings.sets.sizes, settings.bootstrap, seed)
     write_table(output / "sets.parquet", table)
     summary = {
         "task": task,
