@@ -187,7 +187,7 @@ def test_where_a_class_is_spread_over_latents_a_set_reaches_what_one_cannot(worl
     for row in summary["classes"]:
         own = set(range(world.planted[row["class_id"]], world.planted[row["class_id"]] + 3))
         assert len(own & set(row["latents"])) >= 2
-    means = table.filter(pl.col("class_id").is_null(), edit=INSERT, arm=SET)
+    means = table.filter(pl.col("class_id").is_null(), edit=INSERT, arm=SET, scale=1.0)
     one, three = (means.filter(n_latents=size)["share"].item() for size in (1, 3))
     assert three > one
     assert three > 0.5
