@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from tasks_for_tests import USERS, World, make_worlds, users_world
 from torch.nn.functional import normalize
 
 from visae.arms.dictionaries import untrained_dictionaries
+from visae.config.consistency import unresolved
 from visae.config.discovery_sets import SetSettings
+from visae.config.parse import load_config
 from visae.config.settings import AtlasSettings, FigureSettings, InterventionSettings
 from visae.config.tasks import TASKS
 from visae.discovery.atlas import run_atlas
@@ -133,6 +136,13 @@ def test_the_direction_is_the_whole_of_itself_and_intervals_hold_what_they_are_o
     assert (share["share_high"] >= share["share"] - 1e-9).all()
     assert {SET, DIRECTION, RANDOM, UNTRAINED, "sae"} >= set(table["arm"]) > {SET, DIRECTION}
     assert table.filter(pl.col("q").is_not_null()).select(pl.col("whole").all()).item()
+    # Each class is in the mean at every size that was asked for.
+    means = table.filter(pl.col("class_id").is_null())
+    assert set(means["n_latents"]) == set(SETS.sizes)
+    for way, n_latents, share in means.filter(arm=SET, scale=-1.0).select("edit", "n_latents", "target_change").rows():
+        of_class = table.filter(pl.col("class_id").is_not_null(), edit=way, arm=SET, scale=-1.0)
+        of_class = of_class.filter(pl.col("n_latents") <= n_latents).sort("n_latents").group_by("class_id").last()
+        assert share == pytest.approx(of_class["target_change"].mean())
     assert (table["q"].drop_nulls() >= table.filter(pl.col("q").is_not_null())["p"] - 1e-12).all()
 
 
@@ -177,7 +187,7 @@ def test_where_a_class_is_spread_over_latents_a_set_reaches_what_one_cannot(worl
     for row in summary["classes"]:
         own = set(range(world.planted[row["class_id"]], world.planted[row["class_id"]] + 3))
         assert len(own & set(row["latents"])) >= 2
-    means = table.filter(pl.col("class_id").is_null(), edit=INSERT, arm=SET)
+    means = table.filter(pl.col("class_id").is_null(), edit=INSERT, arm=SET, scale=1.0)
     one, three = (means.filter(n_latents=size)["share"].item() for size in (1, 3))
     assert three > one
     assert three > 0.5
@@ -245,3 +255,19 @@ def test_figure_and_headline_show_what_was_found(done):
     assert len(lines) == 1 + len(edits) + len(summary["classes"])
     assert all("of the direction's" in line for line in lines[1:])
     assert sets_lines(folder / "nothing.json") == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"sizes": [0]}, r"sizes: \[0\]: each must be 1 or more"),
+        ({"scales": [1.0]}, r"scales: \[1.0\]: each must be 0 or below"),
+        ({"insert_scales": [0.0]}, r"insert_scales: \[0.0\]: each must be above 0"),
+    ],
+)
+def test_doses_that_mean_nothing_are_refused_by_their_key(wrong, said):
+    settings = load_config(Path(__file__).parents[2] / "config" / "config.yaml")
+    assert not list(unresolved(settings))
+    atlas = replace(settings.atlas, sets=replace(settings.atlas.sets, **wrong))
+    (problem,) = unresolved(replace(settings, atlas=atlas))
+    assert re.match(f"atlas: sets: {said}", problem)

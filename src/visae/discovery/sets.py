@@ -108,7 +108,7 @@ def run_sets(
             else:
                 measured.append(result)
             bar.update()
-    table = sets_table(found.task, measured, settings.bootstrap, seed)
+    table = sets_table(found.task, measured, settings.sets.sizes, settings.bootstrap, seed)
     write_table(output / "sets.parquet", table)
     summary = {
         "task": task,
@@ -185,6 +185,7 @@ class SetMaker:
         """Return what gives the draws of each arm for a sign: that of an edit along the class's direction."""
         activity, size = self.found.activity, len(own.latents)
         pool = sorted(set(activity.count) - self.candidates.claimed_of(class_id))
+        pool = pool or sorted(set(activity.count) - set(own.latents))  # of a small SAE every latent may be proposed
         generator = np.random.default_rng([self.seed, class_id, size, 25])
         # Without replacement within a draw, so that a small SAE has some too.
         random = [

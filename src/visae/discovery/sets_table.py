@@ -70,8 +70,15 @@ def schema(task: Task) -> dict[str, Any]:
     }
 
 
-def sets_table(task: Task, measured: Sequence[Measured], resamples: int, seed: int) -> pl.DataFrame:
+def sets_table(
+    task: Task, measured: Sequence[Measured], sizes: Sequence[int], resamples: int, seed: int
+) -> pl.DataFrame:
     """One row a class, way, scale, size of the set and arm, and means over classes, whose class_id is null.
+
+    Parameters
+    ----------
+    sizes
+        Sizes that were asked for.
 
     Returns
     -------
@@ -85,12 +92,11 @@ def sets_table(task: Task, measured: Sequence[Measured], resamples: int, seed: i
     weights, signs = resampling_weights(n, resamples, seed), sign_flips(n, resamples, seed)
     rows: list[dict[str, Any]] = []
     by_edit: dict[tuple[Way, float, int, str], list[Found]] = {}
-    sizes = sorted({size for one in measured for size, _ in one.edited})
     for one in measured:
         for size, counts in one.edited:
             whole = size == one.largest(counts.way)
             # A class whose set is smaller stands with what it has among larger ones.
-            beside = [other for other in sizes if other == size or (whole and other > size)]
+            beside = [asked for asked in sorted(set(sizes)) if min(asked, len(one.chosen.latents)) == size]
             for scale in sorted({key[2] for key in counts.edits}):
                 of_arms = _arms(counts, scale)
                 found = {arm: _measures(task, counts, key, weights) for arm, key in of_arms.items()}
@@ -102,8 +108,8 @@ def sets_table(task: Task, measured: Sequence[Measured], resamples: int, seed: i
                     p = None if arm == SET else paired_p(added, signs)
                     about |= {"p": p, "n_images": int((counts.n_target > 0).sum()), **(own if arm == SET else {})}
                     rows.append({**about, **what, **_reached(task, found[arm], found[DIRECTION])})
-                    for other in beside:
-                        by_edit.setdefault((counts.way, scale, other, arm), []).append(found[arm])
+                    for asked in beside:
+                        by_edit.setdefault((counts.way, scale, asked, arm), []).append(found[arm])
     _correct(rows)
     means = {what: _mean(found) for what, found in by_edit.items()}
     for (way, scale, size, arm), mean in means.items():

@@ -30,7 +30,9 @@ def data(table: pl.DataFrame) -> pl.DataFrame:
 def draw(table: pl.DataFrame, settings: FigureSettings) -> Figure:
     """Draw the table of `data`: means over classes by size of the set, one panel an edit, and whole sets by class."""
     means = table.filter(pl.col("class_id").is_null())
-    edits = list(means.select("edit", "scale").unique(maintain_order=True).sort("edit", "scale").iter_rows())
+    edits = list(
+        means.select("edit", "scale").unique(maintain_order=True).sort("edit", "scale", descending=True).iter_rows()
+    )
     others = [arm for arm in means["arm"].unique().sort() if arm not in ARM_WORDS and arm != "direction"]
     arms = [arm for arm in [*ARM_WORDS, *others] if arm in set(means["arm"])]
     palette = dict(zip(arms, colours(settings) * 9, strict=False))
@@ -62,7 +64,7 @@ def _by_size(axes: Axes, rows: pl.DataFrame, arms: list[str], palette: dict[str,
         axes.fill_between(sizes, low, high, color=palette[arm], alpha=0.18)
     for height in (0, 0.5, 1):
         axes.axhline(height, linewidth=0.5, color="#BBBBBB")
-    axes.set_xlabel("Latents of the set")
+    axes.set_xlabel("Latents of the set, at most")
 
 
 def _by_class(axes: Axes, classes: pl.DataFrame, edits: list[tuple[str, float]], settings: FigureSettings) -> None:
@@ -89,6 +91,6 @@ def _by_class(axes: Axes, classes: pl.DataFrame, edits: list[tuple[str, float]],
     axes.set_xlabel("Share of the direction's effect")
     axes.set_title("Whole sets", loc="left")
     if order:
-        axes.legend(loc="best", handletextpad=0.1)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.2), handletextpad=0.1)
     else:
         axes.text(0.5, 0.5, "none", transform=axes.transAxes, ha="center")
