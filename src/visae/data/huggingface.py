@@ -54,7 +54,7 @@ def list_huggingface(settings: HuggingFaceSettings, seed: int) -> Listing:
         for shard in shards[split]:
             for row in shard.rows():
                 number, name = labels.of(row.label)
-                yield f"{shard.key}:{row.number}", Picture(row.picture, split, number, name, row.mask, row.group)
+                yield f"{shard.key}:{row.number}", Picture(row.picture, split, number, name, row.mask, group=row.group)
 
     if "" not in shards:
         return Listing((picture for split in shards for _, picture in with_keys(split)), classes, noticed)

@@ -184,4 +184,4 @@ def _made_pictures(folder: Path, with_groups: bool) -> Iterator[Picture]:
     for path, split, texture, background in causes.select("path", "split", "texture", "background").iter_rows():
         mask = path.replace("images/", "annotations/", 1).replace(".jpg", ".png")
         group = group_name(texture, background) if with_groups else None
-        yield Picture(f"{folder}/{path}", split, numbers[texture], texture, f"{folder}/{mask}", group)
+        yield Picture(f"{folder}/{path}", split, numbers[texture], texture, f"{folder}/{mask}", group=group)
