@@ -105,9 +105,10 @@ sbatch: fatal: Invalid generic resource (gres) specification
 
 def test_all_that_sbatch_says_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bin").mkdir()
-    sbatch = tmp_path / "bin/sbatch"
-    sbatch.write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{REFUSAL}END\nexit 1\n")
-    sbatch.chmod(0o755)
+    # submitit looks whether there is an srun, which this machine may lack.
+    for name in ("sbatch", "srun"):
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{REFUSAL}END\nexit 1\n")
+        (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
     request = Request(SlurmSettings(), 720, 100, 1, 1, {})
     with pytest.raises(LaunchError) as caught:
