@@ -27,7 +27,7 @@ def atlas_lines(path: Path) -> list[str]:
     ]
     for row in found["precision"]:
         share = f"{row['precision']:.0%} verified [{row['low']:.0%}, {row['high']:.0%}]"
-        lines.append(f"    first {row['at']} by {row['ranking']}: {share}")
+        lines.append(f"    first {row['n']} by {row['ranking']}: {share}")
     for one in found["classes"]:
         parts = [
             f"{what} " + ", ".join(f"{row['latent']} ({row['effect']:+.2f})" for row in one[kind][:_NAMED])

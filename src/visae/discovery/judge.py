@@ -50,11 +50,17 @@ def summary_of(table: pl.DataFrame) -> dict[str, Any]:
         "n_verified": len(proven),
         "n_replicated": int(table["replicates"].sum()),
         "precision": [
-            found for name in RANKINGS for size in PRECISION_AT if (found := _precision(table, name, size)) is not None
+            found for name in RANKINGS for size in _asked(table) if (found := _precision(table, name, size)) is not None
         ],
         "rank_correlation": {"edited": _correlation(measured), "at_random": _correlation(at_random)},
         "classes": [_of_class(name, rows) for (name,), rows in table.group_by("class_name", maintain_order=True)],
     }
+
+
+def _asked(table: pl.DataFrame) -> list[int]:
+    """Those of PRECISION_AT that differ: where no ranking proposes more than so many, larger ones say the same."""
+    most = max(int(table[f"rank_{name}"].count()) for name in RANKINGS)
+    return [size for place, size in enumerate(PRECISION_AT) if place == 0 or most > PRECISION_AT[place - 1]]
 
 
 def _precision(table: pl.DataFrame, ranking: str, size: int) -> dict[str, Any] | None:

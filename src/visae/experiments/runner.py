@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -41,6 +41,35 @@ class Batch(Unedited):
 
 
 @dataclass
+class _Kept:
+    """Pictures before any edit, kept where they are few: many edits after each other are of the same ones."""
+
+    most: ClassVar[int] = 64
+    ids: bytes = b""
+    read: list[tuple[NDArray[np.int64], Tensor]] = field(default_factory=list)
+    answers: dict[tuple[int, bool], Tensor] = field(default_factory=dict)
+
+    def batches(self, task: Task, ids: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """Pictures by id, and their tokens, as `Task.batches` gives them."""
+        if len(ids) > self.most:
+            self.ids, self.read, self.answers = b"", [], {}
+            yield from task.batches(ids)
+            return
+        if ids.tobytes() != self.ids:
+            self.ids, self.read, self.answers = ids.tobytes(), list(task.batches(ids)), {}
+        yield from self.read
+
+    def before(self, tokens: Tensor, read: Callable[[Tensor], Tensor], logits: bool) -> Tensor:
+        """What is read of tokens, which are kept or not."""
+        place = next((place for place, (_, kept) in enumerate(self.read) if kept is tokens), None)
+        if place is None:
+            return read(tokens)
+        if (place, logits) not in self.answers:
+            self.answers[place, logits] = read(tokens)
+        return self.answers[place, logits]
+
+
+@dataclass
 class Runner:
     """Runs classes one after the other; the task has looked at the measured split.
 
@@ -55,6 +84,7 @@ class Runner:
     settings: InterventionSettings
     seed: int
     examples: list[dict[str, Any]] = field(default_factory=list)
+    _kept: _Kept = field(default_factory=_Kept, repr=False)
 
     def __post_init__(self) -> None:
         self.task.tokens = self.sae.place.tokens  # edits move what the SAE was trained on
@@ -125,7 +155,7 @@ class Runner:
         for ids, tokens, target, patches in self._batches(counts, everywhere):
             rows, start = slice(start, start + len(ids)), start + len(ids)
             here = situation(self.sae, patch_rows(tokens, patches), draws)
-            yield Batch(tokens, patches, read(tokens), here, ids, rows, target)
+            yield Batch(tokens, patches, self._kept.before(tokens, read, logits), here, ids, rows, target)
 
     @torch.inference_mode()
     def run_batch(
@@ -165,7 +195,7 @@ class Runner:
     ) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor, Tensor]]:
         """Pictures of a class by id, their tokens, the patches that the edit is about, and the tokens to edit."""
         latents = list(counts.target.latents)
-        for ids, tokens in self.task.batches(self.task.measured[counts.images]):
+        for ids, tokens in self._kept.batches(self.task, self.task.measured[counts.images]):
             rows = tokens[:, self.task.own]
 
             @cache

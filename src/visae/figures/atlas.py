@@ -78,8 +78,9 @@ def _precision(axes: Axes, precision: Sequence[dict[str, Any]], settings: Figure
         rows = {row["ranking"]: row for row in precision if row["at"] == size}
         places = np.arange(len(names)) + (number - (len(sizes) - 1) / 2) * 0.38
         values, low, high = (np.array([rows[name][key] for name in names]) for key in ("precision", "low", "high"))
+        shown = max(row["n"] for row in rows.values())
         errors = np.maximum([values - low, high - values], 0)
-        axes.bar(places, values, width=0.36, color=shades[number % len(shades)], label=f"first {size}")
+        axes.bar(places, values, width=0.36, color=shades[number % len(shades)], label=f"first {shown}")
         axes.errorbar(places, values, yerr=errors, color="black", linestyle="", elinewidth=0.8)
     axes.set_xticks(range(len(names)), [RANKING_LABELS[name].replace(" ", "\n") for name in names])
     axes.set_ylim(0, 1)
