@@ -95,13 +95,13 @@ def _warnings(settings: Settings, study: StudySettings) -> list[str]:
 
 def _heads(results: Path, study: StudySettings) -> list[str]:
     lines = []
-    if study.classification:
-        metrics = read_json(results / "heads" / study.classification / study.stored_model / "probe" / "metrics.json")
-        lines.append(f"  Linear probe: accuracy {metrics['accuracy']:.3f} on val")
-    if study.segmentation:
-        metrics = read_json(
-            results / "heads" / study.segmentation / study.stored_model / "segmentation" / "metrics.json"
-        )
+    heads = results / "heads"
+    probe = heads / (study.classification or "") / study.stored_model / "probe" / "metrics.json"
+    if study.classification and probe.is_file():
+        lines.append(f"  Linear probe: accuracy {read_json(probe)['accuracy']:.3f} on val")
+    head = heads / (study.segmentation or "") / study.stored_model / "segmentation" / "metrics.json"
+    if study.segmentation and head.is_file():
+        metrics = read_json(head)
         lines.append(
             f"  Segmentation head: patch mIoU {metrics['patch_miou']:.3f}, pixel mIoU {metrics['pixel_miou']:.3f}, "
             f"pixel accuracy {metrics['pixel_accuracy']:.3f} on val"
