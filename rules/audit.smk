@@ -1,38 +1,8 @@
 # The audit of meanings: what is said of latents, tested on other pictures, in studies that ask for it.
 
-# Data sets with classes: of patches, or of pictures that some task is about.
-AUDITED = [
-    (name, dataset)
-    for name, study in STUDIES.items()
-    if study.audit
-    for dataset in study.describe
-    if has_masks(dataset) or dataset in study.tasks.values()
-]
-
 
 localrules:
     audit_figure,
-
-
-def saes_audited(study, dataset):
-    """SAEs of a study of which meanings can be tested there: those of class tokens say nothing of patches."""
-    labelled = SETTINGS.datasets[dataset].may_have_labels
-    return [sae for sae in STUDIES[study].saes if labelled or sae not in PATCHLESS]
-
-
-def files_of_audit(wildcards):
-    """Files that proposals of meanings come from, those that there are."""
-    study = STUDIES[wildcards.study]
-    on_patches = has_masks(wildcards.dataset) and wildcards.sae not in PATCHLESS
-    found = {"names": names_if_any(wildcards)}
-    found["labels"] = of_study(PATCH_LABELS)(wildcards) if on_patches else []
-    found["proposals"] = study.proposals.get(wildcards.sae, [])
-    found["effects"] = [
-        f"{INTERVENTIONS}/{task}/effects.parquet".format(**wildcards)
-        for task, dataset in study.tasks.items()
-        if study.atlas and dataset == wildcards.dataset
-    ]
-    return {name: path for name, path in found.items() if path}
 
 
 rule audit_of_meanings:

@@ -117,6 +117,14 @@ WITH_GROUPS = {name: study for name, study in STUDIES.items() if study.groups}
 GROUPS = of_experiments(
     f"{INTERVENTIONS}/{{task}}/groups.json", ON_PICTURES, WITH_GROUPS
 )
+# Data sets with classes: of patches, or of pictures that some task is about.
+AUDITED = [
+    (name, dataset)
+    for name, study in STUDIES.items()
+    if study.audit
+    for dataset in study.describe
+    if has_masks(dataset) or dataset in study.tasks.values()
+]
 AUDITS = [
     f"{AUDIT}/audit.json".format(study=name, sae=sae, dataset=dataset)
     for name, dataset in AUDITED

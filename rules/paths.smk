@@ -307,3 +307,29 @@ def of_experiments(pattern, tasks=TASKS, studies=STUDIES):
         for task in study.tasks
         if task in tasks
     )
+
+
+def has_atlas(task):
+    """Whether the atlas of a study that has one is made for a task."""
+    return not SETTINGS.atlas.tasks or task in SETTINGS.atlas.tasks
+
+
+def saes_audited(study, dataset):
+    """SAEs of a study of which meanings can be tested there: those of class tokens say nothing of patches."""
+    labelled = SETTINGS.datasets[dataset].may_have_labels
+    return [sae for sae in STUDIES[study].saes if labelled or sae not in PATCHLESS]
+
+
+def files_of_audit(wildcards):
+    """Files that proposals of meanings come from, those that there are."""
+    study = STUDIES[wildcards.study]
+    on_patches = has_masks(wildcards.dataset) and wildcards.sae not in PATCHLESS
+    found = {"names": names_if_any(wildcards)}
+    found["labels"] = of_study(PATCH_LABELS)(wildcards) if on_patches else []
+    found["proposals"] = study.proposals.get(wildcards.sae, [])
+    found["effects"] = [
+        f"{INTERVENTIONS}/{task}/effects.parquet".format(**wildcards)
+        for task, dataset in study.tasks.items()
+        if study.atlas and dataset == wildcards.dataset and has_atlas(task)
+    ]
+    return {name: path for name, path in found.items() if path}
