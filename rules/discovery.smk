@@ -29,7 +29,7 @@ rule atlas_of_task:
         gpu=GPUS,
     params:
         spec=lambda wildcards: spec(
-            SETTINGS.atlas,
+            SETTINGS.atlas.proven(),
             "visae.discovery.atlas",
             layer=edited_layer(wildcards),
             first=PATHS[wildcards.study].first,

@@ -34,6 +34,7 @@ from visae.experiments.opened import Opened
 from visae.experiments.runner import Runner
 from visae.features.encoding import encode_store
 from visae.figures import sets as figure_of_sets
+from visae.files import file_sha256, write_json
 from visae.sae import SparseAutoencoder, save_sae
 from visae.sae.variants.relu import Relu
 from visae.tasks.counts import INSERT, SUPPRESS, Target
@@ -220,6 +221,9 @@ def by_hand(world: World, folder: Path, settings: AtlasSettings, **row):
     rows = [{"class_id": next(iter(world.planted)), "latent": 0, "estimate": -0.1, "rank_estimate": 0, **empty, **row}]
     types = {"effect": pl.Float64, "effect_low": pl.Float64, "effect_high": pl.Float64, "p": pl.Float64}
     pl.DataFrame(rows, schema_overrides={**types, "verified": pl.Boolean}).write_parquet(folder / "effects.parquet")
+    inputs = {name: file_sha256(Path(name)) for name in (world.files.sae, world.files.codes)}
+    written = {"task": world.task, "layer": world.layer, "provenance": {"inputs": inputs}}
+    write_json(folder / "atlas.json", written)
     return run_sets(world.task, world.files, settings, world.layer, folder, device="cpu")
 
 
@@ -229,6 +233,10 @@ def test_an_atlas_of_another_task_or_none_is_refused(worlds, tmp_path):
         run_sets(world.task, world.files, SETTINGS, world.layer, tmp_path, device="cpu")
     with pytest.raises(DataError, match=r"effects\.parquet: it has classes \[99\]"):
         by_hand(worlds["readout"], tmp_path, SETTINGS, class_id=99)
+    with pytest.raises(DataError, match=r"atlas\.json: it was not made from .*config\.json: it is of another SAE"):
+        run_sets(world.task, replace(world.files, sae=worlds["segmentation"].files.sae), SETTINGS, 0, tmp_path)
+    with pytest.raises(DataError, match=r"sets: sizes: it is empty"):
+        by_hand(world, tmp_path, replace(SETTINGS, sets=replace(SETS, sizes=[])))
 
 
 def test_classes_without_a_proven_latent_are_named_with_the_reason(worlds, tmp_path):

@@ -35,7 +35,7 @@ from visae.audit.results import SCHEMA, YIELDS
 from visae.errors import DataError
 from visae.features.concepts import Labels
 from visae.features.ranking import Entries
-from visae.files import write_json
+from visae.files import file_sha256, write_json
 
 NAMES = [CLASSES[1 + latent % 3] for latent in range(N_MEANT)]
 
@@ -204,14 +204,26 @@ def test_an_atlas_proposes_the_class_that_a_latent_supports_most_by_its_estimate
     rows = [("sky", 3, -0.2, 1, -0.3, None), ("road", 3, -0.5, 0, None, None), ("sky", 4, 0.9, 2, 0.9, True)]
     rows += [("tree", 5, -0.1, 3, -0.1, True), ("sky", 6, -0.1, None, -0.1, True)]
     columns = ["class_name", "latent", "estimate", "rank_estimate", "effect", "replicates"]
-    pl.DataFrame(rows, schema=columns, orient="row").write_parquet(tmp_path / "effects.parquet")
-    write_json(tmp_path / "atlas.json", {"task": "segmentation"})
+    unread = ("class_id", "rank_labels", "rank_random", "effect_low", "effect_high", "p", "verified")
+    table = pl.DataFrame(rows, schema=columns, orient="row")
+    table.with_columns(pl.lit(None).alias(name) for name in unread).write_parquet(tmp_path / "effects.parquet")
+    (tmp_path / "manifest.json").write_text("{}")
+    inputs = {"manifest.json": file_sha256(tmp_path / "manifest.json")}
+    write_json(tmp_path / "atlas.json", {"task": "segmentation", "layer": 10, "provenance": {"inputs": inputs}})
+    codes = [str(tmp_path / "manifest.json")]
     aspects = [Aspect(PATCH_CLASS, "patches", ("sky", "road", "tree"), {})]
-    found = from_atlas(tmp_path / "effects.parquet", WIDTH, Vocabulary(aspects), {PATCH_CLASS})
+    found = from_atlas(tmp_path / "effects.parquet", codes, WIDTH, Vocabulary(aspects), {PATCH_CLASS})
     assert [(one.source, one.latent, one.found, one.replicates) for one in found] == [
         ("atlas_segmentation", 3, Found(PATCH_CLASS, 1), None),
         ("atlas_segmentation", 5, Found(PATCH_CLASS, 2), True),
     ]
+    (tmp_path / "manifest.json").write_text("{ }")
+    with pytest.raises(DataError, match=r"it was not made from .*manifest.json: it is of another SAE"):
+        from_atlas(tmp_path / "effects.parquet", codes, WIDTH, Vocabulary(aspects), {PATCH_CLASS})
+    table.write_parquet(tmp_path / "effects.parquet")
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(DataError, match=r"no table of this version's atlas: class_id, .* is missing; make it again"):
+        from_atlas(tmp_path / "effects.parquet", codes, WIDTH, Vocabulary(aspects), {PATCH_CLASS})
 
 
 def test_the_budget_is_the_same_for_all_and_takes_the_surest(files: AuditFiles, tmp_path: Path) -> None:

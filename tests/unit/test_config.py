@@ -98,6 +98,10 @@ def test_defaults_are_filled_in() -> None:
         ("studies/relu/gain", True, r"studies: relu: gain: edits are judged by a task, and the study has none"),
         ("studies/demo/proposals", {"topk": "a.csv"}, r"studies: demo: proposals: nothing tests them; set audit: true"),
         ("studies/demo/proposals", {"gone": "a.csv"}, r"demo: proposals: 'gone' is not in this study's saes \(topk\)"),
+        ("gain", {"lengths": [0.5, float("nan")]}, r"gain: lengths: it is no finite number; write one"),
+        ("atlas", {"doses": [float("-inf")]}, r"atlas: doses: it is no finite number"),
+        ("studies/relu/atlas", True, r"studies: relu: atlas: edits are judged by a task, and the study has none"),
+        ("groups", {"suppressed": [3, 3]}, r"groups: suppressed: \[3, 3\]: each must be 1 or more, and stand once"),
         ("seed", -1, r"seed: -1 is less than the minimum of 0"),
     ],
 )

@@ -165,7 +165,7 @@ def _given(files: AuditFiles, width: int, aspects: Sequence[Aspect]) -> list[Pro
     if files.proposals:
         found += from_user(Path(files.proposals), width, vocabulary)
     for effects in files.effects:
-        found += from_atlas(Path(effects), width, vocabulary, {aspect.name for aspect in aspects})
+        found += from_atlas(Path(effects), [files.codes], width, vocabulary, {aspect.name for aspect in aspects})
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -10,9 +10,9 @@ import polars as pl
 from visae.audit.meanings import PATCH_CLASS, PICTURE_CLASS, Vocabulary
 from visae.audit.proposals import SOURCES, Proposal
 from visae.config.tasks import TASKS
+from visae.discovery.effects import read_atlas, read_effects
 from visae.errors import DataError
 from visae.features.names import read_names, read_table_of_latents
-from visae.files import read_json
 
 NAMES, USER, ATLAS = "names", "user", "atlas"
 """Sources: a CSV file of names, a CSV file of proposals, and, followed by the name of a task, an atlas of causes."""
@@ -64,7 +64,9 @@ def from_user(path: Path, width: int, vocabulary: Vocabulary) -> list[Proposal]:
     return found
 
 
-def from_atlas(effects: Path, width: int, vocabulary: Vocabulary, aspects: Collection[str]) -> list[Proposal]:
+def from_atlas(
+    effects: Path, made_from: Sequence[str], width: int, vocabulary: Vocabulary, aspects: Collection[str]
+) -> list[Proposal]:
     """Propose for each latent the class that it supports most, of the first pairs by estimate.
 
     The estimate is of split train alone. What edits on other pictures said of the pair goes along: `replicates`.
@@ -73,6 +75,8 @@ def from_atlas(effects: Path, width: int, vocabulary: Vocabulary, aspects: Colle
     ----------
     effects
         effects.parquet of a task; atlas.json lies beside it.
+    made_from
+        Manifest of the codes that the atlas has to be of.
     width
         Latents of the SAE.
     vocabulary, aspects
@@ -81,10 +85,10 @@ def from_atlas(effects: Path, width: int, vocabulary: Vocabulary, aspects: Colle
     Raises
     ------
     DataError
-        If it is the table of an SAE with more latents.
+        If its files cannot be read, or are of another SAE.
     """
-    task = str(read_json(effects.with_name("atlas.json"))["task"])
-    table = pl.read_parquet(effects).filter(pl.col("rank_estimate").is_not_null(), pl.col("estimate") < 0)
+    task = str(read_atlas(effects.with_name("atlas.json"), made_from)["task"])
+    table = read_effects(effects).filter(pl.col("rank_estimate").is_not_null(), pl.col("estimate") < 0)
     if len(outside := table.filter(pl.col("latent") >= width)):
         raise DataError(f"{effects}: latent {outside['latent'][0]}: this SAE has latents 0 to {width - 1}")
     wanted = PATCH_CLASS if TASKS[task].unit == "patch" else PICTURE_CLASS

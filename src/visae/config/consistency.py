@@ -168,13 +168,17 @@ def _of_gain(settings: Settings) -> Iterator[str]:
     if lengths[0] <= 0 or any(before >= after for before, after in pairwise(lengths)):
         yield f"gain: lengths: {lengths}: each must be above 0 and larger than the one before"
     for name, study in settings.studies.items():
-        if study.gain and not study.tasks:
-            yield f"studies: {name}: gain: edits are judged by a task, and the study has none; leave gain out"
+        for key in ("gain", "atlas"):
+            if getattr(study, key) and not study.tasks:
+                yield f"studies: {name}: {key}: edits are judged by a task, and the study has none; leave {key} out"
 
 
 def _of_atlas(settings: Settings) -> Iterator[str]:
-    """Tasks of an atlas, and sizes and doses of its sets, that cannot be."""
+    """Tasks of an atlas, sizes and doses of sets, and numbers of suppressed latents, that cannot be."""
     sets = settings.atlas.sets
+    suppressed = settings.groups.suppressed
+    if min(suppressed, default=1) < 1 or len(set(suppressed)) < len(suppressed):
+        yield f"groups: suppressed: {suppressed}: each must be 1 or more, and stand once"
     for task in settings.atlas.tasks:
         if not any(study.atlas and task in study.tasks for study in settings.studies.values()):
             yield f"atlas: tasks: {task!r} is a task of no study with an atlas"

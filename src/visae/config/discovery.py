@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from visae.config.discovery_sets import SetSettings
 from visae.config.fields import setting
@@ -44,3 +44,7 @@ class AtlasSettings:
     batch_size: int = setting("Pictures edited at once.", 32, minimum=1)
     seed: int = setting("Seed of what is drawn.", 0, minimum=0)
     sets: SetSettings = setting("Sets of latents that move a class together.", SetSettings())
+
+    def proven(self) -> AtlasSettings:
+        """Return what decides what is found and proven, so that other sets or tasks prove nothing again."""
+        return replace(self, tasks=[], sets=SetSettings())

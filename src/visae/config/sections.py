@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import types
@@ -23,6 +24,7 @@ def parse_section(kind: Any, values: dict[str, Any], where: str) -> Any:
     expanded = _expanded(values)
     validator = jsonschema.Draft202012Validator(section_schema(kind))
     problems = [line for error in validator.iter_errors(expanded) for line in _explained(error)]
+    problems += [f"{key}: it is no finite number; write one" for key in _not_finite(expanded)]
     if problems:
         raise ConfigError("\n".join(f"{where}: {problem}" for problem in dict.fromkeys(problems)))
     return from_plain(kind, expanded)
@@ -54,6 +56,16 @@ def from_plain(kind: Any, value: Any) -> Any:
         read = {name: slurm_minutes(item) for name, item in value.items() if name in times and isinstance(item, str)}
         return kind(**{name: from_plain(hints[name], item) for name, item in {**value, **read}.items()})
     return kind(value) if kind in (int, float) else value
+
+
+def _not_finite(value: Any, key: str = "") -> Iterator[str]:
+    """Keys of numbers that no bound refuses, as YAML's .nan is neither below nor above it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield key
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, item in items:
+        inner = key if isinstance(value, list) else f"{key}: {name}" if key else str(name)
+        yield from _not_finite(item, inner)
 
 
 def to_plain(settings: Any) -> dict[str, Any]:

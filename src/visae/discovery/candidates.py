@@ -10,6 +10,7 @@ import polars as pl
 
 from visae.config.settings import AtlasSettings
 from visae.discovery.choice import chosen_set, class_slopes, proposed
+from visae.discovery.effects import read_effects
 from visae.discovery.judge import judged
 from visae.discovery.pairs import Pair
 from visae.discovery.verify import Verifier
@@ -58,9 +59,9 @@ def candidates_of(effects: Path, found: Opened, runner: Runner, settings: AtlasS
     Raises
     ------
     DataError
-        If the table has a class that the task does not have.
+        If the table cannot be read, or has a class that the task does not have.
     """
-    table = pl.read_parquet(effects)
+    table = read_effects(effects)
     unknown = set(table["class_id"].to_list()) - set(found.task.names)
     if unknown:
         raise DataError(f"{effects}: it has classes {sorted(unknown)}, which {found.task.name} does not; make it again")

@@ -14,6 +14,7 @@ import polars as pl
 from visae.config.interactions import InteractionSettings
 from visae.config.settings import InterventionSettings
 from visae.device import chosen_device, described
+from visae.discovery.effects import read_atlas, read_effects
 from visae.discovery.redundancy import Redundancy
 from visae.discovery.together import TESTABLE, Member, Pairs
 from visae.errors import DataError
@@ -22,7 +23,7 @@ from visae.experiments.opened import MEASURED, Opened
 from visae.experiments.runner import Runner
 from visae.experiments.tables import ALPHA, measured_columns
 from visae.features.resampling import benjamini_hochberg
-from visae.files import read_json, write_json, write_table
+from visae.files import write_json, write_table
 from visae.progress import progress_bar
 from visae.provenance import Provenance
 
@@ -113,11 +114,11 @@ def run_interactions(
     Raises
     ------
     DataError
-        If the atlas is of another task or layer.
+        If the atlas is of another task, layer or SAE, or its files cannot be read.
     """
     chosen, seed = chosen_device(device), seed + settings.seed
     provenance = Provenance(settings, files.named(), seed, described(chosen))
-    atlas = read_json(files.atlas)
+    atlas, effects = read_atlas(files.atlas, (files.sae, files.codes)), read_effects(files.effects)
     if (atlas["task"], atlas["layer"]) != (task, layer):
         raise DataError(
             f"{files.atlas}: an atlas of {atlas['task']}, layer {atlas['layer']}, and not of {task}, layer {layer}; "
@@ -130,7 +131,6 @@ def run_interactions(
     runner = Runner(found.task, found.sae, edits, seed)
     # Halves of the measured split are those that the atlas had.
     halves = atlas["provenance"]["settings"]["images"], atlas["provenance"]["seed"]
-    effects = pl.read_parquet(files.effects)
     pairs = Pairs(runner, found.activity, settings, halves, seed)
     rows, unmeasured = _pairs(pairs, members_of(effects, settings.latents), effects)
     paired = time.monotonic()

@@ -18,6 +18,7 @@ from visae.config.settings import AtlasSettings, InterventionSettings
 from visae.device import chosen_device, described
 from visae.discovery.candidates import Candidates, candidates_of
 from visae.discovery.choice import LatentSet, Proposal, Slopes, chosen_set, class_slopes, proposed
+from visae.discovery.effects import read_atlas, read_effects
 from visae.discovery.ranks import ranked_among_untrained
 from visae.discovery.sets_table import DIRECTION, RANDOM, UNTRAINED, Measured, sets_summary, sets_table
 from visae.discovery.verify import drawn_half
@@ -85,11 +86,13 @@ def run_sets(
     Raises
     ------
     DataError
-        If there is no effects.parquet, or it has a class that the task does not have.
+        If there is no effects.parquet or atlas.json, or they are of another SAE or task; or `sets: sizes` is empty.
     """
     chosen, seed, effects = chosen_device(device), seed + settings.seed, output / "effects.parquet"
-    if not effects.is_file():
-        raise DataError(f"{effects}: no such table; make it with: visae atlas")
+    read_effects(effects)
+    read_atlas(effects.with_name("atlas.json"), (files.sae, files.codes))
+    if not settings.sets.sizes:
+        raise DataError("atlas: sets: sizes: it is empty, so that there is no set to be made; name one or more")
     provenance = Provenance(settings, [*files.named(), str(effects), *others], seed, described(chosen))
     edits = InterventionSettings(batch_size=settings.batch_size, bootstrap=settings.bootstrap)
     found = Opened.of(task, files, edits, layer, chosen, seed)

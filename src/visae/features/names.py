@@ -80,7 +80,7 @@ def read_table_of_latents(path: str | Path, word: str, width: int | None = None)
         raise DataError(f"{path}: column {missing[0]!r} is missing; it has {', '.join(table.columns)}")
     for line, (text, said) in enumerate(table.select("latent", word).iter_rows(), start=2):
         at = f"{path}: line {line}"
-        if text is None or not text.strip().isdecimal():
+        if text is None or not (text.strip().isdecimal() and text.isascii()):
             raise DataError(f"{at}: latent {text!r}: write the latent's number")
         if width is not None and int(text) >= width:
             raise DataError(f"{at}: latent {int(text)}: this SAE has latents 0 to {width - 1}")
