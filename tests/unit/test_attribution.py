@@ -125,6 +125,7 @@ def test_occlusion_ranks_patches_as_attribution_does_and_not_as_a_shuffled_one()
     assert abs(np.mean(shuffled)) < 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_gradients_of_every_family_are_those_of_finite_differences(name: str) -> None:
     model = small_model(name)

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 CODE = """
 import sys
 from visae.vision.timm_import import import_timm
@@ -37,10 +39,12 @@ def test_a_forward_pass_needs_no_compiler() -> None:
     assert printed(CODE).split() == ["False", "False"]
 
 
+@pytest.mark.slow
 def test_the_compiler_works_afterwards() -> None:
     assert printed(CODE + AFTERWARDS).split()[-1] == "2.0"
 
 
+@pytest.mark.slow
 def test_a_decorated_function_is_left_out_of_a_compiled_one() -> None:
     code = (
         "from visae.vision.timm_import import _disabled_when_called\n"

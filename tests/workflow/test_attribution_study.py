@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from copy import deepcopy
 
+import pytest
 from conftest import SMALL, Workflow
+
+pytestmark = pytest.mark.slow
 
 
 def asking(**more: object) -> dict:

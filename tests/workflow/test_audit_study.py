@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from copy import deepcopy
 
+import pytest
 from conftest import SMALL, Workflow
+
+pytestmark = pytest.mark.slow
 
 
 def test_an_audit_tests_the_latents_of_every_sae_and_waits_for_the_atlas(fresh: Workflow) -> None:

@@ -1,6 +1,9 @@
 """A study of counterfactual pairs, from made pictures to figures."""
 
+import pytest
 from conftest import SMALL, Workflow
+
+pytestmark = pytest.mark.slow
 
 STUDY = {
     "model": "tiny",
