@@ -39,6 +39,8 @@ from visae.sae import SparseAutoencoder, save_sae
 from visae.sae.variants.relu import Relu
 from visae.tasks.counts import INSERT, SUPPRESS, Target
 
+pytestmark = pytest.mark.slow
+
 SETS = SetSettings(sizes=[1, 3], proposed=8, images=8, untrained=3, sample=4)
 SETTINGS = AtlasSettings(pictures=6, verified=12, images=12, bootstrap=200, batch_size=16, sets=SETS)
 CPU = torch.device("cpu")

@@ -27,6 +27,8 @@ from visae.sae import SparseAutoencoder, save_sae
 from visae.sae.variants.relu import Relu
 from visae.vision.model import ModelCard, prepare_model
 
+pytestmark = pytest.mark.slow
+
 LAYER, WIDTH, SIZE = 5, 20, 64
 CAUSES = ["texture", "tint", "background"]
 PLANTED = {"texture": range(0, 3), "tint": range(3, 6), "background": range(6, 9)}

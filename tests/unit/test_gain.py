@@ -30,6 +30,8 @@ from visae.gain.train import base_settings, train_compared
 from visae.sae import load_sae, save_sae
 from visae.sae.initial import initial_sae
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = GainSettings(
     untrained=39, frozen=2, images=6, bootstrap=50, batch_size=64, budget=6, budget_draws=1, budget_images=6
 )

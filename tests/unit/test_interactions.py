@@ -37,6 +37,8 @@ from visae.sae import SparseAutoencoder, save_sae
 from visae.sae.variants.relu import Relu
 from visae.tasks.readout import Readout
 
+pytestmark = pytest.mark.slow
+
 ATLAS = AtlasSettings(pictures=40, verified=24, images=30, bootstrap=400, doses=[-1.0])
 SETTINGS = InteractionSettings(bootstrap=2000)
 N_FIT, N_MEASURE = 40, 80

@@ -7,6 +7,8 @@ from copy import deepcopy
 import pytest
 from conftest import SMALL, Workflow
 
+pytestmark = pytest.mark.slow
+
 OF_ATLAS = ("atlas_of_task", "atlas_figure")
 OF_INTERACTIONS = ("interactions_of_task", "interactions_figure")
 
@@ -15,8 +17,6 @@ OF_INTERACTIONS = ("interactions_of_task", "interactions_figure")
 def test_an_atlas_has_its_jobs_and_those_of_pairs_unless_no_latents_are_wanted(
     fresh: Workflow, latents: int, jobs: tuple[str, ...]
 ) -> None:
-
-pytestmark = pytest.mark.slow
     settings = deepcopy(SMALL) | {"interactions": {"latents": latents}}
     settings["studies"]["small"]["atlas"] = True
     fresh.configure(settings)
