@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import torch
 from doctor_for_tests import STUDY, class_folders, look, no_root, said
 from safetensors.torch import save_file
 
+from visae.config.parse import load_config
+from visae.config.settings import ScenesSettings
+from visae.doctor.config import _unused
 from visae.doctor.report import Section, is_wrong, lines_of
 from visae.doctor.slurm import gpus_of
 from visae.errors import DataError
@@ -54,6 +58,16 @@ def test_units_mixed_up_and_parts_without_use_are_odd(changes: dict[str, Any], m
     found = look(class_folders(here / "data"), **changes)
     assert message in said(found, "odd")
     assert said(found, "wrong") == ""
+
+
+def test_pairs_and_data_sets_of_the_benchmark_have_a_use() -> None:
+    section, settings = Section("configuration"), load_config(ROOT / "config/counterfactuals.yaml")
+    other = ScenesSettings(kind="scenes")
+    datasets = {**settings.datasets, "far": other, "idle": other}
+    _unused(section, replace(settings, datasets=datasets, benchmark=replace(settings.benchmark, others=["far"])))
+    assert [found.text for found in section.findings] == [
+        "datasets: idle: no study uses it, so nothing will be made of it"
+    ]
 
 
 def test_sources_of_published_saes_are_looked_at(here: Path) -> None:

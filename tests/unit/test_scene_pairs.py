@@ -193,6 +193,7 @@ def test_pairs_without_regions_and_without_a_difference_are_told(tmp_path):
         ({"path": "wide.png"}, r"have 32 x 32 and 40 x 32 pixels; pictures of a pair have one size"),
         ({"cause": None, "region": None}, r"has to be the base, whose cause is empty, and the index has 2 such"),
         ({"pair": None}, r"row 2 has a cause and no pair"),
+        ({"cause": "image_id"}, r"row 2: the cause image_id is called as a column of tables is; rename it"),
         ({"cause": None}, r"row 2 has a region and no cause"),
         ({"region": "large.png"}, r"the mask has 64 x 64 pixels, its picture 32 x 32"),
         ({"region": "nothing.png"}, r"the region of .*0-sun.png is 0 everywhere"),

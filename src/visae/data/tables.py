@@ -90,6 +90,8 @@ def _check_pair(row: Row, where: str) -> None:
     """Refuse what belongs to a pair where there is none."""
     if row.cause is not None and row.pair is None:
         raise DataError(f"{where}: {row.place} has a cause and no pair; name in pair what it shares with its base")
+    if row.cause == "image_id":
+        raise DataError(f"{where}: {row.place}: the cause image_id is called as a column of tables is; rename it")
     if row.region is not None and row.cause is None:
         raise DataError(f"{where}: {row.place} has a region and no cause; a region says where a cause is changed")
 

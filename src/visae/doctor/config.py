@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from visae.config.published import local_files, published
 from visae.config.settings import Settings
-from visae.config.stored import members_of
+from visae.config.stored import used_datasets
 from visae.doctor.report import Section
 from visae.errors import ConfigError
 
@@ -36,8 +36,7 @@ def _unset_variables(section: Section, settings: Settings) -> None:
 
 def _unused(section: Section, settings: Settings) -> None:
     studies = settings.studies.values()
-    data = {name for study in studies for name in (*members_of(settings, study.train_on), *study.describe)}
-    data |= {study.train_on for study in studies}
+    data = {*used_datasets(settings), *settings.benchmark.others, *(study.train_on for study in studies)}
     sweeps = {name for study in studies for name in study.saes}
     saes = sweeps | {settings.sweeps[name].base for name in sweeps & settings.sweeps.keys()}
     models = {study.model for study in studies} | {settings.features.similarity}
